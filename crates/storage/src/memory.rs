@@ -25,7 +25,7 @@ pub enum CrashKeep {
 /// ```
 /// use dunlin_storage::memory::{CrashKeep, Memory};
 /// use dunlin_storage::{Batch, Store, TableId};
-/// const T: TableId = TableId::fixed("t");
+/// static T: TableId = TableId::fixed("t");
 /// let mut store = Memory::new();
 /// let mut batch = Batch::new();
 /// batch.put(&T, "key", "value");

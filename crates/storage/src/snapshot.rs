@@ -122,7 +122,7 @@ pub enum Fault {
 ///
 /// ```
 /// use dunlin_storage::{Batch, Store, TableId, memory::Memory, snapshot};
-/// const T: TableId = TableId::fixed("t");
+/// static T: TableId = TableId::fixed("t");
 /// let mut store = Memory::new();
 /// let mut batch = Batch::new();
 /// batch.put(&T, "key", "value");

@@ -36,7 +36,7 @@ const OP_OVERHEAD_BYTES: usize = 96;
 ///
 /// ```
 /// use dunlin_storage::TableId;
-/// const RETAINED: TableId = TableId::fixed("retained");
+/// static RETAINED: TableId = TableId::fixed("retained");
 /// let staging = TableId::new(format!("staging/{RETAINED}"))?;
 /// assert_eq!(staging.as_str(), "staging/retained");
 /// # Ok::<(), dunlin_storage::StoreError>(())
@@ -45,8 +45,8 @@ const OP_OVERHEAD_BYTES: usize = 96;
 pub struct TableId(Cow<'static, str>);
 
 impl TableId {
-    /// A name known when compiling. Panics if it is not valid; in a `const` that is a compile
-    /// error.
+    /// A name known when compiling, for a `static`, where a name that is not valid is a compile
+    /// error. Called at run time it panics instead.
     pub const fn fixed(name: &'static str) -> Self {
         assert!(
             is_valid_name(name.as_bytes()),
