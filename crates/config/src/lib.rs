@@ -1,1 +1,23 @@
-//! dunlin-config
+//! `emqx.conf` -> [`Settings`].
+//!
+//! Two levels: *raw* is what each layer said (`base.hocon`, `cluster.hocon`,
+//! `emqx.conf`, the environment), with file and line on every value; *settings* is
+//! what that means, typed and validated. Every key is declared once, in
+//! [`section`]; defaults, validation, error texts, environment names, the reference
+//! page and `conf show` all come from that declaration.
+//!
+//! The crate is pure: it opens no file, reads no environment and knows no clock.
+//! Texts, variables and included files come in as values through [`Sources`].
+#![warn(missing_docs)]
+
+pub mod error;
+pub mod hocon;
+pub mod nearest;
+pub mod render;
+pub mod settings;
+pub mod unit;
+pub mod words;
+
+pub use error::{ConfigError, LayerKind, Place, Warning};
+pub use hocon::Files;
+pub use settings::Settings;
