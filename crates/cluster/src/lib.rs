@@ -1,1 +1,38 @@
-//! dunlin-cluster
+//! How nodes find, trust, watch and agree with each other.
+//!
+//! This crate knows no MQTT: table rows, calls and casts are opaque bytes. It owns membership, the
+//! control links, node-state streams and cluster-state tables. It is a pure state machine: no
+//! socket, clock, thread, file or random source of its own. Start reading at [`Cluster`].
+
+#![warn(missing_docs)]
+
+pub mod clock;
+pub mod config;
+pub mod error;
+pub mod identity;
+pub mod input;
+pub mod link;
+pub mod membership;
+pub mod name;
+mod node;
+pub mod status;
+pub mod table;
+
+pub use clock::{Clock, Hlc, Now, SKEW_LIMIT_MS, Skew, Stamp};
+pub use config::{Config, META_TABLE, Restored};
+pub use error::{AbortCause, CallError, DialError, DownReason, OperationError, RestoreError};
+pub use identity::{BootId, ClusterId, Cookie, Identity, Peer, SiteId};
+pub use input::{
+    ConnId, Effect, InCall, Input, JoinStep, Operation, PAYLOAD_BYTES_MAX, SNAPSHOT_CHUNK,
+    SnapshotId, Write,
+};
+pub use link::{
+    Handshake, HandshakeError, Hello, LinkError, Purpose, Receiver, Sender, WindowFull,
+};
+pub use membership::{Member, Membership};
+pub use name::{NameError, NodeName};
+pub use node::Cluster;
+pub use status::{LinkState, MemberState, MemberStatus, Status};
+pub use table::merged::{
+    Applied, MEMBERS, Merged, MergedRead, Row, TOMBSTONE_KEEP_MS, TableId, TableSpec,
+};

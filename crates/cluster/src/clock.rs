@@ -1,0 +1,148 @@
+//! Time as values, and the hybrid logical clock that orders writes of different nodes.
+//!
+//! The clock never reads the system's: every call takes `Now`. It must never go backwards and must
+//! never be dragged into the future by a peer whose clock is wrong.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::{Deserialize, Serialize};
+
+use crate::identity::SiteId;
+
+/// How far ahead of our wall clock a peer's stamp may be, milliseconds.
+///
+/// Nodes without time synchronisation drift by seconds per day; a minute is clearly a fault and
+/// would let one node win every conflict for as long.
+pub const SKEW_LIMIT_MS: u64 = 60_000;
+
+/// Bits of a reading that count within one millisecond.
+const COUNTER_BITS: u32 = 16;
+
+/// One reading of the driver's clocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Now {
+    /// Monotonic milliseconds since an arbitrary start.
+    pub mono_ms: u64,
+    /// Milliseconds since 1970.
+    pub wall_ms: u64,
+}
+
+/// A reading of the hybrid clock: 48 bits of wall milliseconds, 16 bits of counter.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+pub struct Hlc(pub u64);
+
+impl Hlc {
+    /// The wall-clock part, milliseconds since 1970.
+    pub fn wall_ms(self) -> u64 {
+        self.0 >> COUNTER_BITS
+    }
+}
+
+/// When and where a row was written; totally ordered, never equal for two writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Stamp {
+    /// The writer's hybrid clock.
+    pub hlc: Hlc,
+    /// The writer.
+    pub site: SiteId,
+}
+
+/// A peer's stamp lies too far in our future; its clock or ours is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("clock is {ahead_ms} ms ahead of ours; synchronise the clocks of both hosts (NTP)")]
+pub struct Skew {
+    /// How far ahead, milliseconds.
+    pub ahead_ms: u64,
+}
+
+/// The hybrid logical clock of one node, shared by its threads.
+#[derive(Debug, Default)]
+pub struct Clock(AtomicU64);
+
+impl Clock {
+    /// A clock that has seen nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A fresh reading, greater than every earlier one and every one observed.
+    pub fn tick(&self, now: Now) -> Hlc {
+        let wall = now.wall_ms << COUNTER_BITS;
+        let mut last = self.0.load(Ordering::Relaxed);
+        loop {
+            // A counter that overflows carries into the milliseconds, which keeps the order.
+            let next = wall.max(last + 1);
+            match self
+                .0
+                .compare_exchange_weak(last, next, Ordering::Relaxed, Ordering::Relaxed)
+            {
+                Ok(_) => return Hlc(next),
+                Err(seen) => last = seen,
+            }
+        }
+    }
+
+    /// Takes note of another node's reading; refuses one beyond [`SKEW_LIMIT_MS`].
+    pub fn observe(&self, now: Now, seen: Hlc) -> Result<(), Skew> {
+        let ahead_ms = seen.wall_ms().saturating_sub(now.wall_ms);
+        if ahead_ms > SKEW_LIMIT_MS {
+            return Err(Skew { ahead_ms });
+        }
+        self.0.fetch_max(seen.0, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Takes note of a reading from our own disk, whatever the wall clock says: going behind what
+    /// we wrote ourselves would lose our next writes.
+    pub fn restore(&self, seen: Hlc) {
+        self.0.fetch_max(seen.0, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(wall_ms: u64) -> Now {
+        Now {
+            mono_ms: 0,
+            wall_ms,
+        }
+    }
+
+    #[test]
+    fn readings_grow_even_when_the_wall_clock_goes_back() {
+        let clock = Clock::new();
+        let first = clock.tick(at(1_000));
+        let second = clock.tick(at(900));
+        let third = clock.tick(at(1_001));
+        assert!(first < second && second < third);
+        assert_eq!(
+            (first.wall_ms(), second.wall_ms(), third.wall_ms()),
+            (1_000, 1_000, 1_001)
+        );
+    }
+
+    #[test]
+    fn an_observed_reading_is_exceeded_by_the_next() {
+        let clock = Clock::new();
+        let seen = Hlc((5_000 << 16) + 7);
+        clock.observe(at(1_000), seen).expect("within the limit");
+        assert!(clock.tick(at(1_000)) > seen);
+    }
+
+    #[test]
+    fn a_reading_from_the_far_future_is_refused_and_changes_nothing() {
+        let clock = Clock::new();
+        let far = Hlc((1_000 + SKEW_LIMIT_MS + 1) << 16);
+        assert_eq!(
+            clock.observe(at(1_000), far),
+            Err(Skew {
+                ahead_ms: SKEW_LIMIT_MS + 1
+            })
+        );
+        assert_eq!(clock.tick(at(1_000)).wall_ms(), 1_000);
+    }
+}
