@@ -1,0 +1,73 @@
+# Shared by the scripts beside it. Source it; it changes to the repository's root.
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+ROOT=$PWD
+INSTALLATION=$ROOT/dist/dunlin
+TARGET=${CARGO_TARGET_DIR:-$ROOT/target}
+
+say() { printf '\n==> %s\n' "$*"; }
+die() { printf 'ERROR: %s\n' "$*" >&2; exit 1; }
+
+# need COMMAND PACKAGE WHY: install a Debian package if its command is missing and we may.
+need() {
+    command -v "$1" > /dev/null && return 0
+    local as=()
+    if [ "$(id -u)" != 0 ]; then
+        if command -v sudo > /dev/null && sudo -n true 2> /dev/null; then
+            as=(sudo)
+        else
+            die "'$1' is missing ($3), and this user may not install it. Install the package $2."
+        fi
+    fi
+    command -v apt-get > /dev/null || die "'$1' is missing ($3). Install it: on Debian, package $2."
+    say "Installing $2 ($3)"
+    "${as[@]}" apt-get update -qq || true
+    DEBIAN_FRONTEND=noninteractive "${as[@]}" apt-get install -y -qq --no-install-recommends "$2" \
+        || die "Package $2 could not be installed; see above."
+}
+
+need_cargo() {
+    command -v cargo > /dev/null \
+        || die "Rust is missing. Install it from https://rustup.rs, then run this again."
+}
+
+build_release() {
+    need_cargo
+    # ring and mimalloc contain C.
+    need cc gcc 'a C compiler, for two dependencies'
+    say "Building (the first time takes a few minutes)"
+    cargo build --release -p dunlin
+}
+
+# lay_out DIRECTORY: an installation as users unpack it. Configuration that is there is kept.
+lay_out() {
+    local to=$1 file
+    mkdir -p "$to"/{bin,etc,data,log,run}
+    # A new file, not new content: a running node keeps the program it was started with.
+    if ! cmp -s "$TARGET/release/dunlin" "$to/bin/dunlin"; then
+        install -m 755 "$TARGET/release/dunlin" "$to/bin/.dunlin.new"
+        mv -f "$to/bin/.dunlin.new" "$to/bin/dunlin"
+    fi
+    ln -sfn dunlin "$to/bin/emqx"
+    ln -sfn dunlin "$to/bin/emqx_ctl"
+    for file in etc/*; do
+        [ -e "$file" ] || continue
+        [ -e "$to/$file" ] || cp -r "$file" "$to/$file"
+    done
+    cp -f LICENSE README.md CHANGELOG.md "$to/"
+}
+
+# The second node of the manual's single-host cluster, word for word.
+second() {
+    EMQX_NODE__NAME='emqx2@127.0.0.1' \
+    EMQX_STATSD__SERVER='127.0.0.1:8124' \
+    EMQX_LISTENERS__TCP__DEFAULT__BIND='0.0.0.0:1882' \
+    EMQX_LISTENERS__SSL__DEFAULT__BIND='0.0.0.0:8882' \
+    EMQX_LISTENERS__WS__DEFAULT__BIND='0.0.0.0:8082' \
+    EMQX_LISTENERS__WSS__DEFAULT__BIND='0.0.0.0:8085' \
+    EMQX_DASHBOARD__LISTENERS__HTTP__BIND='0.0.0.0:18082' \
+    EMQX_NODE__DATA_DIR="./data2" \
+        "$INSTALLATION/bin/emqx" "$@"
+}
+
+first() { EMQX_NODE__NAME='emqx@127.0.0.1' "$INSTALLATION/bin/emqx" "$@"; }
