@@ -248,8 +248,9 @@ pub trait Store {
     fn get(&self, table: &TableId, key: &[u8]) -> Result<Option<Bytes>, StoreError>;
 
     /// Up to `limit` rows whose key is at or after `from`, ordered by key as bytes. Fewer than
-    /// `limit` rows means the table ends there. To go on, scan from the last key followed by a zero
-    /// byte (see [`snapshot`](crate::snapshot) for an example).
+    /// `limit` rows means the table ends there. To go on, scan from the last key with a zero byte
+    /// appended, which is the smallest key after it. The rows are copied: bound `limit` by the size
+    /// of a row.
     fn scan(
         &self,
         table: &TableId,
@@ -266,14 +267,15 @@ pub trait Store {
 #[non_exhaustive]
 pub enum StoreError {
     /// Another process, or another `Engine` of this one, has this data directory open.
-    #[error("{} is in use by another process; stop it or choose another data directory", path.display())]
+    #[error("{} is in use by another process; stop it or use another directory", path.display())]
     InUse {
         /// The data directory.
         path: PathBuf,
     },
     /// The file was written by a newer release in a format this one does not know.
     #[error(
-        "{} has format {found}, this release reads up to {supported}; start the release that wrote it",
+        "{} has format {found}, this release reads up to {supported}; \
+         start the release that wrote it",
         path.display()
     )]
     NewerFormat {

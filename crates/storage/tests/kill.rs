@@ -44,7 +44,8 @@ fn a_killed_process_loses_nothing_synced_and_tears_nothing() {
     assert!(reported > ROUNDS, "the children made progress");
 }
 
-/// Batch `n` puts row `n` on both sides and sets the counter; every third moves a side away or back.
+/// Batch `n` puts row `n` on both sides and sets the counter; every third moves a side away or
+/// back.
 fn write_until_killed(dir: &Path) -> Result<(), Box<dyn Error>> {
     let mut engine = Engine::open(dir)?;
     let mut out = io::stdout().lock();

@@ -1,4 +1,5 @@
-//! Random histories: engine, memory twin and a naive model must agree at every step, across crashes.
+//! Random histories: engine, memory twin and a naive model must agree at every step, across
+//! crashes.
 
 use std::collections::BTreeMap;
 use std::fs;
