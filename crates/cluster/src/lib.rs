@@ -9,6 +9,7 @@
 pub mod clock;
 pub mod config;
 pub mod error;
+mod failure;
 pub mod identity;
 pub mod input;
 pub mod link;
@@ -17,6 +18,7 @@ pub mod name;
 mod node;
 pub mod status;
 pub mod table;
+mod wire;
 
 pub use clock::{Clock, Hlc, Now, SKEW_LIMIT_MS, Skew, Stamp};
 pub use config::{Config, META_TABLE, Restored};

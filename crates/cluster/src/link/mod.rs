@@ -8,5 +8,8 @@ pub mod frame;
 pub mod handshake;
 pub mod stream;
 
+#[cfg(test)]
+mod tests;
+
 pub use handshake::{Handshake, HandshakeError, Hello, Purpose};
 pub use stream::{LinkError, Receiver, Sender, WindowFull};

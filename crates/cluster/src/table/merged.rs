@@ -340,3 +340,6 @@ impl MergedRead<'_> {
         range.map(|(key, row)| (&**key, row))
     }
 }
+
+#[cfg(test)]
+mod tests;
