@@ -1,0 +1,257 @@
+// The cluster at a glance. Everything shown comes from the public REST API; this page has no
+// privileges of its own. It keeps the token for this browser tab only.
+
+const REFRESH_MS = 2000;      // what a person perceives as live, and a negligible load
+const SAMPLES = 90;           // three minutes of refreshes in the small charts
+const REQUEST_MS = 8000;      // a healthy node answers in milliseconds
+
+const $ = (id) => document.getElementById(id);
+const state = { token: sessionStorage.token, user: sessionStorage.user, timer: 0, history: new Map() };
+
+class Refused extends Error {
+  constructor(status, code, message) { super(message); this.status = status; this.code = code; }
+}
+
+async function call(method, path, body) {
+  const headers = {};
+  if (state.token) headers.authorization = `Bearer ${state.token}`;
+  if (body) headers['content-type'] = 'application/json';
+  const response = await fetch(`/api/v5${path}`, {
+    method, headers, body: body && JSON.stringify(body), cache: 'no-store',
+    signal: AbortSignal.timeout(REQUEST_MS),
+  });
+  const text = await response.text();
+  let value = null;
+  try { value = text ? JSON.parse(text) : null; } catch { /* not JSON: only its status counts */ }
+  if (!response.ok) {
+    throw new Refused(response.status, value?.code, value?.message ?? `HTTP ${response.status}`);
+  }
+  return value;
+}
+
+function show(id) {
+  for (const part of ['login', 'password', 'overview']) $(part).hidden = part !== id;
+  $('session').hidden = !state.token;
+  $('who').textContent = state.user ?? '';
+  if (id !== 'overview') clearTimeout(state.timer);
+}
+
+function problem(text) {
+  $('problem').hidden = !text;
+  $('problem').textContent = text ?? '';
+}
+
+function formError(form, text) {
+  const place = form.querySelector('.error');
+  place.hidden = !text;
+  place.textContent = text ?? '';
+}
+
+// Runs a form's action with its button disabled, and shows why it failed inside the form.
+function onSubmit(form, action) {
+  form.addEventListener('submit', async (event) => {
+    event.preventDefault();
+    const button = form.querySelector('[type=submit]');
+    button.disabled = true;
+    formError(form);
+    try { await action(form.elements); } catch (error) { formError(form, words(error)); }
+    button.disabled = false;
+  });
+}
+
+function words(error) {
+  if (error instanceof Refused) {
+    if (error.code === 'BAD_USERNAME_OR_PWD') return 'User name or password is wrong.';
+    return error.message;
+  }
+  if (error.name === 'TimeoutError') return 'The node did not answer in time.';
+  return 'The node cannot be reached.';
+}
+
+async function login(username, password) {
+  state.token = undefined;
+  const { token } = await call('POST', '/login', { username, password });
+  Object.assign(state, { token, user: username });
+  Object.assign(sessionStorage, { token, user: username });
+}
+
+function forget() {
+  state.token = undefined;
+  sessionStorage.removeItem('token');
+  $('cluster-name').textContent = '';
+}
+
+function askPassword(required, old) {
+  const form = $('password');
+  form.reset();
+  formError(form);
+  form.elements.username.value = state.user;
+  form.elements.old.value = old ?? '';
+  $('why').textContent = required
+    ? `The user ${state.user} still has the password every new installation starts with. Choose your own to go on.`
+    : `For the user ${state.user}.`;
+  $('not-now').hidden = required;
+  show('password');
+  (old ? form.elements.new : form.elements.old).focus();
+}
+
+onSubmit($('login'), async ({ username, password }) => {
+  await login(username.value, password.value);
+  const secret = password.value;
+  password.value = '';
+  await refresh(secret);
+});
+
+onSubmit($('password'), async (fields) => {
+  const fresh = fields.new.value;
+  if (fresh !== fields.again.value) throw new Refused(0, '', 'The two new passwords differ.');
+  const path = `/users/${encodeURIComponent(state.user)}/change_pwd`;
+  await call('POST', path, { old_pwd: fields.old.value, new_pwd: fresh });
+  await login(state.user, fresh);
+  await refresh();
+});
+
+$('change').addEventListener('click', () => askPassword(false));
+$('not-now').addEventListener('click', () => refresh());
+$('logout').addEventListener('click', async () => {
+  try { await call('POST', '/logout', { username: state.user }); } catch { /* it expires by itself */ }
+  forget();
+  problem();
+  show('login');
+});
+
+async function refresh(password) {
+  clearTimeout(state.timer);
+  try {
+    const [nodes, cluster, metrics] = await Promise.all([
+      call('GET', '/nodes'), call('GET', '/cluster'), call('GET', '/metrics?aggregate=false'),
+    ]);
+    problem();
+    show('overview');
+    draw(nodes, cluster, metrics, Date.now());
+  } catch (error) {
+    if (error.code === 'PASSWORD_CHANGE_REQUIRED') { problem(); return askPassword(true, password); }
+    if (error.status === 401) {
+      forget();
+      show('login');
+      problem(error.code === 'TOKEN_TIME_OUT' ? 'Your session has ended. Sign in again.' : undefined);
+      return;
+    }
+    show('overview');
+    problem(`${words(error)} Showing the last known figures; trying again.`);
+  }
+  state.timer = setTimeout(refresh, REFRESH_MS);
+}
+
+// Rates are differences between two answers, so that they need nothing kept on the server.
+function sample(node, counters, now) {
+  const past = state.history.get(node) ?? { points: [] };
+  const received = counters?.['messages.received'];
+  const sent = counters?.['messages.sent'];
+  if (received === undefined) {
+    past.last = undefined;
+  } else {
+    if (past.last && received >= past.last.received && now > past.last.now) {
+      const seconds = (now - past.last.now) / 1000;
+      past.in = (received - past.last.received) / seconds;
+      past.out = (sent - past.last.sent) / seconds;
+      past.points = [...past.points, past.in + past.out].slice(-SAMPLES);
+    }
+    past.last = { received, sent, now };
+  }
+  state.history.set(node, past);
+  return past;
+}
+
+function draw(nodes, cluster, metrics, now) {
+  const name = cluster.name ?? '';
+  $('cluster-name').textContent = name;
+  document.title = `Dunlin ${name}`;
+  const counters = new Map((metrics ?? []).map((row) => [row.node, row]));
+  const rows = nodes.map((node) => {
+    const rate = sample(node.node, counters.get(node.node), now);
+    return { ...node, rate, up: node.node_status !== 'stopped' };
+  });
+  const running = rows.filter((row) => row.up);
+  const sum = (pick) => running.reduce((total, row) => total + (pick(row) ?? 0), 0);
+  $('totals').replaceChildren(
+    total(`${running.length} / ${rows.length}`, 'nodes running'),
+    total(count(sum((row) => row.live_connections)), 'clients connected'),
+    total(count(running[0]?.cluster_sessions), 'sessions'),
+    total(rateText(sum((row) => row.rate.in)), 'messages in /s'),
+    total(rateText(sum((row) => row.rate.out)), 'messages out /s'),
+  );
+  $('nodes').replaceChildren(...rows.map((row) => nodeRow(row, cluster.self)));
+  $('fresh').textContent = `as of ${new Date(now).toLocaleTimeString()}`;
+  $('alone').hidden = rows.length !== 1;
+  $('join').textContent = `emqx ctl cluster join ${cluster.self}`;
+}
+
+function total(value, label) {
+  return element('li', {}, element('b', {}, value), element('span', {}, label));
+}
+
+function nodeRow(row, self) {
+  const cell = (label, value, more = '') => element('td', { 'data-label': label, class: more }, value);
+  const here = row.node === self ? element('small', {}, ' (this node)') : '';
+  const name = element('th', { scope: 'row', class: 'name' }, element('span', {}, row.node, here));
+  const status = element('span', { class: `state ${row.node_status}` }, row.node_status);
+  const isUp = row.up;
+  return element('tr', { class: isUp ? '' : 'stopped-row' },
+    name,
+    element('td', { class: 'is-state' }, status),
+    cell('Connections', isUp ? count(row.live_connections) : '–', 'number'),
+    cell('In /s', isUp ? rateText(row.rate.in) : '–', 'number'),
+    cell('Out /s', isUp ? rateText(row.rate.out) : '–', 'number'),
+    cell('Last minutes', isUp ? spark(row.rate.points) : ''),
+    cell('Uptime', isUp ? duration(row.uptime) : '–'),
+    cell('Memory', isUp ? memory(row) : '–', 'number'),
+    cell('Version', isUp ? row.version : '–'));
+}
+
+function element(name, attributes, ...children) {
+  const made = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) if (value) made.setAttribute(key, value);
+  made.append(...children);
+  return made;
+}
+
+function spark(points) {
+  const space = 'http://www.w3.org/2000/svg';
+  const svg = document.createElementNS(space, 'svg');
+  svg.setAttribute('class', 'spark');
+  svg.setAttribute('viewBox', `0 0 ${SAMPLES - 1} 28`);
+  svg.setAttribute('preserveAspectRatio', 'none');
+  svg.setAttribute('aria-hidden', 'true');
+  if (points.length > 1) {
+    const top = Math.max(...points, 1);
+    const from = SAMPLES - points.length;
+    const path = document.createElementNS(space, 'path');
+    path.setAttribute('d', points.map((value, i) =>
+      `${i ? 'L' : 'M'}${from + i} ${(26 - 24 * value / top).toFixed(1)}`).join(''));
+    svg.append(path);
+  }
+  return svg;
+}
+
+const count = (value) => (value === undefined ? '–' : value.toLocaleString());
+
+function rateText(value) {
+  if (value === undefined) return '–';
+  return value > 0 && value < 10 ? value.toFixed(1) : Math.round(value).toLocaleString();
+}
+
+function duration(ms) {
+  const seconds = Math.floor(ms / 1000);
+  const [d, h, m] = [Math.floor(seconds / 86400), Math.floor(seconds / 3600) % 24, Math.floor(seconds / 60) % 60];
+  if (d) return `${d} d ${h} h`;
+  if (h) return `${h} h ${m} min`;
+  return m ? `${m} min ${seconds % 60} s` : `${seconds} s`;
+}
+
+function memory(row) {
+  const bytes = row.memory_process;
+  return bytes ? `${(bytes / 1048576).toFixed(0)} MB` : '–';
+}
+
+if (state.token) refresh(); else show('login');
