@@ -59,7 +59,7 @@ pub fn decode(
     version: Version,
     limits: &Limits,
 ) -> Result<Option<Packet>, DecodeError> {
-    let Some(header) = read_header(buf, version, limits)? else {
+    let Some(header) = read_header(buf, version, *limits)? else {
         return Ok(None);
     };
     if buf.len() < header.total {
@@ -92,7 +92,7 @@ pub fn connect_version(buf: &[u8]) -> Option<Version> {
 fn read_header(
     buf: &[u8],
     version: Version,
-    limits: &Limits,
+    limits: Limits,
 ) -> Result<Option<Header>, DecodeError> {
     let Some((first, rest)) = buf.split_first() else {
         return Ok(None);
@@ -161,8 +161,7 @@ fn least_remaining(packet: PacketType, version: Version) -> u32 {
         | PacketType::Suback
         | PacketType::Unsubscribe
         | PacketType::Unsuback => 2,
-        PacketType::Pingreq | PacketType::Pingresp => 0,
-        PacketType::Disconnect | PacketType::Auth => 0,
+        PacketType::Pingreq | PacketType::Pingresp | PacketType::Disconnect | PacketType::Auth => 0,
     }
 }
 

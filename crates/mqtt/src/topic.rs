@@ -196,7 +196,7 @@ enum Prefix {
 /// assert_eq!(filter.filter(), "jobs/+");
 /// assert_eq!(filter.as_str(), "$share/workers/jobs/+");
 /// ```
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TopicFilter {
     text: Arc<str>,
     /// Where the bare filter begins in `text`.
@@ -296,6 +296,13 @@ impl TopicFilter {
     }
 }
 
+/// By the text alone, from which the rest follows: `Borrow<str>` wants the hash of the text.
+impl std::hash::Hash for TopicFilter {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.text.hash(state);
+    }
+}
+
 macro_rules! as_text {
     ($type:ty) => {
         impl fmt::Debug for $type {
@@ -307,6 +314,13 @@ macro_rules! as_text {
         impl fmt::Display for $type {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(self.as_str())
+            }
+        }
+
+        /// Lets maps keyed by it be asked with `&str`.
+        impl std::borrow::Borrow<str> for $type {
+            fn borrow(&self) -> &str {
+                self.as_str()
             }
         }
 

@@ -51,12 +51,12 @@ impl Version {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 #[repr(u8)]
 pub enum QoS {
-    /// QoS 0: once or not at all.
+    /// `QoS` 0: once or not at all.
     #[default]
     AtMostOnce = 0,
-    /// QoS 1: once or more.
+    /// `QoS` 1: once or more.
     AtLeastOnce = 1,
-    /// QoS 2: exactly once.
+    /// `QoS` 2: exactly once.
     ExactlyOnce = 2,
 }
 

@@ -209,7 +209,7 @@ impl std::fmt::Debug for Publish {
             .field("dup", &self.dup)
             .field("packet_id", &self.packet_id)
             .field("properties", &self.raw_properties())
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 

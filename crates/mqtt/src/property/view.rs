@@ -143,6 +143,15 @@ impl<'a> PublishProperties<'a> {
     }
 }
 
+impl<'a> IntoIterator for &PublishProperties<'a> {
+    type Item = (PropertyId, ValueRef<'a>);
+    type IntoIter = PublishPropertyIter<'a>;
+
+    fn into_iter(self) -> PublishPropertyIter<'a> {
+        self.iter()
+    }
+}
+
 /// The properties of a PUBLISH, one after the other.
 #[derive(Debug, Clone)]
 pub struct PublishPropertyIter<'a> {
