@@ -1,0 +1,450 @@
+//! The part of a node that concerns all of its shards: membership, what other nodes have, what is
+//! replicated, what operators ask.
+//!
+//! It wraps the cluster core, which knows no MQTT, and translates between its opaque rows and the
+//! router, the registry and the retained messages. It must never touch a client's channel: that is
+//! the shard's, reached by letters.
+
+mod calls;
+mod info;
+mod node_state;
+mod restore;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dunlin_cluster::{
+    Cluster, ConnId, Cookie, DialError, Effect, Hello, InCall, Input, JoinStep, Merged,
+    NodeName, Now, Operation, OperationError, SiteId, Status, TableId, TableSpec, Write,
+};
+use dunlin_storage as storage;
+
+pub use info::NodeInfo;
+pub use restore::{ControlConfig, ControlError};
+
+use crate::effects::{Answer, ClientEvent, ShardId, ToControl, ToShard};
+use crate::peer_link::Peering;
+use crate::shared::Shared;
+use node_state::Snapshot;
+
+/// Retained messages; key: topic.
+pub const RETAINED: TableId = TableId(16);
+/// Dashboard users; key: user name.
+pub const USERS: TableId = TableId(17);
+/// API keys; key: the key's name.
+pub const API_KEYS: TableId = TableId(18);
+
+/// The cluster-state tables of the broker: what is replicated and how much of it.
+///
+/// Retained messages are dropped by `leave` (they belong to the cluster), credentials are kept (an
+/// operator who leaves must not find the default password again).
+pub const TABLES: [TableSpec; 3] = [
+    TableSpec {
+        id: RETAINED,
+        name: "retained",
+        rows_max: 50_000_000,
+        value_bytes_max: 256 * 1024 * 1024,
+        keep_on_leave: false,
+    },
+    TableSpec {
+        id: USERS,
+        name: "users",
+        rows_max: 10_000,
+        value_bytes_max: 64 * 1024,
+        keep_on_leave: true,
+    },
+    TableSpec {
+        id: API_KEYS,
+        name: "api_keys",
+        rows_max: 10_000,
+        value_bytes_max: 64 * 1024,
+        keep_on_leave: true,
+    },
+];
+
+/// What the driver tells control.
+#[derive(Debug)]
+pub enum ControlInput {
+    /// Time has passed.
+    Tick,
+    /// A peer connected to the inter-node port; the driver's ids are odd.
+    Accepted {
+        /// The connection.
+        conn: ConnId,
+        /// The peer's address, for logs.
+        from: String,
+    },
+    /// A dialed connection stands.
+    Connected {
+        /// The connection.
+        conn: ConnId,
+    },
+    /// A dialed connection could not be made.
+    DialFailed {
+        /// The connection.
+        conn: ConnId,
+        /// Why.
+        error: DialError,
+    },
+    /// Bytes from a peer.
+    Received {
+        /// The connection.
+        conn: ConnId,
+        /// The bytes.
+        bytes: Bytes,
+    },
+    /// A peer's connection ended.
+    Closed {
+        /// The connection.
+        conn: ConnId,
+    },
+    /// A batch is durable, or failed.
+    Persisted {
+        /// From [`ControlEffects::persist`].
+        token: u64,
+        /// What storage said when it failed.
+        result: Result<(), String>,
+    },
+    /// An archive is written, or failed.
+    Archived {
+        /// From [`ControlEffects::archive`].
+        token: u64,
+        /// Its path, or what went wrong.
+        result: Result<String, String>,
+    },
+    /// A letter from a shard.
+    Shard(ToControl),
+    /// An operator's request; answered in [`ControlEffects::done`].
+    Operation {
+        /// The driver's number.
+        id: u64,
+        /// The request.
+        op: Operation,
+    },
+    /// Write a cluster-state row of the broker (users, API keys).
+    Put {
+        /// The table.
+        table: TableId,
+        /// The key.
+        key: Bytes,
+        /// The value; `None` deletes.
+        value: Option<Bytes>,
+        /// Answered in [`ControlEffects::durable`] once it survives a crash.
+        done: Option<u64>,
+    },
+    /// Kick a client wherever it is connected.
+    Kick {
+        /// The client.
+        clientid: String,
+    },
+    /// This node's load figures, to be shown on every node.
+    Info(NodeInfo),
+}
+
+/// What control wants done. The driver drains every field after each call and keeps the buffers.
+#[derive(Debug, Default)]
+pub struct ControlEffects {
+    /// Connections to peers, in order: dial, send, close, hand over.
+    pub links: Vec<LinkEffect>,
+    /// Batches to make durable, in order.
+    pub persist: Vec<(u64, storage::Batch)>,
+    /// Archives of all cluster-state tables to write, after the batches before it.
+    pub archive: Vec<u64>,
+    /// Letters to shards.
+    pub to_shard: Vec<(ShardId, ToShard)>,
+    /// Operations that ended.
+    pub done: Vec<(u64, Result<(), OperationError>)>,
+    /// Operations that got to a step.
+    pub progress: Vec<(u64, JoinStep)>,
+    /// Writes of [`ControlInput::Put`] that are durable, or refused.
+    pub durable: Vec<(u64, Result<(), String>)>,
+    /// Shards' answers to the driver's questions.
+    pub answers: Vec<(ShardId, u64, Answer)>,
+    /// Clients that came and went.
+    pub clients: Vec<ClientEvent>,
+    /// Shards whose clients are all gone after a drain.
+    pub drained: Vec<ShardId>,
+}
+
+/// What is to be done with a connection to a peer.
+#[derive(Debug)]
+pub enum LinkEffect {
+    /// Open it; answer with `Connected` or `DialFailed`.
+    Dial(ConnId, String, u16),
+    /// Write bytes.
+    Send(ConnId, Bytes),
+    /// Close it after what was sent.
+    Close(ConnId),
+    /// It is a data link of shard `index % shards`; with the bytes that followed the handshake.
+    HandOff(ConnId, Hello, Bytes),
+}
+
+impl ControlEffects {
+    /// Whether nothing is wanted.
+    pub fn is_empty(&self) -> bool {
+        self.links.is_empty()
+            && self.persist.is_empty()
+            && self.archive.is_empty()
+            && self.to_shard.is_empty()
+            && self.done.is_empty()
+            && self.progress.is_empty()
+            && self.durable.is_empty()
+            && self.answers.is_empty()
+            && self.clients.is_empty()
+            && self.drained.is_empty()
+    }
+}
+
+/// Who waits for a batch to become durable.
+#[derive(Debug)]
+enum Waiting {
+    Shard(ShardId, u64),
+    Driver(u64),
+}
+
+/// A shard's SUBACK waits until every live member has our node state up to `number`.
+#[derive(Debug)]
+struct Settling {
+    number: u64,
+    shard: ShardId,
+    token: u64,
+}
+
+/// The node-wide half of a broker node.
+pub struct Control {
+    shared: Arc<Shared>,
+    cluster: Cluster,
+    cookie: Cookie,
+    effects: Vec<Effect>,
+    /// In rising order of number.
+    settling: VecDeque<Settling>,
+    settled: u64,
+    waiting: BTreeMap<u64, Vec<Waiting>>,
+    /// Takeovers on their way to another node: call id to the asking shard and its token.
+    takeovers: BTreeMap<u64, (ShardId, u64)>,
+    /// Calls of other nodes that a shard is working on.
+    in_calls: BTreeMap<u64, InCall>,
+    next_call: u64,
+    snapshots: BTreeMap<SiteId, Snapshot>,
+    infos: BTreeMap<SiteId, NodeInfo>,
+    own_info: NodeInfo,
+}
+
+impl Control {
+    /// Handles one input; what is wanted is appended to `fx`.
+    pub fn handle(&mut self, now: Now, input: ControlInput, fx: &mut ControlEffects) {
+        match input {
+            ControlInput::Tick => self.cluster(now, Input::Tick, fx),
+            ControlInput::Accepted { conn, from } => {
+                self.cluster(now, Input::Accepted { conn, from }, fx);
+            }
+            ControlInput::Connected { conn } => self.cluster(now, Input::Connected { conn }, fx),
+            ControlInput::DialFailed { conn, error } => {
+                self.cluster(now, Input::DialFailed { conn, error }, fx);
+            }
+            ControlInput::Received { conn, bytes } => {
+                self.cluster(now, Input::Received { conn, bytes }, fx);
+            }
+            ControlInput::Closed { conn } => self.cluster(now, Input::Closed { conn }, fx),
+            ControlInput::Persisted { token, result } => self.persisted(now, token, result, fx),
+            ControlInput::Archived { token, result } => {
+                self.cluster(now, Input::Archived { token, result }, fx);
+            }
+            ControlInput::Shard(letter) => self.letter(now, letter, fx),
+            ControlInput::Operation { id, op } => {
+                self.cluster(now, Input::Operation { id, op }, fx);
+            }
+            ControlInput::Put { table, key, value, done } => {
+                self.write(now, Input::Put { table, key, value }, done.map(Waiting::Driver), fx);
+            }
+            ControlInput::Kick { clientid } => self.kick(now, &clientid, fx),
+            ControlInput::Info(info) => self.publish_info(now, info, fx),
+        }
+    }
+
+    /// When `Tick` is wanted, monotonic milliseconds.
+    pub fn next_tick(&self) -> u64 {
+        self.cluster.next_tick()
+    }
+
+    /// Members and who of them is running.
+    pub fn status(&self) -> Status {
+        self.cluster.status()
+    }
+
+    /// The name of this node.
+    pub fn name(&self) -> NodeName {
+        self.cluster.status().own
+    }
+
+    /// A cluster-state table.
+    pub fn table(&self, id: TableId) -> Arc<Merged> {
+        self.cluster.table(id)
+    }
+
+    /// What the shards of this node share.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// What the shards of this node prove themselves with to other nodes.
+    pub fn peering(&self) -> Peering {
+        Peering { identity: self.cluster.identity(), cookie: self.cookie.clone() }
+    }
+
+    /// The cluster core, for reading.
+    pub fn core(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    fn letter(&mut self, now: Now, letter: ToControl, fx: &mut ControlEffects) {
+        match letter {
+            ToControl::RouteChanged { filter } => self.route_changed(now, filter, fx),
+            ToControl::GroupChanged { group, filter } => {
+                self.group_changed(now, &group, &filter, fx);
+            }
+            ToControl::ClientChanged { clientid } => self.client_changed(now, &clientid, fx),
+            ToControl::Settle { shard, token } => self.settle(shard, token, fx),
+            ToControl::Retained { key, stamp, wait } => {
+                let waiting = wait.map(|(shard, token)| Waiting::Shard(shard, token));
+                self.write(now, Input::Wrote { table: RETAINED, key, stamp }, waiting, fx);
+            }
+            ToControl::Takeover { shard, token, node, request } => {
+                self.takeover(now, (shard, token), node, &request, fx);
+            }
+            ToControl::TakeoverReply { call, result } => {
+                self.takeover_reply(now, call, &result, fx);
+            }
+            ToControl::Answered { shard, ask, answer } => fx.answers.push((shard, ask, answer)),
+            ToControl::Client(event) => fx.clients.push(*event),
+            ToControl::Drained { shard } => fx.drained.push(shard),
+            ToControl::PeerUnreachable { node: _, name, failures } => {
+                tracing::warn!(node = %name, failures, "peer_data_link_unreachable");
+            }
+        }
+    }
+
+    /// A shard asks to be told when every live member has all that was reported before.
+    fn settle(&mut self, shard: ShardId, token: u64, fx: &mut ControlEffects) {
+        let number = self.cluster.own_number();
+        if number <= self.settled || self.shared.live_peers() == 0 {
+            fx.to_shard.push((shard, ToShard::Settled { token }));
+        } else {
+            self.settling.push_back(Settling { number, shard, token });
+        }
+    }
+
+    fn settled(&mut self, number: u64, fx: &mut ControlEffects) {
+        self.settled = number;
+        while self.settling.front().is_some_and(|waiting| waiting.number <= number) {
+            let Some(Settling { shard, token, .. }) = self.settling.pop_front() else { break };
+            fx.to_shard.push((shard, ToShard::Settled { token }));
+        }
+    }
+
+    /// A write of a cluster-state row, and who is told when it is durable.
+    ///
+    /// The core answers each write with its batch at once, so the batch that appears is this one's.
+    fn write(
+        &mut self,
+        now: Now,
+        input: Input,
+        waiting: Option<Waiting>,
+        fx: &mut ControlEffects,
+    ) {
+        let before = fx.persist.len();
+        self.cluster(now, input, fx);
+        let Some(waiting) = waiting else { return };
+        match fx.persist.get(before) {
+            Some((token, _)) => self.waiting.entry(*token).or_default().push(waiting),
+            // A later write has already won, or the row was refused: nothing is owed to the disk.
+            None => release(waiting, Ok(()), fx),
+        }
+    }
+
+    fn persisted(
+        &mut self,
+        now: Now,
+        token: u64,
+        result: Result<(), String>,
+        fx: &mut ControlEffects,
+    ) {
+        for waiting in self.waiting.remove(&token).unwrap_or_default() {
+            release(waiting, result.clone(), fx);
+        }
+        let input = match result {
+            Ok(()) => Input::Persisted { token },
+            Err(error) => Input::PersistFailed { token, error },
+        };
+        self.cluster(now, input, fx);
+    }
+
+    /// Gives the cluster core one input and carries out what concerns the broker.
+    fn cluster(&mut self, now: Now, input: Input, fx: &mut ControlEffects) {
+        let mut effects = std::mem::take(&mut self.effects);
+        self.cluster.handle(now, input, &mut effects);
+        for effect in effects.drain(..) {
+            self.effect(now, effect, fx);
+        }
+        // An effect may have led to another call of the core, which used a vector of its own.
+        if self.effects.capacity() < effects.capacity() {
+            self.effects = effects;
+        }
+    }
+
+    fn effect(&mut self, now: Now, effect: Effect, fx: &mut ControlEffects) {
+        match effect {
+            Effect::Dial { conn, host, port } => fx.links.push(LinkEffect::Dial(conn, host, port)),
+            Effect::Send { conn, bytes } => fx.links.push(LinkEffect::Send(conn, bytes)),
+            Effect::Close { conn } => fx.links.push(LinkEffect::Close(conn)),
+            Effect::HandOff { conn, hello, unread } => {
+                fx.links.push(LinkEffect::HandOff(conn, hello, unread));
+            }
+            Effect::Persist { token, writes } => fx.persist.push((token, batch(writes))),
+            Effect::Archive { token } => fx.archive.push(token),
+            Effect::Up { peer } => self.peer_up(peer, fx),
+            Effect::Down { site, reason } => self.peer_down(site, reason, fx),
+            Effect::Gone { site } => self.peer_gone(site, fx),
+            Effect::OwnedBegin { site } => self.snapshot_begins(site),
+            Effect::OwnedRow { site, table, key, value } => {
+                self.peer_row(site, table, key, value, fx);
+            }
+            Effect::OwnedEnd { site } => self.snapshot_ends(site),
+            Effect::SnapshotWanted { want, cursor } => self.snapshot(now, want, cursor, fx),
+            Effect::Settled { number } => self.settled(number, fx),
+            // Shards read the shared tables; nobody keeps a copy that would have to be told.
+            Effect::Merged { .. } | Effect::Reset => {}
+            Effect::CallIn { call, from, payload } => self.call_in(now, call, from, &payload, fx),
+            Effect::CallDone { id, result } => self.call_done(id, result, fx),
+            Effect::CastIn { from, payload } => self.cast_in(from, &payload, fx),
+            Effect::Progress { id, step } => fx.progress.push((id, step)),
+            Effect::Done { id, result } => fx.done.push((id, result)),
+        }
+    }
+
+    fn all_shards(&self, fx: &mut ControlEffects, letter: impl Fn() -> ToShard) {
+        fx.to_shard.extend((0..self.shared.shards()).map(|shard| (shard, letter())));
+    }
+}
+
+fn release(waiting: Waiting, result: Result<(), String>, fx: &mut ControlEffects) {
+    match waiting {
+        // A retained message that could not be stored is still retained in memory and on the other
+        // nodes; the failure is an alarm of the store, not a reason to hold the client for ever.
+        Waiting::Shard(shard, token) => fx.to_shard.push((shard, ToShard::Persisted { token })),
+        Waiting::Driver(done) => fx.durable.push((done, result)),
+    }
+}
+
+/// The cluster core names its tables by text; all of them come from constants.
+fn batch(writes: Vec<Write>) -> storage::Batch {
+    let table = |name: String| storage::TableId::new(name).expect("table names are constants");
+    let ops = writes.into_iter().map(|write| match write {
+        Write::Put { table: name, key, value } => storage::Op::Put { table: table(name), key, value },
+        Write::Delete { table: name, key } => storage::Op::Delete { table: table(name), key },
+        Write::Clear { table: name } => storage::Op::Clear { table: table(name) },
+        Write::Rename { from, to } => storage::Op::Rename { from: table(from), to: table(to) },
+    });
+    storage::Batch { ops: ops.collect() }
+}
