@@ -1,1 +1,468 @@
-//! Being written.
+//! Messages of a session that were sent and are not acknowledged: the window.
+//!
+//! Kept in the order of sending, because that is the order of resending [MQTT-4.6.0-1]. A packet
+//! identifier is free again only when its exchange is over, whatever the client does. Most sessions
+//! have nothing in flight, so an empty window is 16 bytes.
+
+use std::collections::VecDeque;
+
+use crate::queue::Queued;
+
+/// An acknowledgement that fits nothing in flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AckFault {
+    /// No such packet identifier (`packets.*.missed`).
+    Missed,
+    /// The exchange with this identifier awaits another packet (`packets.*.inuse`).
+    InUse,
+}
+
+/// What has to be sent again when a session resumes.
+#[derive(Clone, Copy, Debug)]
+pub enum Resend<'a> {
+    /// PUBLISH with DUP.
+    Publish(u16, &'a Queued),
+    /// PUBREL.
+    Pubrel(u16),
+}
+
+/// An exchange as it moves with its session to another owner.
+#[derive(Clone, Debug)]
+pub enum Exchange {
+    /// PUBLISH was sent, PUBACK or PUBREC is awaited.
+    Sent(u16, Queued),
+    /// PUBREL was sent, PUBCOMP is awaited.
+    Released(u16),
+}
+
+#[derive(Debug)]
+enum State {
+    Sent(Queued),
+    Released,
+    /// Acknowledged before an older one: kept so that places follow from identifiers.
+    Over,
+}
+
+#[derive(Debug)]
+struct Slot {
+    state: State,
+    sent_mono_ms: u64,
+    packet_id: u16,
+}
+
+#[derive(Debug, Default)]
+struct Window {
+    /// The first is never `Over`.
+    slots: VecDeque<Slot>,
+    live: usize,
+}
+
+/// The window. See the module.
+#[derive(Debug, Default)]
+pub struct Inflight {
+    window: Option<Box<Window>>,
+    /// The identifier given last.
+    last_id: u16,
+}
+
+impl Inflight {
+    /// An empty window.
+    pub const fn new() -> Self {
+        Self {
+            window: None,
+            last_id: 0,
+        }
+    }
+
+    /// Exchanges that are not over.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.window.as_ref().map_or(0, |window| window.live)
+    }
+
+    /// Whether nothing is in flight.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.window.is_none()
+    }
+
+    /// Whether a window of `max` (Receive Maximum) takes no more.
+    #[inline]
+    pub fn is_full(&self, max: u16) -> bool {
+        self.len() >= usize::from(max)
+    }
+
+    /// Enters a message that is being sent and gives it a packet identifier; hands it back if
+    /// all identifiers are in use.
+    pub fn send(&mut self, queued: Queued, mono_ms: u64) -> Result<u16, Box<Queued>> {
+        let Some(packet_id) = self.free_id() else {
+            return Err(Box::new(queued));
+        };
+        self.last_id = packet_id;
+        self.enter(packet_id, State::Sent(queued), mono_ms);
+        Ok(packet_id)
+    }
+
+    /// PUBACK: the message is the client's.
+    pub fn puback(&mut self, packet_id: u16) -> Result<Queued, AckFault> {
+        let at = self.find(packet_id).ok_or(AckFault::Missed)?;
+        match self.slot(at).state {
+            State::Sent(ref queued) if queued.qos as u8 <= 1 => {}
+            _ => return Err(AckFault::InUse),
+        }
+        match self.finish(at) {
+            State::Sent(queued) => Ok(queued),
+            State::Released | State::Over => Err(AckFault::InUse),
+        }
+    }
+
+    /// PUBREC: the message is the client's, PUBREL has to be sent. Again for one that came twice:
+    /// [`AckFault::InUse`], where PUBREL is the answer too.
+    pub fn pubrec(&mut self, packet_id: u16, mono_ms: u64) -> Result<Queued, AckFault> {
+        let at = self.find(packet_id).ok_or(AckFault::Missed)?;
+        let slot = self.slot(at);
+        match std::mem::replace(&mut slot.state, State::Released) {
+            State::Sent(queued) if queued.qos as u8 == 2 => {
+                slot.sent_mono_ms = mono_ms;
+                Ok(queued)
+            }
+            other => {
+                slot.state = other;
+                Err(AckFault::InUse)
+            }
+        }
+    }
+
+    /// PUBCOMP: the exchange is over.
+    pub fn pubcomp(&mut self, packet_id: u16) -> Result<(), AckFault> {
+        let at = self.find(packet_id).ok_or(AckFault::Missed)?;
+        if !matches!(self.slot(at).state, State::Released) {
+            return Err(AckFault::InUse);
+        }
+        self.finish(at);
+        Ok(())
+    }
+
+    /// PUBREC or PUBCOMP with an error: the client wants no more of it [MQTT-4.3.3-4]. Returns
+    /// the message if it was not yet the client's.
+    pub fn abandon(&mut self, packet_id: u16) -> Option<Queued> {
+        let at = self.find(packet_id)?;
+        match self.finish(at) {
+            State::Sent(queued) => Some(queued),
+            State::Released | State::Over => None,
+        }
+    }
+
+    /// Everything in flight in the order of sending: what a resumed session sends again.
+    pub fn resend(&self) -> impl Iterator<Item = Resend<'_>> {
+        self.slots().filter_map(|slot| match &slot.state {
+            State::Sent(queued) => Some(Resend::Publish(slot.packet_id, queued)),
+            State::Released => Some(Resend::Pubrel(slot.packet_id)),
+            State::Over => None,
+        })
+    }
+
+    /// Calls `again` for what was sent before `mono_ms - interval_ms` and marks it sent now.
+    /// Returns when the next one is due.
+    pub fn retry(
+        &mut self,
+        mono_ms: u64,
+        interval_ms: u64,
+        mut again: impl FnMut(Resend<'_>),
+    ) -> Option<u64> {
+        let mut next = None;
+        let slots = self
+            .window
+            .iter_mut()
+            .flat_map(|window| window.slots.iter_mut());
+        for slot in slots {
+            let due = slot.sent_mono_ms.saturating_add(interval_ms);
+            let resend = match &slot.state {
+                State::Sent(queued) => Resend::Publish(slot.packet_id, queued),
+                State::Released => Resend::Pubrel(slot.packet_id),
+                State::Over => continue,
+            };
+            if due <= mono_ms {
+                again(resend);
+                slot.sent_mono_ms = mono_ms;
+            }
+            let due = slot.sent_mono_ms.saturating_add(interval_ms);
+            next = Some(next.map_or(due, |next: u64| next.min(due)));
+        }
+        next
+    }
+
+    /// Takes everything, in order, to move it or to give it to others.
+    pub fn take(&mut self) -> impl Iterator<Item = Exchange> + use<> {
+        let slots = self
+            .window
+            .take()
+            .map_or_else(VecDeque::new, |window| window.slots);
+        slots.into_iter().filter_map(|slot| match slot.state {
+            State::Sent(queued) => Some(Exchange::Sent(slot.packet_id, queued)),
+            State::Released => Some(Exchange::Released(slot.packet_id)),
+            State::Over => None,
+        })
+    }
+
+    /// Enters an exchange that came with a moved session, behind those already here. False, and
+    /// nothing entered, if its identifier is 0 or in use.
+    pub fn restore(&mut self, exchange: Exchange, mono_ms: u64) -> bool {
+        let (packet_id, state) = match exchange {
+            Exchange::Sent(packet_id, queued) => (packet_id, State::Sent(queued)),
+            Exchange::Released(packet_id) => (packet_id, State::Released),
+        };
+        if packet_id == 0 || self.find(packet_id).is_some() {
+            return false;
+        }
+        self.last_id = packet_id;
+        self.enter(packet_id, state, mono_ms);
+        true
+    }
+
+    fn enter(&mut self, packet_id: u16, state: State, sent_mono_ms: u64) {
+        let window = self.window.get_or_insert_default();
+        window.slots.push_back(Slot {
+            state,
+            sent_mono_ms,
+            packet_id,
+        });
+        window.live += 1;
+    }
+
+    /// Ends the exchange at a place and returns what it was.
+    fn finish(&mut self, at: usize) -> State {
+        let Some(window) = &mut self.window else {
+            return State::Over;
+        };
+        let state = std::mem::replace(&mut window.slots[at].state, State::Over);
+        window.live -= 1;
+        while matches!(
+            window.slots.front(),
+            Some(Slot {
+                state: State::Over,
+                ..
+            })
+        ) {
+            window.slots.pop_front();
+        }
+        if window.slots.is_empty() {
+            self.window = None;
+        }
+        state
+    }
+
+    fn free_id(&self) -> Option<u16> {
+        let mut id = self.last_id;
+        // One look is enough unless the identifiers have run round to one that is stuck.
+        for _ in 0..u16::MAX {
+            id = if id == u16::MAX { 1 } else { id + 1 };
+            if self.find(id).is_none() {
+                return Some(id);
+            }
+        }
+        None
+    }
+
+    fn find(&self, packet_id: u16) -> Option<usize> {
+        let slots = &self.window.as_ref()?.slots;
+        let is_it = |slot: &Slot| slot.packet_id == packet_id && !matches!(slot.state, State::Over);
+        let first = slots.front()?.packet_id;
+        // Identifiers are given in turn, 0 left out, so the distance is the place...
+        let distance = if packet_id >= first {
+            usize::from(packet_id - first)
+        } else {
+            usize::from(u16::MAX - first) + usize::from(packet_id)
+        };
+        if slots.get(distance).is_some_and(is_it) {
+            return Some(distance);
+        }
+        // ...except behind one that was in use when its turn came, or after a move.
+        if distance >= slots.len() && self.is_in_turn() {
+            return None;
+        }
+        slots.iter().position(is_it)
+    }
+
+    /// Whether the slots' identifiers follow each other without a gap.
+    fn is_in_turn(&self) -> bool {
+        let Some(window) = &self.window else {
+            return true;
+        };
+        let (Some(first), Some(last)) = (window.slots.front(), window.slots.back()) else {
+            return true;
+        };
+        let span = if last.packet_id >= first.packet_id {
+            usize::from(last.packet_id - first.packet_id)
+        } else {
+            usize::from(u16::MAX - first.packet_id) + usize::from(last.packet_id)
+        };
+        span + 1 == window.slots.len()
+    }
+
+    fn slot(&mut self, at: usize) -> &mut Slot {
+        let window = self.window.as_mut().expect("a place was found in it");
+        &mut window.slots[at]
+    }
+
+    fn slots(&self) -> impl Iterator<Item = &Slot> {
+        self.window.iter().flat_map(|window| window.slots.iter())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dunlin_mqtt::QoS;
+
+    use super::*;
+    use crate::message::{Head, Message, Parts};
+
+    fn queued(qos: QoS, text: &str) -> Queued {
+        let parts = Parts {
+            topic: "t",
+            payload: text.as_bytes(),
+            ..Parts::default()
+        };
+        let message = Message::new(parts, Head::default());
+        Queued {
+            message,
+            group: None,
+            sub_id: 0,
+            qos,
+            retain: false,
+        }
+    }
+
+    fn one(inflight: &mut Inflight) -> u16 {
+        inflight
+            .send(queued(QoS::AtLeastOnce, "1"), 0)
+            .expect("an identifier is free")
+    }
+
+    fn two(inflight: &mut Inflight) -> u16 {
+        inflight
+            .send(queued(QoS::ExactlyOnce, "2"), 0)
+            .expect("an identifier is free")
+    }
+
+    fn order(inflight: &Inflight) -> Vec<(u16, bool)> {
+        let row = |resend| match resend {
+            Resend::Publish(id, _) => (id, true),
+            Resend::Pubrel(id) => (id, false),
+        };
+        inflight.resend().map(row).collect()
+    }
+
+    #[test]
+    fn an_empty_window_is_small() {
+        assert!(size_of::<Inflight>() <= 16);
+    }
+
+    #[test]
+    fn qos1_ends_with_puback_and_qos2_takes_two_steps() {
+        let mut inflight = Inflight::new();
+        let (a, b) = (one(&mut inflight), two(&mut inflight));
+        assert_eq!((a, b), (1, 2));
+        assert!(inflight.is_full(2) && !inflight.is_full(3));
+        assert_eq!(inflight.pubrec(a, 0).err(), Some(AckFault::InUse));
+        assert_eq!(inflight.puback(b).err(), Some(AckFault::InUse));
+        assert_eq!(inflight.pubcomp(b).err(), Some(AckFault::InUse));
+        assert_eq!(inflight.puback(9).err(), Some(AckFault::Missed));
+        assert!(inflight.puback(a).is_ok());
+        assert_eq!(inflight.puback(a).err(), Some(AckFault::Missed));
+        assert_eq!(order(&inflight), [(b, true)]);
+        assert!(inflight.pubrec(b, 0).is_ok());
+        assert_eq!(inflight.pubrec(b, 0).err(), Some(AckFault::InUse));
+        assert_eq!(order(&inflight), [(b, false)]);
+        assert_eq!(inflight.pubcomp(b), Ok(()));
+        assert!(inflight.is_empty());
+    }
+
+    #[test]
+    fn order_survives_acknowledgements_out_of_order() {
+        let mut inflight = Inflight::new();
+        let ids: Vec<u16> = (0..6).map(|_| one(&mut inflight)).collect();
+        for id in [ids[1], ids[3], ids[4]] {
+            assert!(inflight.puback(id).is_ok());
+        }
+        assert_eq!(
+            order(&inflight),
+            [(ids[0], true), (ids[2], true), (ids[5], true)]
+        );
+        assert_eq!(inflight.len(), 3);
+        assert!(inflight.puback(ids[0]).is_ok());
+        assert!(inflight.puback(ids[5]).is_ok());
+        assert!(inflight.abandon(ids[2]).is_some());
+        assert!(inflight.abandon(ids[2]).is_none());
+        assert!(inflight.is_empty());
+    }
+
+    #[test]
+    fn identifiers_run_round_past_one_that_is_stuck() {
+        let mut inflight = Inflight::new();
+        let stuck = one(&mut inflight);
+        let mut seen = 0_u32;
+        for _ in 0..200_000 {
+            let id = one(&mut inflight);
+            assert!(id != 0 && id != stuck);
+            assert!(inflight.puback(id).is_ok());
+            seen += u32::from(id == u16::MAX);
+            if seen == 1 && id == u16::MAX {
+                let next = one(&mut inflight);
+                assert_eq!(next, 2, "0 is no identifier and 1 is in use");
+                assert!(inflight.puback(next).is_ok());
+            }
+        }
+        assert_eq!(order(&inflight), [(stuck, true)]);
+    }
+
+    #[test]
+    fn all_identifiers_can_be_in_flight_but_not_one_more() {
+        let mut inflight = Inflight::new();
+        for _ in 0..u16::MAX {
+            one(&mut inflight);
+        }
+        assert!(inflight.send(queued(QoS::AtLeastOnce, "x"), 0).is_err());
+        assert!(inflight.puback(777).is_ok());
+        assert_eq!(one(&mut inflight), 777);
+        assert!(inflight.puback(777).is_ok(), "found although out of turn");
+    }
+
+    #[test]
+    fn a_moved_window_keeps_order_state_and_identifiers() {
+        let mut inflight = Inflight::new();
+        let (a, b, c) = (one(&mut inflight), two(&mut inflight), one(&mut inflight));
+        inflight.pubrec(b, 0).expect("b was sent");
+        inflight.puback(a).expect("a was sent");
+        let mut moved = Inflight::new();
+        for exchange in inflight.take() {
+            assert!(moved.restore(exchange.clone(), 0));
+            assert!(!moved.restore(exchange, 0), "its identifier is in use");
+        }
+        assert!(inflight.is_empty());
+        assert_eq!(order(&moved), [(b, false), (c, true)]);
+        assert_eq!(one(&mut moved), c + 1);
+    }
+
+    #[test]
+    fn retry_takes_what_is_due_and_says_when_to_come_again() {
+        let mut inflight = Inflight::new();
+        assert_eq!(inflight.retry(1_000, 10, |_| ()), None);
+        let a = inflight
+            .send(queued(QoS::AtLeastOnce, "a"), 100)
+            .expect("free");
+        let b = inflight
+            .send(queued(QoS::ExactlyOnce, "b"), 150)
+            .expect("free");
+        let mut again = Vec::new();
+        let mut note = |resend: Resend<'_>| match resend {
+            Resend::Publish(id, _) => again.push((id, true)),
+            Resend::Pubrel(id) => again.push((id, false)),
+        };
+        assert_eq!(inflight.retry(129, 30, &mut note), Some(130));
+        assert_eq!(inflight.retry(130, 30, &mut note), Some(160));
+        inflight.pubrec(b, 155).expect("b was sent");
+        assert_eq!(inflight.retry(185, 30, &mut note), Some(215));
+        assert_eq!(again, [(a, true), (a, true), (b, false)]);
+    }
+}

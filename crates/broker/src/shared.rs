@@ -1,1 +1,375 @@
-//! Being written.
+//! What the shards of one node and its control have in common.
+//!
+//! Everything here is shared by `Arc` and guarded by short locks: the router (read for every batch
+//! of messages, written by SUBSCRIBE and by other nodes' routes), the registry of clients, the
+//! retained messages, the table of other nodes, the settings. A shard's own state is not here.
+//! Must never hold two of these locks at once.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use dunlin_cluster::{Clock, Hlc, Merged, NodeName, Now, Peer, SiteId};
+
+use crate::access::Access;
+use crate::effects::ShardId;
+use crate::metrics::Metrics;
+use crate::registry::{Previous, Registry};
+use crate::retained::Retained;
+use crate::router::{NodeIndex, Router};
+use crate::settings::Settings;
+
+/// Other nodes a node can tell apart at one time, members and those it waits for to go.
+pub const NODES_MAX: usize = 4_096;
+
+/// A read-write lock whose value is sound whenever nobody holds it: a panic of a holder does not
+/// make it useless for the others.
+#[derive(Debug)]
+pub struct Lock<T>(RwLock<T>);
+
+impl<T> Lock<T> {
+    fn new(value: T) -> Self {
+        Self(RwLock::new(value))
+    }
+
+    /// A guard to read with; any number at a time.
+    pub fn read(&self) -> RwLockReadGuard<'_, T> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The guard to write with.
+    pub fn write(&self) -> RwLockWriteGuard<'_, T> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Another node as this one numbers it.
+#[derive(Clone, Debug)]
+struct Known {
+    index: NodeIndex,
+    peer: Peer,
+    reachable: bool,
+}
+
+#[derive(Debug, Default)]
+struct Peers {
+    by_site: BTreeMap<SiteId, Known>,
+    by_index: BTreeMap<NodeIndex, SiteId>,
+    /// The next index to try: an index rests as long as possible before it is used again, so that
+    /// letters about its former node have long arrived.
+    next: usize,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Shared {
+    site: SiteId,
+    clock: Arc<Clock>,
+    settings: Lock<Arc<Settings>>,
+    access: Lock<Access>,
+    router: Lock<Router>,
+    registry: Registry,
+    retained: Retained,
+    metrics: Box<[Arc<Metrics>]>,
+    peers: Lock<Peers>,
+    /// One bit for each node that can be reached.
+    reachable: Box<[AtomicU64]>,
+    live_peers: AtomicUsize,
+}
+
+impl Shared {
+    /// The common state of a node with `shards` shards (and one set of counters more, for
+    /// control). `retained` is the cluster's table of retained messages, `seed` keys hashes.
+    pub fn new(
+        settings: Settings,
+        shards: u16,
+        clock: Arc<Clock>,
+        retained: Arc<Merged>,
+        site: SiteId,
+        seed: u64,
+    ) -> Self {
+        Self {
+            site,
+            clock,
+            settings: Lock::new(Arc::new(settings)),
+            access: Lock::new(Access::default()),
+            router: Lock::new(Router::new(seed)),
+            registry: Registry::new(),
+            retained: Retained::new(retained),
+            metrics: (0..=shards).map(|_| Arc::new(Metrics::new())).collect(),
+            peers: Lock::new(Peers::default()),
+            reachable: (0..NODES_MAX / 64).map(|_| AtomicU64::new(0)).collect(),
+            live_peers: AtomicUsize::new(0),
+        }
+    }
+
+    /// This installation.
+    pub fn site(&self) -> SiteId {
+        self.site
+    }
+
+    /// How many shards the node has.
+    pub fn shards(&self) -> ShardId {
+        (self.metrics.len() - 1) as ShardId
+    }
+
+    /// The hybrid clock.
+    pub fn clock(&self) -> &Arc<Clock> {
+        &self.clock
+    }
+
+    /// Filters to receivers.
+    pub fn router(&self) -> &Lock<Router> {
+        &self.router
+    }
+
+    /// Client identifiers to places.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// [`Registry::claim`] with this node's clock.
+    pub fn claim(&self, now: Now, clientid: &str, at: (ShardId, u32)) -> (Hlc, Previous) {
+        self.registry.claim(now, &self.clock, clientid, at)
+    }
+
+    /// Retained messages.
+    pub fn retained(&self) -> &Retained {
+        &self.retained
+    }
+
+    /// The settings in force.
+    pub fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings.read())
+    }
+
+    /// Puts other settings in force; connections take them up as they come by.
+    pub fn set_settings(&self, settings: Settings) {
+        *self.settings.write() = Arc::new(settings);
+    }
+
+    /// The decisions in force.
+    pub fn access(&self) -> Access {
+        self.access.read().clone()
+    }
+
+    /// Puts other decisions in force; tell the shards (`ToShard::AccessChanged`).
+    pub fn set_access(&self, access: Access) {
+        *self.access.write() = access;
+    }
+
+    /// The counters of a shard, which alone may write them. Of control: `shards()`.
+    pub fn metrics(&self, shard: ShardId) -> &Arc<Metrics> {
+        &self.metrics[usize::from(shard)]
+    }
+
+    /// All counters, for [`crate::metrics::sum`].
+    pub fn all_metrics(&self) -> &[Arc<Metrics>] {
+        &self.metrics
+    }
+
+    /// A node can be reached: numbers it if it is new. `None` if [`NODES_MAX`] are known.
+    pub fn try_peer_up(&self, peer: &Peer) -> Option<NodeIndex> {
+        let mut peers = self.peers.write();
+        let index = match peers.by_site.get_mut(&peer.site) {
+            Some(known) => {
+                known.peer = peer.clone();
+                let was = std::mem::replace(&mut known.reachable, true);
+                let index = known.index;
+                if was {
+                    return Some(index);
+                }
+                index
+            }
+            None => peers.enter(peer)?,
+        };
+        self.reachable[usize::from(index.0) / 64].fetch_or(bit(index), Ordering::Relaxed);
+        self.live_peers.fetch_add(1, Ordering::Relaxed);
+        Some(index)
+    }
+
+    /// [`Shared::try_peer_up`] for a caller whose cluster is bounded well below [`NODES_MAX`].
+    pub fn peer_up(&self, peer: &Peer) -> NodeIndex {
+        self.try_peer_up(peer)
+            .expect("the member table is smaller than NODES_MAX")
+    }
+
+    /// A node cannot be reached; it keeps its number. `None` if it is not known.
+    pub fn peer_down(&self, site: SiteId) -> Option<NodeIndex> {
+        let mut peers = self.peers.write();
+        let known = peers.by_site.get_mut(&site)?;
+        let index = known.index;
+        if std::mem::replace(&mut known.reachable, false) {
+            self.unreachable(index);
+        }
+        Some(index)
+    }
+
+    /// A site is no member any more: its number is given back. Its routes have to be gone.
+    pub fn peer_gone(&self, site: SiteId) {
+        let mut peers = self.peers.write();
+        let Some(known) = peers.by_site.remove(&site) else {
+            return;
+        };
+        peers.by_index.remove(&known.index);
+        if known.reachable {
+            self.unreachable(known.index);
+        }
+    }
+
+    fn unreachable(&self, index: NodeIndex) {
+        self.reachable[usize::from(index.0) / 64].fetch_and(!bit(index), Ordering::Relaxed);
+        self.live_peers.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whether the node can be reached. One atomic load.
+    #[inline]
+    pub fn reachable(&self, node: NodeIndex) -> bool {
+        let word = self.reachable.get(usize::from(node.0) / 64);
+        word.is_some_and(|word| word.load(Ordering::Relaxed) & bit(node) != 0)
+    }
+
+    /// How many other nodes can be reached.
+    #[inline]
+    pub fn live_peers(&self) -> usize {
+        self.live_peers.load(Ordering::Relaxed)
+    }
+
+    /// The number of a site.
+    pub fn peer_index(&self, site: SiteId) -> Option<NodeIndex> {
+        self.peers
+            .read()
+            .by_site
+            .get(&site)
+            .map(|known| known.index)
+    }
+
+    /// The site of a number.
+    pub fn peer_site(&self, node: NodeIndex) -> Option<SiteId> {
+        self.peers.read().by_index.get(&node).copied()
+    }
+
+    /// The node of a number.
+    pub fn peer(&self, node: NodeIndex) -> Option<Peer> {
+        let peers = self.peers.read();
+        let site = peers.by_index.get(&node)?;
+        peers.by_site.get(site).map(|known| known.peer.clone())
+    }
+
+    /// The name of a number.
+    pub fn peer_name(&self, node: NodeIndex) -> Option<NodeName> {
+        self.peer(node).map(|peer| peer.name)
+    }
+
+    /// All nodes known, with whether they can be reached, in the order of their sites.
+    pub fn peers(&self) -> Vec<(NodeIndex, Peer, bool)> {
+        let peers = self.peers.read();
+        let row = |known: &Known| (known.index, known.peer.clone(), known.reachable);
+        peers.by_site.values().map(row).collect()
+    }
+}
+
+impl Peers {
+    fn enter(&mut self, peer: &Peer) -> Option<NodeIndex> {
+        let index = (0..NODES_MAX)
+            .map(|step| NodeIndex(((self.next + step) % NODES_MAX) as u16))
+            .find(|index| !self.by_index.contains_key(index))?;
+        self.next = usize::from(index.0) + 1;
+        self.by_index.insert(index, peer.site);
+        let known = Known {
+            index,
+            peer: peer.clone(),
+            reachable: true,
+        };
+        self.by_site.insert(peer.site, known);
+        Some(index)
+    }
+}
+
+fn bit(node: NodeIndex) -> u64 {
+    1 << (node.0 % 64)
+}
+
+#[cfg(test)]
+mod tests {
+    use dunlin_cluster::{BootId, TableSpec};
+
+    use super::*;
+    use crate::retained::RETAINED;
+
+    fn shared() -> Shared {
+        let retained = Arc::new(Merged::new(RETAINED));
+        let clock = Arc::new(Clock::new());
+        Shared::new(Settings::default(), 2, clock, retained, SiteId([0; 16]), 1)
+    }
+
+    fn peer(n: u8) -> Peer {
+        let name = NodeName::parse(&format!("n{n}@127.0.0.1")).expect("a valid name");
+        Peer {
+            site: SiteId([n; 16]),
+            boot: BootId(1),
+            name,
+        }
+    }
+
+    #[test]
+    fn a_node_keeps_its_number_while_it_is_known() {
+        let shared = shared();
+        let a = shared.peer_up(&peer(1));
+        let b = shared.peer_up(&peer(2));
+        assert_ne!(a, b);
+        assert_eq!(shared.live_peers(), 2);
+        assert_eq!(shared.peer_down(peer(1).site), Some(a));
+        assert_eq!(shared.peer_down(peer(1).site), Some(a));
+        assert_eq!((shared.live_peers(), shared.reachable(a)), (1, false));
+        assert!(shared.reachable(b));
+        assert_eq!(shared.peer_up(&peer(1)), a);
+        assert_eq!(shared.peer_up(&peer(1)), a);
+        assert_eq!((shared.live_peers(), shared.reachable(a)), (2, true));
+        assert_eq!(shared.peer_site(a), Some(peer(1).site));
+        assert_eq!(shared.peer_name(b), Some(peer(2).name));
+        assert_eq!(shared.peers().len(), 2);
+    }
+
+    #[test]
+    fn a_number_is_given_back_and_rests() {
+        let shared = shared();
+        let a = shared.peer_up(&peer(1));
+        shared.peer_gone(peer(1).site);
+        assert_eq!((shared.live_peers(), shared.reachable(a)), (0, false));
+        assert_eq!(shared.peer_index(peer(1).site), None);
+        assert_eq!(shared.peer_down(peer(1).site), None);
+        assert_ne!(shared.peer_up(&peer(1)), a);
+    }
+
+    #[test]
+    fn the_table_of_nodes_is_bounded() {
+        let shared = shared();
+        for n in 0..NODES_MAX {
+            let mut site = [0; 16];
+            site[..8].copy_from_slice(&(n as u64).to_be_bytes());
+            let known = Peer {
+                site: SiteId(site),
+                ..peer(1)
+            };
+            assert!(shared.try_peer_up(&known).is_some());
+        }
+        assert_eq!(
+            shared.try_peer_up(&Peer {
+                site: SiteId([255; 16]),
+                ..peer(1)
+            }),
+            None
+        );
+        assert_eq!(shared.live_peers(), NODES_MAX);
+    }
+
+    #[test]
+    fn shards_and_control_have_counters() {
+        let shared = shared();
+        assert_eq!(shared.shards(), 2);
+        assert_eq!(shared.all_metrics().len(), 3);
+        let spec: TableSpec = RETAINED;
+        assert_eq!(spec.name, "retained");
+    }
+}

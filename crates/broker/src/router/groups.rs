@@ -241,7 +241,7 @@ impl Router {
     }
 
     /// Another node has `count` members in a group; 0 takes it out. True if that is a change.
-    pub fn set_remote_members(
+    pub fn set_remote_group(
         &mut self,
         group: &str,
         filter: &str,
@@ -270,7 +270,7 @@ impl Router {
 
     /// After a snapshot of a node's rows: drops its members from the groups that `keep(group,
     /// filter)` does not know. Returns how many groups it left.
-    pub fn sweep_remote_members(
+    pub fn sweep_remote_groups(
         &mut self,
         node: NodeIndex,
         keep: impl Fn(&str, &str) -> bool,
@@ -283,7 +283,7 @@ impl Router {
             .map(|(_, group)| Arc::clone(&group.key))
             .collect();
         for key in &gone {
-            self.set_remote_members(key.group(), key.filter(), node, 0);
+            self.set_remote_group(key.group(), key.filter(), node, 0);
         }
         gone.len()
     }
@@ -299,28 +299,29 @@ impl Router {
     }
 
     /// Members of this node in a group.
-    pub fn local_group_count(&self, group: &str, filter: &str) -> u32 {
+    pub fn local_group_count(&self, group: &str, filter: &str) -> usize {
         self.find_group(group, filter)
-            .map_or(0, |at| self.groups.get(at).local.len() as u32)
+            .map_or(0, |at| self.groups.get(at).local.len())
     }
 
-    /// Groups with members of this node in key order after `after`, at most `limit`, with their
-    /// member counts: rows of a snapshot.
+    /// Groups with members of this node as (group, filter, members) in key order after `after`, at
+    /// most `limit`: rows of a snapshot.
     pub fn own_groups(
         &self,
         after: Option<(&str, &str)>,
         limit: usize,
-    ) -> Vec<(Arc<GroupKey>, u32)> {
-        let mut rows: Vec<(Arc<GroupKey>, u32)> = self
+    ) -> Vec<(String, String, usize)> {
+        let mut rows: Vec<(&GroupKey, usize)> = self
             .groups
             .iter()
             .filter(|(_, group)| group.local.len() > 0)
             .filter(|(_, g)| after.is_none_or(|a| (g.key.group(), g.key.filter()) > a))
-            .map(|(_, group)| (Arc::clone(&group.key), group.local.len() as u32))
+            .map(|(_, group)| (&*group.key, group.local.len()))
             .collect();
         rows.sort_unstable();
         rows.truncate(limit);
-        rows
+        let row = |(key, n): (&GroupKey, usize)| (key.group().into(), key.filter().into(), n);
+        rows.into_iter().map(row).collect()
     }
 
     fn find_group(&self, group: &str, filter: &str) -> Option<u32> {

@@ -225,7 +225,7 @@ impl Router {
     /// Drops all filters and group members of a node that is no member any more.
     pub fn remove_node(&mut self, node: NodeIndex) {
         self.sweep_remote(node, |_| false);
-        self.sweep_remote_members(node, |_, _| false);
+        self.sweep_remote_groups(node, |_, _| false);
     }
 
     /// Whether a session of this node has the filter as a plain subscription.

@@ -3,6 +3,7 @@
 //! They are plain numbers, so that a match of ten thousand subscribers is ten thousand copies of
 //! 16 bytes and no reference count.
 
+use dunlin_mqtt::QoS;
 use hashbrown::HashTable;
 use serde::{Deserialize, Serialize};
 
@@ -38,10 +39,9 @@ const RETAIN_AS_PUBLISHED: u32 = 1 << 31;
 pub const SUB_ID_MAX: u32 = 268_435_455;
 
 impl SubOptions {
-    /// Options with the given maximum QoS (0..=2, larger is taken as 2) and nothing else.
-    pub const fn new(qos: u8) -> Self {
-        let qos = if qos > 2 { 2 } else { qos };
-        Self((qos as u32) << 28)
+    /// Options with the given maximum QoS and nothing else.
+    pub const fn new(qos: QoS) -> Self {
+        Self((qos.as_u8() as u32) << 28)
     }
 
     /// With No Local: a client does not receive its own messages.
@@ -71,9 +71,13 @@ impl SubOptions {
         Self((self.0 & !SUB_ID_MAX) | id)
     }
 
-    /// Maximum QoS, 0..=2.
-    pub const fn qos(self) -> u8 {
-        ((self.0 >> 28) & 3) as u8
+    /// Maximum QoS.
+    pub const fn qos(self) -> QoS {
+        match (self.0 >> 28) & 3 {
+            0 => QoS::AtMostOnce,
+            1 => QoS::AtLeastOnce,
+            _ => QoS::ExactlyOnce,
+        }
     }
 
     /// Whether No Local is set.
@@ -219,10 +223,10 @@ mod tests {
     #[test]
     fn options_fit_four_bytes_and_a_subscriber_sixteen() {
         assert_eq!(size_of::<Subscriber>(), 16);
-        let options = SubOptions::new(1)
+        let options = SubOptions::new(QoS::AtLeastOnce)
             .with_no_local(true)
             .with_sub_id(SUB_ID_MAX);
-        assert_eq!(options.qos(), 1);
+        assert_eq!(options.qos(), QoS::AtLeastOnce);
         assert!(options.no_local() && !options.retain_as_published());
         assert_eq!(options.sub_id(), Some(SUB_ID_MAX));
         let options = options
@@ -230,8 +234,7 @@ mod tests {
             .with_no_local(false)
             .with_sub_id(0);
         assert!(!options.no_local() && options.retain_as_published());
-        assert_eq!((options.qos(), options.sub_id()), (1, None));
-        assert_eq!(SubOptions::new(7).qos(), 2);
+        assert_eq!((options.qos(), options.sub_id()), (QoS::AtLeastOnce, None));
     }
 
     #[test]
@@ -243,10 +246,10 @@ mod tests {
             },
             shard: (n % 3) as u16,
         };
-        let make = |n: u32, qos| Subscriber {
+        let make = |n: u32, id| Subscriber {
             session: key(n).session,
             shard: key(n).shard,
-            options: SubOptions::new(qos),
+            options: SubOptions::default().with_sub_id(id),
         };
         let mut list = SubscriberList::default();
         for n in 0..1000 {
