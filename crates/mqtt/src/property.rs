@@ -267,6 +267,23 @@ fn read_one<'a>(reader: &mut Reader<'a>) -> Result<(PropertyId, ValueRef<'a>), D
     Ok((id, value))
 }
 
+/// Steps over one property of a block that was checked before, looking at no more than its
+/// lengths.
+fn skip_one(reader: &mut Reader<'_>) -> Result<PropertyId, DecodeError> {
+    let code = reader.u8()?;
+    let id =
+        PropertyId::from_u8(code).ok_or_else(|| DecodeError::UnknownProperty(u32::from(code)))?;
+    match id.row().kind {
+        Kind::Byte => _ = reader.u8()?,
+        Kind::U16 => _ = reader.u16()?,
+        Kind::U32 => _ = reader.u32()?,
+        Kind::Varint => _ = reader.varint()?,
+        Kind::Str | Kind::Binary => _ = reader.binary()?,
+        Kind::Pair => _ = (reader.binary()?, reader.binary()?),
+    }
+    Ok(id)
+}
+
 /// Which properties a block has had so far; the identifiers are below 64.
 #[derive(Debug, Clone, Copy, Default)]
 struct Seen(u64);

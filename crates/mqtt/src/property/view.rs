@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use super::{PUBLISH, PropertyId, Seen, ValueRef, check_one, read_one};
+use super::{PUBLISH, PropertyId, Seen, ValueRef, check_one, read_one, skip_one};
 use crate::error::DecodeError;
 use crate::wire::Reader;
 
@@ -50,12 +50,14 @@ impl<'a> PublishProperties<'a> {
     }
 
     fn find(&self, id: PropertyId) -> Option<ValueRef<'a>> {
-        if self.raw.is_empty() {
-            return None;
+        let mut reader = Reader::new(self.raw, false);
+        while !reader.is_empty() {
+            let mut here = reader;
+            if skip_one(&mut reader).ok()? == id {
+                return read_one(&mut here).ok().map(|(_, value)| value);
+            }
         }
-        self.iter()
-            .find(|(have, _)| *have == id)
-            .map(|(_, value)| value)
+        None
     }
 
     /// 0: the payload is bytes, 1: it is UTF-8.
@@ -126,20 +128,26 @@ impl<'a> PublishProperties<'a> {
     /// The properties that go on to subscribers unchanged, encoded as
     /// [`crate::Outgoing::forwarded`] wants them. Borrowed when nothing has to be left out.
     pub fn forwardable(&self) -> Cow<'a, [u8]> {
-        if self.iter().all(|(id, _)| id.is_forwarded()) {
-            return Cow::Borrowed(self.raw);
-        }
-        let mut kept = Vec::with_capacity(self.raw.len());
-        let mut iter = self.iter();
-        let mut left = self.raw.len();
-        while let Some((id, _)) = iter.next() {
-            let at = self.raw.len() - left;
-            left = iter.reader.len();
-            if id.is_forwarded() {
-                kept.extend_from_slice(&self.raw[at..self.raw.len() - left]);
+        let mut reader = Reader::new(self.raw, false);
+        while !reader.is_empty() {
+            if !skip_one(&mut reader).is_ok_and(PropertyId::is_forwarded) {
+                return Cow::Owned(self.filtered());
             }
         }
-        Cow::Owned(kept)
+        Cow::Borrowed(self.raw)
+    }
+
+    fn filtered(&self) -> Vec<u8> {
+        let mut kept = Vec::with_capacity(self.raw.len());
+        let mut reader = Reader::new(self.raw, false);
+        while !reader.is_empty() {
+            let at = self.raw.len() - reader.len();
+            let Ok(id) = skip_one(&mut reader) else { break };
+            if id.is_forwarded() {
+                kept.extend_from_slice(&self.raw[at..self.raw.len() - reader.len()]);
+            }
+        }
+        kept
     }
 }
 
