@@ -1,0 +1,145 @@
+//! Why an operator's request was refused: values, so that each caller words them in its own way.
+
+use dunlin_cluster::OperationError;
+
+/// Why an operation did not happen. `Display` is a sentence for people that ends with the cure.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AdminError {
+    /// A cluster operation (join, leave, force-leave) failed.
+    #[error(transparent)]
+    Cluster(#[from] OperationError),
+    /// A node name that is none.
+    #[error("`{name}` is not a node name: {reason}; use name@host, for example emqx@10.0.0.1")]
+    NodeName {
+        /// What was given.
+        name: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The named node is not a running member of the cluster.
+    #[error("node {node} is not a running member of this cluster; see `emqx_ctl cluster status`")]
+    NodeNotFound {
+        /// The node asked for.
+        node: String,
+    },
+    /// The named node did not answer in time.
+    #[error("node {node} did not answer within {waited_ms} ms; check it and the link to it")]
+    NodeSilent {
+        /// The node asked.
+        node: String,
+        /// How long it was waited for.
+        waited_ms: u64,
+    },
+    /// No client of that id.
+    #[error("no client with the id `{clientid}`")]
+    ClientNotFound {
+        /// The client id.
+        clientid: String,
+    },
+    /// A topic filter that is none.
+    #[error("`{filter}` is not a topic filter")]
+    Filter {
+        /// What was given.
+        filter: String,
+    },
+    /// A topic name that is none.
+    #[error("`{topic}` is not a topic name: it is empty, too long or holds a wildcard")]
+    Topic {
+        /// What was given.
+        topic: String,
+    },
+    /// QoS above 2.
+    #[error("QoS should be 0, 1, 2")]
+    Qos,
+    /// No listener of that id.
+    #[error("no listener `{id}`; see `emqx_ctl listeners`")]
+    ListenerNotFound {
+        /// `type:name`.
+        id: String,
+    },
+    /// The listener is running already.
+    #[error("listener {id} is running already")]
+    ListenerRunning {
+        /// `type:name`.
+        id: String,
+    },
+    /// The listener is stopped already.
+    #[error("listener {id} is not running")]
+    ListenerStopped {
+        /// `type:name`.
+        id: String,
+    },
+    /// The listener could not be opened.
+    #[error(transparent)]
+    Listener(#[from] crate::listener::ListenError),
+    /// A user of that name exists.
+    #[error("the user `{username}` exists already; to change the password use `admins passwd`")]
+    UserExists {
+        /// The name.
+        username: String,
+    },
+    /// No user of that name.
+    #[error("no user `{username}`")]
+    UserNotFound {
+        /// The name.
+        username: String,
+    },
+    /// A user name that may not be used.
+    #[error(
+        "Bad Username. Only upper and lower case letters, numbers and underscores are supported"
+    )]
+    Username,
+    /// The password breaks the rule.
+    #[error(transparent)]
+    Password(#[from] PasswordRule),
+    /// An API key of that name exists.
+    #[error("an API key named `{name}` exists already")]
+    ApiKeyExists {
+        /// The name.
+        name: String,
+    },
+    /// No API key of that name.
+    #[error("no API key named `{name}`")]
+    ApiKeyNotFound {
+        /// The name.
+        name: String,
+    },
+    /// User name or password are wrong; it is not said which.
+    #[error("user name or password is wrong")]
+    Credentials,
+    /// The table is full.
+    #[error("the {table} table is full ({rows_max} rows); delete some first")]
+    TableFull {
+        /// Which.
+        table: &'static str,
+        /// Its limit.
+        rows_max: usize,
+    },
+    /// A thread of this node did not answer in time.
+    #[error("the node did not answer within {waited_ms} ms; see its log")]
+    Timeout {
+        /// How long it was waited for.
+        waited_ms: u64,
+    },
+    /// The node is going down.
+    #[error("the node is shutting down")]
+    Stopping,
+}
+
+/// Which part of the password rule a password breaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PasswordRule {
+    /// Fewer than 8 or more than 64 bytes.
+    #[error("The range of password length is 8~64")]
+    Length,
+    /// A byte outside printable ASCII.
+    #[error("only ascii characters are allowed in the password")]
+    NotAscii,
+    /// Letters only, digits only or specials only.
+    #[error(
+        "must contain at least two different kind of characters from groups of letters, numbers, \
+         and special characters"
+    )]
+    OneKind,
+}

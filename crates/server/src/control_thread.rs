@@ -1,0 +1,508 @@
+//! What drives the node-wide core: links to peers, the store, operators' questions, its timer.
+//!
+//! It runs on the thread the node was started on, beside the HTTP API and the control socket. Like
+//! a shard's driver, every call borrows the core, carries out what it wants done, and returns
+//! before anything can wait.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use dunlin_broker::{
+    Answer, Ask, Control, ControlEffects, ControlInput, LinkEffect, Message, NodeInfo, ShardId,
+    ToShard,
+};
+use dunlin_cluster::{ConnId, Hello, NodeName, Operation, OperationError, Purpose, Status, TableId};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
+use tokio::time::Sleep;
+
+use crate::admin::Progress;
+use crate::driver::Post;
+use crate::peer::{self, LinkOutput};
+use crate::shard_thread::ShardLetter;
+use crate::store::StoreThread;
+use crate::time;
+
+/// Connections accepted from peers that are open at once: all members of the largest cluster with
+/// all their data links while they are handed over, and strangers.
+const ACCEPTED_MAX: usize = 1024;
+
+/// Pause after the system had no more sockets to give.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Reads of a link in a row before other tasks get their turn.
+const READS_PER_WAKE: u32 = 4;
+
+/// What the control thread is told.
+pub(crate) enum ControlLetter {
+    /// For the core.
+    Core(ControlInput),
+    /// An operator's question.
+    Ask(Request),
+}
+
+/// Operators' questions and what carries their answers.
+pub(crate) enum Request {
+    Status(oneshot::Sender<Status>),
+    Nodes(oneshot::Sender<Vec<(NodeName, bool, Option<NodeInfo>)>>),
+    Operation {
+        op: Operation,
+        progress: Progress,
+        done: oneshot::Sender<Result<(), OperationError>>,
+    },
+    Put {
+        table: TableId,
+        key: Bytes,
+        value: Option<Bytes>,
+        done: oneshot::Sender<Result<(), String>>,
+    },
+    /// To every shard; answered when all have.
+    AskAll { what: Ask, done: oneshot::Sender<Vec<Answer>> },
+    /// To one shard.
+    AskShard { shard: ShardId, what: Ask, done: oneshot::Sender<Vec<Answer>> },
+    /// Routed by one shard.
+    Publish { message: Message, done: oneshot::Sender<Vec<Answer>> },
+}
+
+/// The driver of control.
+pub(crate) struct ControlDriver {
+    post: Post,
+    store: StoreThread,
+    core: RefCell<Core>,
+    letters: RefCell<Option<Waker>>,
+}
+
+struct Core {
+    control: Control,
+    fx: ControlEffects,
+    links: BTreeMap<ConnId, Link>,
+    next_accepted: u64,
+    accepted: usize,
+    pending: Pending,
+    armed_ms: u64,
+    drained: usize,
+    drain_waker: Option<Waker>,
+}
+
+/// A connection of the control plane.
+#[derive(Default)]
+struct Link {
+    output: LinkOutput,
+    waker: Option<Waker>,
+    dialing: Option<AbortHandle>,
+    close: bool,
+    hand_off: Option<(Hello, Bytes)>,
+}
+
+/// Who waits for what.
+#[derive(Default)]
+struct Pending {
+    next: u64,
+    operations: BTreeMap<u64, (Progress, oneshot::Sender<Result<(), OperationError>>)>,
+    durable: BTreeMap<u64, oneshot::Sender<Result<(), String>>>,
+    asks: BTreeMap<u64, AskPending>,
+}
+
+struct AskPending {
+    wanted: usize,
+    answers: Vec<Answer>,
+    done: oneshot::Sender<Vec<Answer>>,
+}
+
+/// How a link's connection goes on.
+enum LinkNext {
+    Closed,
+    HandOff(Hello, Bytes),
+    Lost,
+}
+
+impl ControlDriver {
+    /// A driver that has carried out the first effects.
+    pub(crate) fn new(
+        control: Control,
+        first: ControlEffects,
+        store: StoreThread,
+        post: Post,
+    ) -> Rc<Self> {
+        let driver = Rc::new(Self {
+            post,
+            store,
+            core: RefCell::new(Core {
+                control,
+                fx: first,
+                links: BTreeMap::new(),
+                next_accepted: 1,
+                accepted: 0,
+                pending: Pending::default(),
+                armed_ms: u64::MAX,
+                drained: 0,
+                drain_waker: None,
+            }),
+            letters: RefCell::new(None),
+        });
+        driver.dispatch();
+        driver
+    }
+
+    /// Reads letters and keeps time until the task is dropped.
+    pub(crate) async fn run(self: Rc<Self>) {
+        let mut timer = Box::pin(tokio::time::sleep(Duration::ZERO));
+        let mut letters = Vec::new();
+        poll_fn(|cx| self.poll(cx, &mut letters, timer.as_mut())).await
+    }
+
+    /// Accepts peers until the task is dropped.
+    pub(crate) async fn accept_peers(self: Rc<Self>, listener: TcpListener) {
+        loop {
+            match listener.accept().await {
+                Ok((stream, from)) => {
+                    if self.core.borrow().accepted < ACCEPTED_MAX
+                        && peer::set_options(&stream).is_ok()
+                    {
+                        self.accepted(stream, from.to_string());
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(reason = %error, "peer_accept_failed");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Waits until all shards have said that their clients are gone.
+    pub(crate) async fn drained(&self, shards: usize) {
+        poll_fn(|cx| {
+            let mut core = self.core.borrow_mut();
+            if core.drained >= shards {
+                return Poll::Ready(());
+            }
+            core.drain_waker = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Gives the store back, to be stopped when everything else has.
+    pub(crate) fn into_store(self) -> StoreThread {
+        self.store
+    }
+
+    fn poll(
+        self: &Rc<Self>,
+        cx: &mut Context<'_>,
+        letters: &mut Vec<ControlLetter>,
+        mut timer: Pin<&mut Sleep>,
+    ) -> Poll<()> {
+        *self.letters.borrow_mut() = Some(cx.waker().clone());
+        if self.post.control.poll_take(cx, letters).is_ready() {
+            for letter in letters.drain(..) {
+                match letter {
+                    ControlLetter::Core(input) => self.input(input),
+                    ControlLetter::Ask(request) => self.request(request),
+                }
+            }
+            // More may have come meanwhile; links get their turn first.
+            cx.waker().wake_by_ref();
+        }
+        loop {
+            let next_ms = self.tick();
+            timer.as_mut().reset(time::instant(next_ms).into());
+            if timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    fn tick(self: &Rc<Self>) -> u64 {
+        let now = time::now();
+        if self.core.borrow().control.next_tick() <= now.mono_ms {
+            self.input(ControlInput::Tick);
+        }
+        let mut core = self.core.borrow_mut();
+        // A core that wants to tick at once is let do so a millisecond later, after other tasks.
+        core.armed_ms = core.control.next_tick().max(now.mono_ms + 1);
+        core.armed_ms
+    }
+
+    fn input(self: &Rc<Self>, input: ControlInput) {
+        let mut guard = self.core.borrow_mut();
+        let core = &mut *guard;
+        core.control.handle(time::now(), input, &mut core.fx);
+        drop(guard);
+        self.dispatch();
+    }
+
+    // --- operators ---
+
+    fn request(self: &Rc<Self>, request: Request) {
+        let mut core = self.core.borrow_mut();
+        match request {
+            Request::Status(done) => _ = done.send(core.control.status()),
+            Request::Nodes(done) => _ = done.send(core.control.nodes()),
+            Request::Operation { op, progress, done } => {
+                let id = core.pending.number();
+                core.pending.operations.insert(id, (progress, done));
+                drop(core);
+                self.input(ControlInput::Operation { id, op });
+            }
+            Request::Put { table, key, value, done } => {
+                let id = core.pending.number();
+                core.pending.durable.insert(id, done);
+                drop(core);
+                self.input(ControlInput::Put { table, key, value, done: Some(id) });
+            }
+            Request::AskAll { what, done } => {
+                let ask = core.pending.ask(self.post.shards.len(), done);
+                for inbox in self.post.shards.iter() {
+                    let what = what.clone();
+                    inbox.push(ShardLetter::Core(ToShard::Ask { ask, what }));
+                }
+            }
+            Request::AskShard { shard, what, done } => {
+                let ask = core.pending.ask(1, done);
+                let inbox = &self.post.shards[usize::from(shard)];
+                inbox.push(ShardLetter::Core(ToShard::Ask { ask, what }));
+            }
+            Request::Publish { message, done } => {
+                let ask = Some(core.pending.ask(1, done));
+                self.post.shards[0].push(ShardLetter::Core(ToShard::Publish { message, ask }));
+            }
+        }
+    }
+
+    // --- links ---
+
+    fn accepted(self: &Rc<Self>, stream: TcpStream, from: String) {
+        let conn = {
+            let mut core = self.core.borrow_mut();
+            let conn = ConnId(core.next_accepted);
+            core.next_accepted += 2;
+            core.accepted += 1;
+            core.links.insert(conn, Link::default());
+            conn
+        };
+        self.input(ControlInput::Accepted { conn, from });
+        let driver = self.clone();
+        tokio::task::spawn_local(async move {
+            driver.clone().serve_link(conn, stream).await;
+            driver.core.borrow_mut().accepted -= 1;
+        });
+    }
+
+    async fn dial(self: Rc<Self>, conn: ConnId, host: String, port: u16) {
+        let dialed = peer::dial(&host, port).await;
+        match dialed {
+            Ok(stream) => {
+                if let Some(link) = self.core.borrow_mut().links.get_mut(&conn) {
+                    link.dialing = None;
+                }
+                self.input(ControlInput::Connected { conn });
+                self.serve_link(conn, stream).await;
+            }
+            Err(error) => {
+                self.core.borrow_mut().links.remove(&conn);
+                self.input(ControlInput::DialFailed { conn, error });
+            }
+        }
+    }
+
+    async fn serve_link(self: Rc<Self>, conn: ConnId, mut stream: TcpStream) {
+        let mut buf = BytesMut::new();
+        let next = poll_fn(|cx| self.poll_link(cx, conn, &mut stream, &mut buf)).await;
+        self.core.borrow_mut().links.remove(&conn);
+        match next {
+            LinkNext::Closed => {}
+            LinkNext::Lost => self.input(ControlInput::Closed { conn }),
+            LinkNext::HandOff(hello, unread) => self.hand_off(stream, hello, unread),
+        }
+    }
+
+    fn poll_link(
+        self: &Rc<Self>,
+        cx: &mut Context<'_>,
+        conn: ConnId,
+        stream: &mut TcpStream,
+        buf: &mut BytesMut,
+    ) -> Poll<LinkNext> {
+        for _ in 0..READS_PER_WAKE {
+            {
+                let mut core = self.core.borrow_mut();
+                let Some(link) = core.links.get_mut(&conn) else {
+                    return Poll::Ready(LinkNext::Closed);
+                };
+                link.waker = Some(cx.waker().clone());
+                let written = link.output.poll_write(stream, cx);
+                match (written, link.close, link.hand_off.take()) {
+                    (Poll::Ready(Err(_)), true, _) => return Poll::Ready(LinkNext::Closed),
+                    (Poll::Ready(Err(_)), false, None) => return Poll::Ready(LinkNext::Lost),
+                    // The shard that gets it finds out.
+                    (Poll::Ready(_), _, Some((hello, unread))) => {
+                        return Poll::Ready(LinkNext::HandOff(hello, unread));
+                    }
+                    (Poll::Ready(Ok(())), true, None) => return Poll::Ready(LinkNext::Closed),
+                    (Poll::Ready(Ok(())), false, None) => {}
+                    (Poll::Pending, _, Some(waiting)) => {
+                        link.hand_off = Some(waiting);
+                        return Poll::Pending;
+                    }
+                    (Poll::Pending, true, None) => return Poll::Pending,
+                    (Poll::Pending, false, None) => {}
+                }
+            }
+            match peer::poll_read(stream, buf, cx) {
+                Poll::Ready(Ok(count)) if count > 0 => {
+                    let bytes = buf.split().freeze();
+                    self.input(ControlInput::Received { conn, bytes });
+                }
+                Poll::Ready(_) => return Poll::Ready(LinkNext::Lost),
+                Poll::Pending => {
+                    *buf = BytesMut::new();
+                    return Poll::Pending;
+                }
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Moves a proven data link's socket to its shard.
+    fn hand_off(&self, stream: TcpStream, hello: Hello, unread: Bytes) {
+        let index = match hello.purpose {
+            Purpose::Data { index } => usize::from(index),
+            Purpose::Control => 0,
+        };
+        let shard = &self.post.shards[index % self.post.shards.len()];
+        match stream.into_std() {
+            Ok(stream) => {
+                shard.push(ShardLetter::Adopt { stream, hello: Box::new(hello), unread });
+            }
+            Err(error) => tracing::warn!(reason = %error, "data_link_not_handed_over"),
+        }
+    }
+
+    // --- effects ---
+
+    fn dispatch(self: &Rc<Self>) {
+        let mut core = self.core.borrow_mut();
+        let mut fx = std::mem::take(&mut core.fx);
+        let mut dials = Vec::new();
+        for effect in fx.links.drain(..) {
+            if let LinkEffect::Dial(conn, host, port) = effect {
+                core.links.insert(conn, Link::default());
+                dials.push((conn, host, port));
+            } else {
+                core.link_effect(effect);
+            }
+        }
+        self.store.persist(fx.persist.drain(..));
+        fx.archive.drain(..).for_each(|token| self.store.archive(token));
+        for (shard, letter) in fx.to_shard.drain(..) {
+            self.post.shards[usize::from(shard)].push(ShardLetter::Core(letter));
+        }
+        core.answer(&mut fx);
+        self.rearm(&mut core);
+        core.fx = fx;
+        drop(core);
+        for (conn, host, port) in dials {
+            let task = tokio::task::spawn_local(self.clone().dial(conn, host, port));
+            if let Some(link) = self.core.borrow_mut().links.get_mut(&conn) {
+                link.dialing = Some(task.abort_handle());
+            }
+        }
+    }
+
+    fn rearm(&self, core: &mut Core) {
+        let next = core.control.next_tick();
+        if next < core.armed_ms {
+            core.armed_ms = next;
+            if let Some(waker) = &*self.letters.borrow() {
+                waker.wake_by_ref();
+            }
+        }
+    }
+}
+
+impl Core {
+    fn link_effect(&mut self, effect: LinkEffect) {
+        let (conn, bytes, close, hand_off) = match effect {
+            LinkEffect::Send(conn, bytes) => (conn, Some(bytes), false, None),
+            LinkEffect::Close(conn) => (conn, None, true, None),
+            LinkEffect::HandOff(conn, hello, unread) => (conn, None, false, Some((hello, unread))),
+            LinkEffect::Dial(..) => return,
+        };
+        let Some(link) = self.links.get_mut(&conn) else { return };
+        if let Some(bytes) = bytes {
+            link.output.push(bytes);
+        }
+        if hand_off.is_some() {
+            link.hand_off = hand_off;
+        }
+        link.close |= close;
+        if let (true, Some(dialing)) = (close, link.dialing.take()) {
+            dialing.abort();
+            self.links.remove(&conn);
+        } else if let Some(waker) = &link.waker {
+            waker.wake_by_ref();
+        }
+    }
+
+    fn answer(&mut self, fx: &mut ControlEffects) {
+        for (id, step) in fx.progress.drain(..) {
+            if let Some((progress, _)) = self.pending.operations.get(&id) {
+                progress.step(step.to_string());
+            }
+        }
+        for (id, result) in fx.done.drain(..) {
+            if let Some((_, done)) = self.pending.operations.remove(&id) {
+                let _ = done.send(result);
+            }
+        }
+        for (id, result) in fx.durable.drain(..) {
+            if let Some(done) = self.pending.durable.remove(&id) {
+                let _ = done.send(result);
+            }
+        }
+        for (_, ask, answer) in fx.answers.drain(..) {
+            self.pending.answered(ask, answer);
+        }
+        self.drained += fx.drained.drain(..).count();
+        if let Some(waker) = self.drain_waker.take() {
+            waker.wake();
+        }
+        fx.clients.clear();
+    }
+}
+
+impl Pending {
+    fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    fn ask(&mut self, wanted: usize, done: oneshot::Sender<Vec<Answer>>) -> u64 {
+        // Questions whose asker has given up would stay if their shard died.
+        self.asks.retain(|_, ask| !ask.done.is_closed());
+        let number = self.number();
+        self.asks.insert(number, AskPending { wanted, answers: Vec::new(), done });
+        number
+    }
+
+    fn answered(&mut self, number: u64, answer: Answer) {
+        let Some(ask) = self.asks.get_mut(&number) else { return };
+        ask.answers.push(answer);
+        if ask.answers.len() == ask.wanted {
+            if let Some(ask) = self.asks.remove(&number) {
+                let _ = ask.done.send(ask.answers);
+            }
+        }
+    }
+}
