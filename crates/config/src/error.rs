@@ -309,8 +309,10 @@ pub enum Rule {
     EmptyCookie,
     /// A CPU low watermark above the high one.
     Watermarks,
-    /// Durable sessions on local storage outside `singleton`.
-    DurableNeedsSingleton,
+    /// `time_offset` of a log handler.
+    TimeOffset,
+    /// `tcp_options.keepalive`.
+    TcpKeepalive,
 }
 
 impl fmt::Display for Rule {
@@ -357,9 +359,11 @@ impl fmt::Display for Rule {
             Self::Watermarks => {
                 f.write_str("cpu_low_watermark must not be above cpu_high_watermark")
             }
-            Self::DurableNeedsSingleton => f.write_str(
-                "cluster discovery strategy must be 'singleton' when durable storage backend is \
-                 'builtin_local'",
+            Self::TimeOffset => f.write_str(
+                "Invalid time offset, should be of format: +[hh]:[mm], i.e. +08:00 or -02:00",
+            ),
+            Self::TcpKeepalive => f.write_str(
+                "must be none, or idle seconds, interval seconds and probes such as \"240,30,5\"",
             ),
         }
     }
@@ -535,6 +539,15 @@ pub enum Warning {
         /// All of them, sorted.
         variables: Vec<String>,
     },
+    /// A root that no version of EMQX has; it is dropped.
+    UnknownRoot {
+        /// The key.
+        key: String,
+        /// Where it was written.
+        place: Place,
+        /// The closest known root, if one is close.
+        nearest: Option<String>,
+    },
     /// A key that EMQX has given up, or that we only accept.
     Deprecated {
         /// Its path.
@@ -573,6 +586,13 @@ impl fmt::Display for Warning {
             Self::UnknownEnv { variables } => {
                 let quoted: Vec<_> = variables.iter().map(|v| format!("{v:?}")).collect();
                 write!(f, "unknown_env_vars: [{}]", quoted.join(","))
+            }
+            Self::UnknownRoot { key, place, nearest } => {
+                write!(f, "{place}: {key}: unknown root key, ignored")?;
+                match nearest {
+                    Some(name) => write!(f, "; did you mean `{name}`?"),
+                    None => Ok(()),
+                }
             }
             Self::Deprecated { path, place, instead } => {
                 write!(f, "{place}: {path}: deprecated; {instead}")

@@ -10,14 +10,23 @@
 //! Texts, variables and included files come in as values through [`Sources`].
 #![warn(missing_docs)]
 
+pub mod change;
+pub mod env;
 pub mod error;
 pub mod hocon;
+mod integrity;
 pub mod nearest;
+pub mod raw;
 pub mod render;
+pub mod schema;
+pub mod section;
 pub mod settings;
 pub mod unit;
 pub mod words;
 
+pub use env::EnvOverride;
 pub use error::{ConfigError, LayerKind, Place, Warning};
 pub use hocon::Files;
+pub use raw::{Layer, Loaded, Raw, Sources, load};
+pub use schema::Secrets;
 pub use settings::Settings;

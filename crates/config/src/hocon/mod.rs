@@ -15,9 +15,9 @@ use std::sync::Arc;
 
 pub use lexer::Mode;
 pub use value::{Node, Object, Value};
-pub(crate) use lexer::{Kind, lex, split_path};
+pub(crate) use lexer::{Kind, lex};
 pub(crate) use parser::{Entry, Expr, ExprKind, Origin};
-pub(crate) use value::{list_from_indices, merge, merge_key};
+pub(crate) use value::{list_from_indices, merge};
 pub use write::{write, write_value};
 
 use crate::error::{ConfigError, LayerKind, Place, Warning};

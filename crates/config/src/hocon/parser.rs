@@ -214,7 +214,7 @@ impl Parser<'_> {
         let separated = matches!(
             self.tokens.get(end).map(|t| &t.kind),
             Some(Kind::Punct('=' | ':' | '{'))
-        );
+        ) && !self.address_ahead(index);
         let mixed = end > index + 1;
         let known = end > index && (!mixed || self.mode == Mode::Lenient);
         (separated && known).then_some(KeyAhead { separator: end, mixed })
@@ -334,17 +334,24 @@ impl Parser<'_> {
         self.fault(self.at, Syntax::Adjacent { found })
     }
 
-    /// `127.0.0.1` with the `:1883` behind it, which EMQX would refuse.
-    fn with_port(&mut self, text: &str) -> String {
-        let is_ip = text.parse::<std::net::Ipv4Addr>().is_ok();
+    /// Whether `127.0.0.1:1883` stands at `index`, which EMQX would refuse.
+    fn address_ahead(&self, index: usize) -> bool {
         let tight = |i: usize| self.tokens.get(i).filter(|t| !t.spaced).map(|t| &t.kind);
-        if is_ip
-            && let Some(Kind::Punct(':')) = tight(self.at + 1)
-            && let Some(Kind::Int(_, port)) = tight(self.at + 2)
+        let host = match self.tokens.get(index).map(|t| &t.kind) {
+            Some(Kind::Word { text, extra: true }) => text.parse::<std::net::Ipv4Addr>().is_ok(),
+            _ => false,
+        };
+        host && tight(index + 1) == Some(&Kind::Punct(':'))
+            && matches!(tight(index + 2), Some(Kind::Int(..)))
+    }
+
+    /// An address with the port behind it, if there is one.
+    fn with_port(&mut self, text: &str) -> String {
+        if self.address_ahead(self.at)
+            && let Some(Kind::Int(_, port)) = self.tokens.get(self.at + 2).map(|t| &t.kind)
         {
-            let joined = format!("{text}:{port}");
             self.at += 2;
-            return joined;
+            return format!("{text}:{port}");
         }
         text.to_owned()
     }
