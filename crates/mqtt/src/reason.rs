@@ -59,7 +59,8 @@ macro_rules! reasons {
 }
 
 reasons! {
-    Success = 0x00, "success", CONNACK | PUBLISHED | RELEASED | SUBACK | UNSUBACK | DISCONNECT | AUTH;
+    Success = 0x00, "success",
+        CONNACK | PUBLISHED | RELEASED | SUBACK | UNSUBACK | DISCONNECT | AUTH;
     GrantedQos1 = 0x01, "granted QoS 1", SUBACK;
     GrantedQos2 = 0x02, "granted QoS 2", SUBACK;
     DisconnectWithWill = 0x04, "disconnect with will message", DISCONNECT;
@@ -67,7 +68,8 @@ reasons! {
     NoSubscriptionExisted = 0x11, "no subscription existed", UNSUBACK;
     ContinueAuthentication = 0x18, "continue authentication", AUTH;
     ReAuthenticate = 0x19, "re-authenticate", AUTH;
-    UnspecifiedError = 0x80, "unspecified error", CONNACK | PUBLISHED | SUBACK | UNSUBACK | DISCONNECT;
+    UnspecifiedError = 0x80, "unspecified error",
+        CONNACK | PUBLISHED | SUBACK | UNSUBACK | DISCONNECT;
     MalformedPacket = 0x81, "malformed packet", CONNACK | DISCONNECT;
     ProtocolError = 0x82, "protocol error", CONNACK | DISCONNECT;
     ImplementationSpecificError = 0x83, "implementation specific error",

@@ -290,7 +290,7 @@ impl TopicFilter {
         levels(self.filter())
     }
 
-    /// Whether the bare filter matches a topic name; see [`matches`].
+    /// Whether the bare filter matches a topic name; see [`matches()`].
     pub fn matches(&self, topic: &str) -> bool {
         matches(self.filter(), topic)
     }

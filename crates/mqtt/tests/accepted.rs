@@ -197,6 +197,15 @@ fn connacks() {
     }
 }
 
+/// Found by the fuzz target: 3.1 has no session present flag, only an unused byte.
+#[test]
+fn connack_of_3_1_has_no_session_flag() {
+    let Packet::Connack(connack) = read(V31, "20 02 01 00") else {
+        panic!("a CONNACK")
+    };
+    assert!(!connack.session_present);
+}
+
 #[test]
 fn publishes() {
     // §3.3.2.3: topic a/b, packet identifier 10.

@@ -269,7 +269,11 @@ impl Connack {
 
     pub(crate) fn decode(version: Version, mut reader: Reader<'_>) -> Result<Self, DecodeError> {
         const PACKET: PacketType = PacketType::Connack;
-        let flags = reader.u8()?;
+        let mut flags = reader.u8()?;
+        // 3.1 does not use this byte and does not fix it either.
+        if version == Version::V3_1 {
+            flags = 0;
+        }
         let (reason, properties) = if version.is_v5() {
             let reason = read_reason(&mut reader, PACKET)?;
             (reason, Properties::decode(&mut reader, Place::of(PACKET))?)
