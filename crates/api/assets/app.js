@@ -203,7 +203,7 @@ function nodeRow(row, self) {
     cell('Connections', isUp ? count(row.live_connections) : '–', 'number'),
     cell('In /s', isUp ? rateText(row.rate.in) : '–', 'number'),
     cell('Out /s', isUp ? rateText(row.rate.out) : '–', 'number'),
-    cell('Last minutes', isUp ? spark(row.rate.points) : ''),
+    isUp ? element('td', { class: 'chart' }, spark(row.rate.points)) : element('td', { class: 'chart' }),
     cell('Uptime', isUp ? duration(row.uptime) : '–'),
     cell('Memory', isUp ? memory(row) : '–', 'number'),
     cell('Version', isUp ? row.version : '–'));

@@ -1,0 +1,103 @@
+//! `cluster`: join, leave, force-leave, status, discovery.
+
+use dunlin_api::term;
+use dunlin_server::admin::{Admin, AdminError, JoinOutcome, LeaveOutcome, Progress};
+
+use super::help::Usage;
+use super::{Answer, text};
+
+pub(super) const USAGE: Usage = Usage {
+    name: "cluster",
+    forms: &[
+        ("cluster join <Node>", "Join the cluster"),
+        ("cluster leave", "Leave the cluster"),
+        (
+            "cluster force-leave <Node>",
+            "Force the node leave from cluster",
+        ),
+        ("cluster status [--json]", "Cluster status"),
+        (
+            "cluster discovery enable",
+            "Enable and run automatic cluster discovery (if configured)",
+        ),
+    ],
+};
+
+pub(super) async fn run(
+    admin: &Admin,
+    args: &[&str],
+    progress: Progress,
+) -> Result<Answer, AdminError> {
+    match args {
+        ["join", target] => match admin.join(target, progress).await {
+            Ok(JoinOutcome::Joined) => {
+                successfully("Join the cluster successfully.\n", admin).await
+            }
+            Ok(JoinOutcome::Ignored) => Ok(Answer::done("Ignore.\n")),
+            Err(error) => Ok(failed("Failed to join the cluster", &error, target)),
+        },
+        ["leave"] => match admin.leave(progress).await {
+            Ok(LeaveOutcome::Left { discovery_disabled }) => {
+                let node = admin.status().node;
+                let head = if discovery_disabled {
+                    discovery_is_off(&node)
+                } else {
+                    String::new()
+                };
+                successfully(&format!("{head}Leave the cluster successfully.\n"), admin).await
+            }
+            Ok(LeaveOutcome::Ignored) => Ok(Answer::done("Ignore.\n")),
+            Err(error) => Ok(failed(
+                "Failed to leave the cluster",
+                &error,
+                &admin.status().node,
+            )),
+        },
+        ["force-leave", node] => match admin.force_leave(node).await {
+            Ok(LeaveOutcome::Left { .. }) => {
+                successfully("Remove the node from cluster successfully.\n", admin).await
+            }
+            Ok(LeaveOutcome::Ignored) => Ok(Answer::done("Ignore.\n")),
+            Err(error) => Ok(failed(
+                "Failed to remove the node from cluster",
+                &error,
+                node,
+            )),
+        },
+        ["status"] => status(admin).await.map(Answer::done),
+        ["status", "--json"] => {
+            let status = admin.cluster_status().await?;
+            Ok(Answer::done(text::cluster_status_json(
+                &status.running,
+                &status.stopped,
+            )))
+        }
+        ["discovery", "enable"] => {
+            admin.enable_discovery().await?;
+            Ok(Answer::done("Automatic cluster discovery enabled.\n"))
+        }
+        _ => Ok(Answer::usage(&USAGE)),
+    }
+}
+
+async fn status(admin: &Admin) -> Result<String, AdminError> {
+    let status = admin.cluster_status().await?;
+    Ok(text::cluster_status(&status.running, &status.stopped))
+}
+
+async fn successfully(head: &str, admin: &Admin) -> Result<Answer, AdminError> {
+    Ok(Answer::done(format!("{head}{}", status(admin).await?)))
+}
+
+/// EMQX's line with its term, which scripts match, then why and what to do, which EMQX never said.
+fn failed(what: &str, error: &AdminError, node: &str) -> Answer {
+    Answer::failed(format!("{what}: {}\n{error}\n", term::of(error, node)))
+}
+
+fn discovery_is_off(node: &str) -> String {
+    format!(
+        "Automatic cluster discovery is disabled on this node: '{node}' to avoid re-joining the \
+         same cluster again, if the node is not stopped soon. To enable it run: 'emqx ctl cluster \
+         discovery enable' or restart the node.\n"
+    )
+}
