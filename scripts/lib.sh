@@ -10,20 +10,24 @@ die() { printf 'ERROR: %s\n' "$*" >&2; exit 1; }
 
 # need COMMAND PACKAGE WHY: install a Debian package if its command is missing and we may.
 need() {
-    command -v "$1" > /dev/null && return 0
+    command -v "$1" > /dev/null || install_package "$2" "$3"
+}
+
+install_package() {
     local as=()
     if [ "$(id -u)" != 0 ]; then
         if command -v sudo > /dev/null && sudo -n true 2> /dev/null; then
             as=(sudo)
         else
-            die "'$1' is missing ($3), and this user may not install it. Install the package $2."
+            die "Missing: $2. This user may not install it; install the package $1, then try again."
         fi
     fi
-    command -v apt-get > /dev/null || die "'$1' is missing ($3). Install it: on Debian, package $2."
-    say "Installing $2 ($3)"
+    command -v apt-get > /dev/null || die "Missing: $2. Install it; on Debian it is package $1."
+    say "Installing $1: $2"
     "${as[@]}" apt-get update -qq || true
-    DEBIAN_FRONTEND=noninteractive "${as[@]}" apt-get install -y -qq --no-install-recommends "$2" \
-        || die "Package $2 could not be installed; see above."
+    "${as[@]}" env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y -qq --no-install-recommends "$1" > /dev/null \
+        || die "Package $1 could not be installed; see above."
 }
 
 need_cargo() {
