@@ -249,6 +249,7 @@ pub enum ValueRef<'a> {
 }
 
 /// Reads one property without judging where it stands or what its value is.
+#[inline]
 fn read_one<'a>(reader: &mut Reader<'a>) -> Result<(PropertyId, ValueRef<'a>), DecodeError> {
     let code = reader.varint()?;
     let id = u8::try_from(code)
@@ -299,6 +300,7 @@ impl Seen {
 }
 
 /// Reads one property and holds it against its row of the table.
+#[inline]
 fn check_one<'a>(
     reader: &mut Reader<'a>,
     place: Place,
@@ -320,6 +322,7 @@ fn check_one<'a>(
     Ok((id, value))
 }
 
+#[inline]
 fn check_range(row: PropertyRow, value: ValueRef<'_>, strict: bool) -> Result<(), DecodeError> {
     let number = match value {
         ValueRef::Byte(n) => u32::from(n),
