@@ -37,7 +37,7 @@ pub(crate) fn read_varint(buf: &[u8]) -> Result<Option<(u32, usize)>, DecodeErro
 pub(crate) fn check_str(bytes: &[u8], strict: bool) -> Result<&str, DecodeError> {
     let text = std::str::from_utf8(bytes).map_err(|_| DecodeError::Utf8)?;
     // Folding instead of searching: properties are short, and a search by `memchr` costs a call.
-    if strict && bytes.iter().fold(false, |nul, byte| nul | (*byte == 0)) {
+    if strict && bytes.iter().fold(0, |nul, byte| nul | u8::from(*byte == 0)) != 0 {
         return Err(DecodeError::NulCharacter);
     }
     Ok(text)
