@@ -1,6 +1,6 @@
 //! What differs between two configurations, and whether it can take effect at once.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use crate::raw::Raw;
 use crate::schema::{Checked, Kind, Typed};
@@ -25,16 +25,22 @@ pub fn diff(before: &Raw, after: &Raw) -> Vec<Change> {
 fn compare(before: &Checked, after: &Checked, path: &str, out: &mut Vec<Change>) {
     let (Typed::Object(old), Typed::Object(new)) = (&before.typed, &after.typed) else {
         if before.typed != after.typed {
-            out.push(Change { path: path.to_owned(), reloadable: is_reloadable(path) });
+            out.push(Change {
+                path: path.to_owned(),
+                reloadable: is_reloadable(path),
+            });
         }
         return;
     };
-    let keys: BTreeMap<&String, ()> = old.keys().chain(new.keys()).map(|key| (key, ())).collect();
-    for key in keys.into_keys() {
+    let keys: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    for key in keys {
         let path = crate::error::join(path, key);
         match (old.get(key), new.get(key)) {
             (Some(before), Some(after)) => compare(before, after, &path, out),
-            _ => out.push(Change { reloadable: is_reloadable(&path), path }),
+            _ => out.push(Change {
+                reloadable: is_reloadable(&path),
+                path,
+            }),
         }
     }
 }
@@ -43,7 +49,9 @@ fn compare(before: &Checked, after: &Checked, path: &str, out: &mut Vec<Change>)
 pub fn is_reloadable(path: &str) -> bool {
     let mut kind: &'static Kind = root_kind();
     for key in path.split('.') {
-        let Some((next, field)) = kind.child(key) else { return true };
+        let Some((next, field)) = kind.child(key) else {
+            return true;
+        };
         if field.is_some_and(|field| !field.reloadable) {
             return false;
         }

@@ -18,8 +18,10 @@ use crate::section::{root_kind, roots};
 pub const PREFIX: &str = "EMQX_";
 
 /// Older names of variables; where both are set, the older one wins, as in EMQX.
-const LEGACY: [(&str, &str); 2] =
-    [("EMQX_NODE_NAME", "EMQX_NODE__NAME"), ("EMQX_NODE_COOKIE", "EMQX_NODE__COOKIE")];
+const LEGACY: [(&str, &str); 2] = [
+    ("EMQX_NODE_NAME", "EMQX_NODE__NAME"),
+    ("EMQX_NODE_COOKIE", "EMQX_NODE__COOKIE"),
+];
 
 /// One variable that set something.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,7 +57,9 @@ pub(crate) fn apply(
     let mut unknown = Vec::new();
     for (variable, text) in &normalised(env) {
         let parts = path_of(variable);
-        let Some(root_key) = parts.first() else { continue };
+        let Some(root_key) = parts.first() else {
+            continue;
+        };
         if find(roots(), root_key).is_none() {
             continue;
         }
@@ -64,7 +68,10 @@ pub(crate) fn apply(
             continue;
         };
         let secret = kind.is_secret() || path.last().is_some_and(|key| is_secret_key(key));
-        let origin = Origin { layer: LayerKind::Env, file: Arc::from(variable.as_str()) };
+        let origin = Origin {
+            layer: LayerKind::Env,
+            file: Arc::from(variable.as_str()),
+        };
         let parsed = parse_value(text, &origin);
         if let Some(node) = &parsed
             && let Some(warning) = changed(variable, text, node, kind, secret)
@@ -78,20 +85,29 @@ pub(crate) fn apply(
         overlay.overrides.push(EnvOverride {
             variable: variable.clone(),
             path: path.join("."),
-            shown: if secret { MASK.to_owned() } else { shown(&node.value) },
+            shown: if secret {
+                MASK.to_owned()
+            } else {
+                shown(&node.value)
+            },
         });
         merge(root, nested(&path, node), "", errors);
     }
     if !unknown.is_empty() {
-        overlay.warnings.push(Warning::UnknownEnv { variables: unknown });
+        overlay
+            .warnings
+            .push(Warning::UnknownEnv { variables: unknown });
     }
     overlay
 }
 
 /// Our variables by name, with older names replaced.
 fn normalised(env: &[(String, String)]) -> BTreeMap<String, String> {
-    let mut vars: BTreeMap<String, String> =
-        env.iter().filter(|(name, _)| name.starts_with(PREFIX)).cloned().collect();
+    let mut vars: BTreeMap<String, String> = env
+        .iter()
+        .filter(|(name, _)| name.starts_with(PREFIX))
+        .cloned()
+        .collect();
     for (old, new) in LEGACY {
         if let Some(value) = vars.remove(old).filter(|value| !value.is_empty()) {
             vars.insert(new.to_owned(), value);
@@ -106,10 +122,12 @@ fn normalised(env: &[(String, String)]) -> BTreeMap<String, String> {
         Some("both") => ("true", "true"),
         _ => return vars,
     };
-    for (name, value) in
-        [("EMQX_LOG__CONSOLE__ENABLE", console), ("EMQX_LOG__FILE__ENABLE", file)]
-    {
-        vars.entry(name.to_owned()).or_insert_with(|| value.to_owned());
+    for (name, value) in [
+        ("EMQX_LOG__CONSOLE__ENABLE", console),
+        ("EMQX_LOG__FILE__ENABLE", file),
+    ] {
+        vars.entry(name.to_owned())
+            .or_insert_with(|| value.to_owned());
     }
     vars
 }
@@ -139,7 +157,10 @@ fn resolve(parts: &[String]) -> Option<(Vec<String>, &'static Kind)> {
 fn nested(path: &[String], node: Node) -> Node {
     path.iter().rev().fold(node, |inner, key| {
         let place = inner.place.clone();
-        Node { value: Value::Object(Object::from([(key.clone(), inner)])), place }
+        Node {
+            value: Value::Object(Object::from([(key.clone(), inner)])),
+            place,
+        }
     })
 }
 
@@ -161,8 +182,8 @@ fn changed(
     let trimmed = text.trim();
     let lexed = lex(trimmed, Mode::Strict).ok()?;
     let quoted = matches!(
-        lexed.tokens.first().map(|t| &t.kind),
-        Some(Token::Quoted(_)) if lexed.tokens.len() == 1
+        lexed.list.first().map(|t| &t.kind),
+        Some(Token::Quoted(_)) if lexed.list.len() == 1
     );
     let read = match &node.value {
         Value::String(read) if !quoted => read.clone(),
@@ -177,9 +198,10 @@ fn changed(
         return None;
     }
     let mask = |text: String| if secret { MASK.to_owned() } else { text };
-    let cure = match secret {
-        true => format!("{variable}='\"...\"'"),
-        false => format!("{variable}='{:?}'", trimmed),
+    let cure = if secret {
+        format!("{variable}='\"...\"'")
+    } else {
+        format!("{variable}='{trimmed:?}'")
     };
     Some(Warning::EnvValueChanged {
         variable: variable.to_owned(),

@@ -42,14 +42,19 @@ pub struct Place {
 impl Place {
     /// The place of values nobody wrote.
     pub fn default_value() -> Self {
-        Self { layer: LayerKind::Default, file: Arc::from("default"), line: 0, column: 0 }
+        Self {
+            layer: LayerKind::Default,
+            file: Arc::from("default"),
+            line: 0,
+            column: 0,
+        }
     }
 }
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.file)?;
-        if self.line > 0 {
+        if self.line > 0 && self.layer != LayerKind::Default {
             write!(f, ":{}:{}", self.line, self.column)?;
         }
         Ok(())
@@ -117,15 +122,21 @@ impl fmt::Display for Syntax {
                 f.write_str("not a substitution; write ${path.to.key}, or quote the text")
             }
             Self::MissingValue { key } => {
-                write!(f, "no value for `{key}`; write `{key} = \"\"` for an empty one, and put \
-                           values with `:` in double quotes")
+                write!(
+                    f,
+                    "no value for `{key}`; write `{key} = \"\"` for an empty one, and put \
+                           values with `:` in double quotes"
+                )
             }
             Self::MissingSeparator { key } => {
                 write!(f, "expected `=`, `:` or `{{` after `{key}`")
             }
             Self::Adjacent { found } => {
-                write!(f, "unexpected {found} after a value; separate entries with a comma or \
-                           quote the whole value")
+                write!(
+                    f,
+                    "unexpected {found} after a value; separate entries with a comma or \
+                           quote the whole value"
+                )
             }
             Self::CannotConcat => f.write_str(
                 "values of different types stand side by side; put a comma between them",
@@ -331,7 +342,10 @@ impl fmt::Display for Rule {
                 "Node name must be of name@IP format for DNS cluster discovery strategy with \
                  '{record_type}' record type."
             ),
-            Self::DnsFamily { record_type, family } => write!(
+            Self::DnsFamily {
+                record_type,
+                family,
+            } => write!(
                 f,
                 "Node name address {family} is incompatible with DNS record type {record_type}"
             ),
@@ -342,9 +356,7 @@ impl fmt::Display for Rule {
             Self::StatsdIntervals => {
                 f.write_str("sample_time_interval must not be greater than flush_time_interval")
             }
-            Self::SampleInterval => f.write_str(
-                "must be between 1 and 60 and be a divisor of 60.",
-            ),
+            Self::SampleInterval => f.write_str("must be between 1 and 60 and be a divisor of 60."),
             Self::DuplicateBind { bind, other } => write!(
                 f,
                 "{bind} is already taken by {other}; give one of them another port or set \
@@ -410,21 +422,37 @@ impl ConfigError {
                 place.line, place.file
             ),
             Self::Include { file, .. } => format!("{{enoent,<<\"{file}\">>}}"),
-            Self::UnknownKey { parent, key, siblings, .. } => format!(
+            Self::UnknownKey {
+                parent,
+                key,
+                siblings,
+                ..
+            } => format!(
                 "#{{kind => validation_error,path => \"{parent}\",reason => unknown_fields,\
                  unknown => \"{key}\",unmatched => \"{}\"}}",
                 siblings.join(",")
             ),
             Self::Required { path, .. } => validation(path, "required_field", None),
-            Self::Type { path, reason, value, .. } => {
-                validation(path, &format!("{reason:?}"), Some(value))
-            }
+            Self::Type {
+                path,
+                reason,
+                value,
+                ..
+            } => validation(path, &format!("{reason:?}"), Some(value)),
             Self::Enum { path, value, .. } => {
                 validation(path, "unable_to_convert_to_enum_symbol", Some(value))
             }
-            Self::Range { path, value, min, max, .. } => {
-                validation(path, &format!("\"must be in range {min}..{max}\""), Some(value))
-            }
+            Self::Range {
+                path,
+                value,
+                min,
+                max,
+                ..
+            } => validation(
+                path,
+                &format!("\"must be in range {min}..{max}\""),
+                Some(value),
+            ),
             Self::ArrayIndex { index, max, .. } => {
                 let why = if *index < 1 {
                     "index starts from 1".to_owned()
@@ -450,12 +478,18 @@ fn scan_error(place: &Place, reason: &str) -> String {
 }
 
 fn validation(path: &str, reason: &str, value: Option<&Value>) -> String {
-    let value = value.map(|v| format!(",value => {}", v.erlang())).unwrap_or_default();
+    let value = value
+        .map(|v| format!(",value => {}", v.erlang()))
+        .unwrap_or_default();
     format!("#{{kind => validation_error,path => \"{path}\",reason => {reason}{value}}}")
 }
 
 pub(crate) fn join(parent: &str, key: &str) -> String {
-    if parent.is_empty() { key.to_owned() } else { format!("{parent}.{key}") }
+    if parent.is_empty() {
+        key.to_owned()
+    } else {
+        format!("{parent}.{key}")
+    }
 }
 
 impl fmt::Display for ConfigError {
@@ -471,7 +505,13 @@ impl fmt::Display for ConfigError {
                  write ${{?{reference}}} if it may be missing"
             ),
             Self::Include { file, reason, .. } => write_include(f, file, reason),
-            Self::UnknownKey { parent, key, nearest, siblings, .. } => {
+            Self::UnknownKey {
+                parent,
+                key,
+                nearest,
+                siblings,
+                ..
+            } => {
                 write!(f, "{}: unknown key", join(parent, key))?;
                 match nearest {
                     Some(name) => write!(f, "; did you mean `{name}`?"),
@@ -480,22 +520,53 @@ impl fmt::Display for ConfigError {
                 }
             }
             Self::Required { path, example } => {
-                write!(f, "{path}: is required; write for example `{example}` in etc/emqx.conf")
+                write!(
+                    f,
+                    "{path}: is required; write for example `{example}` in etc/emqx.conf"
+                )
             }
-            Self::Type { path, expected, value, .. } => {
+            Self::Type {
+                path,
+                expected,
+                value,
+                ..
+            } => {
                 write!(f, "{path}: {} is not {expected}", value.shown())
             }
-            Self::Enum { path, value, allowed, nearest, .. } => {
-                write!(f, "{path}: {} is not one of {}", value.shown(), allowed.join(", "))?;
+            Self::Enum {
+                path,
+                value,
+                allowed,
+                nearest,
+                ..
+            } => {
+                write!(
+                    f,
+                    "{path}: {} is not one of {}",
+                    value.shown(),
+                    allowed.join(", ")
+                )?;
                 match nearest {
                     Some(name) => write!(f, "; did you mean `{name}`?"),
                     None => Ok(()),
                 }
             }
-            Self::Range { path, value, min, max, .. } => {
-                write!(f, "{path}: {} is out of range, allowed is {min} to {max}", value.shown())
+            Self::Range {
+                path,
+                value,
+                min,
+                max,
+                ..
+            } => {
+                write!(
+                    f,
+                    "{path}: {} is out of range, allowed is {min} to {max}",
+                    value.shown()
+                )
             }
-            Self::ArrayIndex { path, index, max, .. } => write!(
+            Self::ArrayIndex {
+                path, index, max, ..
+            } => write!(
                 f,
                 "{path}: there is no element {index} to set; elements count from 1, and here \
                  only 1 to {max} can be set"
@@ -578,7 +649,12 @@ pub enum Warning {
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::EnvValueChanged { variable, given, read, cure } => write!(
+            Self::EnvValueChanged {
+                variable,
+                given,
+                read,
+                cure,
+            } => write!(
                 f,
                 "{variable}: the value {given} is read as {read}, because values are HOCON; \
                  write {cure} to keep it"
@@ -587,14 +663,22 @@ impl fmt::Display for Warning {
                 let quoted: Vec<_> = variables.iter().map(|v| format!("{v:?}")).collect();
                 write!(f, "unknown_env_vars: [{}]", quoted.join(","))
             }
-            Self::UnknownRoot { key, place, nearest } => {
+            Self::UnknownRoot {
+                key,
+                place,
+                nearest,
+            } => {
                 write!(f, "{place}: {key}: unknown root key, ignored")?;
                 match nearest {
                     Some(name) => write!(f, "; did you mean `{name}`?"),
                     None => Ok(()),
                 }
             }
-            Self::Deprecated { path, place, instead } => {
+            Self::Deprecated {
+                path,
+                place,
+                instead,
+            } => {
                 write!(f, "{place}: {path}: deprecated; {instead}")
             }
             Self::CutByComment { place, word } => write!(
@@ -603,7 +687,10 @@ impl fmt::Display for Warning {
                  put the value in double quotes"
             ),
             Self::UnresolvedPathVariable { path, variable } => {
-                write!(f, "cannot_resolve_env_variable: {variable} in {path} has no value")
+                write!(
+                    f,
+                    "cannot_resolve_env_variable: {variable} in {path} has no value"
+                )
             }
             Self::DefaultCookie => f.write_str("Default (insecure) Erlang cookie is in use."),
         }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::error::{ConfigError, Place, Rule, Warning};
+use crate::error::{ConfigError, LayerKind, Place, Rule, Warning};
 use crate::hocon::Value;
 use crate::schema::Checked;
 use crate::settings::{Bind, DnsRecordType, Settings, Strategy};
@@ -15,7 +15,10 @@ const DEFAULT_COOKIE: &str = "emqxsecretcookie";
 
 /// Checks a configuration as a whole.
 pub(crate) fn check(settings: &Settings, root: &Checked) -> Vec<ConfigError> {
-    let mut rules = Rules { root, errors: Vec::new() };
+    let mut rules = Rules {
+        root,
+        errors: Vec::new(),
+    };
     rules.node(settings);
     rules.strategy(settings);
     rules.intervals(settings);
@@ -36,13 +39,18 @@ pub(crate) fn warnings(settings: &Settings, root: &Checked) -> Vec<Warning> {
         let path = "cluster.discovery_strategy".to_owned();
         let place = place(root, &path);
         let instead = "use static, dns, etcd or k8s instead of mcast".to_owned();
-        warnings.push(Warning::Deprecated { path, place, instead });
+        warnings.push(Warning::Deprecated {
+            path,
+            place,
+            instead,
+        });
     }
     warnings
 }
 
 fn place(root: &Checked, path: &str) -> Place {
-    root.get(path).map_or_else(Place::default_value, |checked| checked.place.clone())
+    root.get(path)
+        .map_or_else(Place::default_value, |checked| checked.place.clone())
 }
 
 struct Rules<'a> {
@@ -53,7 +61,11 @@ struct Rules<'a> {
 impl Rules<'_> {
     fn broken(&mut self, path: &str, rule: Rule) {
         let place = place(self.root, path);
-        self.errors.push(ConfigError::Integrity { path: path.to_owned(), place, rule });
+        self.errors.push(ConfigError::Integrity {
+            path: path.to_owned(),
+            place,
+            rule,
+        });
     }
 
     fn node(&mut self, settings: &Settings) {
@@ -94,7 +106,13 @@ impl Rules<'_> {
             Err(_) => self.broken("node.name", Rule::DnsNeedsAddress { record_type }),
             Ok(ip) if ip.is_ipv4() != wants_ipv4 => {
                 let family = if ip.is_ipv4() { "ipv4" } else { "ipv6" }.to_owned();
-                self.broken("node.name", Rule::DnsFamily { record_type, family });
+                self.broken(
+                    "node.name",
+                    Rule::DnsFamily {
+                        record_type,
+                        family,
+                    },
+                );
             }
             Ok(_) => {}
         }
@@ -107,7 +125,7 @@ impl Rules<'_> {
         }
         let ms = settings.dashboard.sample_interval_ms;
         let seconds = ms / 1000;
-        let fine = ms % 1000 == 0 && (1..=60).contains(&seconds) && 60 % seconds == 0;
+        let fine = ms.is_multiple_of(1000) && (1..=60).contains(&seconds) && 60 % seconds == 0;
         if !fine {
             self.broken("dashboard.sample_interval", Rule::SampleInterval);
         }
@@ -138,10 +156,17 @@ impl Rules<'_> {
     }
 
     fn log(&mut self, settings: &Settings) {
-        let files = settings.log.files.keys().map(|name| format!("log.file.{name}"));
+        let files = settings
+            .log
+            .files
+            .keys()
+            .map(|name| format!("log.file.{name}"));
         for handler in std::iter::once("log.console".to_owned()).chain(files) {
             let path = format!("{handler}.time_offset");
-            let text = self.root.get(&path).and_then(|checked| checked.shown.text());
+            let text = self
+                .root
+                .get(&path)
+                .and_then(|checked| checked.shown.text());
             if text.is_some_and(|text| crate::section::log::time_offset(&text).is_none()) {
                 self.broken(&path, Rule::TimeOffset);
             }
@@ -150,9 +175,14 @@ impl Rules<'_> {
 
     fn keepalives(&mut self, settings: &Settings) {
         for listener in &settings.listeners {
-            let path =
-                format!("listeners.{}.{}.tcp_options.keepalive", listener.kind, listener.name);
-            let text = self.root.get(&path).and_then(|checked| checked.shown.text());
+            let path = format!(
+                "listeners.{}.{}.tcp_options.keepalive",
+                listener.kind, listener.name
+            );
+            let text = self
+                .root
+                .get(&path)
+                .and_then(|checked| checked.shown.text());
             let text = text.unwrap_or_default();
             if text != "none" && unit::tcp_keepalive(&text).is_none() {
                 self.broken(&path, Rule::TcpKeepalive);
@@ -174,8 +204,12 @@ impl Rules<'_> {
         if let Some(https) = &settings.dashboard.https {
             binds.push(("dashboard.listeners.https.bind".to_owned(), https.http.bind));
         }
+        // What the operator wrote is at fault, not the default it collides with.
+        binds.sort_by_key(|(path, _)| place(self.root, path).layer != LayerKind::Default);
         for (index, (path, bind)) in binds.iter().enumerate() {
-            let taken = binds[..index].iter().find(|(_, other)| overlap(*other, *bind));
+            let taken = binds[..index]
+                .iter()
+                .find(|(_, other)| overlap(*other, *bind));
             if let Some((other, _)) = taken {
                 let (bind, other) = (bind.to_string(), other.clone());
                 self.broken(path, Rule::DuplicateBind { bind, other });
@@ -200,7 +234,11 @@ fn overlap(a: Bind, b: Bind) -> bool {
 /// `^[0-9A-Za-z_-]+$`, `@`, and an address or host name.
 fn node_name(name: &str) -> Result<(), Rule> {
     let Some((short, host)) = name.split_once('@') else {
-        return Err(if is_short(name) { Rule::NodeHost } else { Rule::NodeName });
+        return Err(if is_short(name) {
+            Rule::NodeHost
+        } else {
+            Rule::NodeName
+        });
     };
     if !is_short(short) {
         return Err(Rule::NodeName);
@@ -208,7 +246,11 @@ fn node_name(name: &str) -> Result<(), Rule> {
     let in_host = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
     let is_ip = host.parse::<IpAddr>().is_ok();
     let is_host = !host.is_empty() && host.chars().all(in_host);
-    if is_ip || is_host { Ok(()) } else { Err(Rule::NodeHost) }
+    if is_ip || is_host {
+        Ok(())
+    } else {
+        Err(Rule::NodeHost)
+    }
 }
 
 fn is_short(short: &str) -> bool {

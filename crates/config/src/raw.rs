@@ -70,7 +70,9 @@ impl Raw {
     /// The value at a dotted path with all defaults, as the operator would write it; the
     /// whole configuration for the empty path.
     pub fn effective(&self, path: &str, secrets: Secrets) -> Option<Value> {
-        self.checked.get(path).map(|checked| checked.to_value(secrets))
+        self.checked
+            .get(path)
+            .map(|checked| checked.to_value(secrets))
     }
 }
 
@@ -85,7 +87,11 @@ pub fn load(sources: &Sources<'_>) -> Result<Loaded, Vec<ConfigError>> {
         "EMQX_ETC_DIR" => Some(sources.etc_dir.clone()),
         "EMQX_LOG_DIR" => Some(sources.log_dir.clone()),
         "EMQX_DATA_DIR" => Some(sources.data_dir.clone()),
-        _ => sources.env.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone()),
+        _ => sources
+            .env
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.clone()),
     };
     let mut checker = Checker::new(&variable);
     let checked = checker.check(root_kind(), &root, "");
@@ -100,7 +106,13 @@ pub fn load(sources: &Sources<'_>) -> Result<Loaded, Vec<ConfigError>> {
     }
     warnings.extend(integrity::warnings(&settings, &checked));
     let without_effect = checker.without_effect;
-    Ok(Loaded { settings, raw: Raw { root, checked }, warnings, overrides, without_effect })
+    Ok(Loaded {
+        settings,
+        raw: Raw { root, checked },
+        warnings,
+        overrides,
+        without_effect,
+    })
 }
 
 type Merged = (Node, Vec<Warning>, Vec<EnvOverride>);
@@ -121,7 +133,11 @@ fn merged(sources: &Sources<'_>) -> Result<Merged, Vec<ConfigError>> {
     warnings.append(&mut overlay.warnings);
     merge(&mut root, legacy.root, "", &mut errors);
     built_in_listeners(&mut root, &mut errors);
-    if errors.is_empty() { Ok((root, warnings, overlay.overrides)) } else { Err(errors) }
+    if errors.is_empty() {
+        Ok((root, warnings, overlay.overrides))
+    } else {
+        Err(errors)
+    }
 }
 
 fn document(sources: &Sources<'_>, wanted: impl Fn(LayerKind) -> bool) -> Document {
@@ -129,20 +145,35 @@ fn document(sources: &Sources<'_>, wanted: impl Fn(LayerKind) -> bool) -> Docume
     layers.sort_by_key(|layer| layer.kind);
     let texts: Vec<Text<'_>> = layers
         .into_iter()
-        .map(|l| Text { layer: l.kind, path: &l.path, text: &l.text })
+        .map(|l| Text {
+            layer: l.kind,
+            path: &l.path,
+            text: &l.text,
+        })
         .collect();
-    read_with(&texts, sources.include, |entries| rename(entries, root_kind()))
+    read_with(&texts, sources.include, |entries| {
+        rename(entries, root_kind());
+    })
 }
 
 /// Puts the default listeners under what the operator said about them.
 fn built_in_listeners(root: &mut Node, errors: &mut Vec<ConfigError>) {
-    let text = Text { layer: LayerKind::Default, path: "default", text: listeners::BUILT_IN };
+    let text = Text {
+        layer: LayerKind::Default,
+        path: "default",
+        text: listeners::BUILT_IN,
+    };
     let built_in = crate::hocon::read(&[text], &crate::hocon::NoFiles).root;
     for kind in ["tcp", "ssl", "ws", "wss"] {
         let path = format!("listeners.{kind}.default");
-        let Some(mut node) = built_in.get(&path).cloned() else { continue };
+        let Some(mut node) = built_in.get(&path).cloned() else {
+            continue;
+        };
         match root.get(&path).cloned() {
-            Some(Node { value: Value::Null, .. }) | None => {}
+            Some(Node {
+                value: Value::Null, ..
+            })
+            | None => {}
             Some(mut given) => {
                 if let Value::Object(fields) = &mut given.value {
                     fields.retain(|_, field| field.value != Value::Null);
@@ -151,7 +182,8 @@ fn built_in_listeners(root: &mut Node, errors: &mut Vec<ConfigError>) {
             }
         }
         let fits = |path: &str| {
-            root.get(path).is_none_or(|n| matches!(n.value, Value::Object(_) | Value::Null))
+            root.get(path)
+                .is_none_or(|n| matches!(n.value, Value::Object(_) | Value::Null))
         };
         // A wrong type above is reported by the check; it must not be painted over.
         if fits("listeners") && fits(&format!("listeners.{kind}")) {
@@ -163,11 +195,18 @@ fn built_in_listeners(root: &mut Node, errors: &mut Vec<ConfigError>) {
 
 /// Unknown roots are dropped, as EMQX does, but not in silence.
 fn unknown_roots(root: &mut Node, warnings: &mut Vec<Warning>) {
-    let Value::Object(object) = &mut root.value else { return };
-    let unknown: Vec<String> =
-        object.keys().filter(|key| find(roots(), key).is_none()).cloned().collect();
+    let Value::Object(object) = &mut root.value else {
+        return;
+    };
+    let unknown: Vec<String> = object
+        .keys()
+        .filter(|key| find(roots(), key).is_none())
+        .cloned()
+        .collect();
     for key in unknown {
-        let Some(node) = object.remove(&key) else { continue };
+        let Some(node) = object.remove(&key) else {
+            continue;
+        };
         let near = nearest(&key, roots().iter().filter(|f| !f.hidden).map(|f| f.name));
         warnings.push(Warning::UnknownRoot {
             place: node.place,
@@ -181,6 +220,9 @@ fn unknown_roots(root: &mut Node, warnings: &mut Vec<Warning>) {
 pub fn empty_layer(kind: LayerKind) -> Node {
     Node {
         value: Value::Object(Object::new()),
-        place: Place { layer: kind, ..Place::default_value() },
+        place: Place {
+            layer: kind,
+            ..Place::default_value()
+        },
     }
 }

@@ -97,9 +97,13 @@ fn rows_of(kind: &Kind, path: &str, effect: Effect, rows: &mut Vec<String>) {
 
 fn field_rows(field: &'static Field, path: &str, above: Effect, rows: &mut Vec<String>) {
     let path = format!("{path}.{}", field.name);
-    let inert = above == Effect::AcceptedWithoutEffect
-        || field.effect == Effect::AcceptedWithoutEffect;
-    let effect = if inert { Effect::AcceptedWithoutEffect } else { Effect::Acts };
+    let inert =
+        above == Effect::AcceptedWithoutEffect || field.effect == Effect::AcceptedWithoutEffect;
+    let effect = if inert {
+        Effect::AcceptedWithoutEffect
+    } else {
+        Effect::Acts
+    };
     if field.kind.fields().is_none() {
         rows.push(row(field, &path, effect));
     }
@@ -137,10 +141,17 @@ fn row(field: &Field, path: &str, effect: Effect) -> String {
         meaning,
         format!("`{variable}`"),
     ];
-    format!("| {} |", cells.map(|cell| cell.replace('|', "\\|")).join(" | "))
+    format!(
+        "| {} |",
+        cells.map(|cell| cell.replace('|', "\\|")).join(" | ")
+    )
 }
 
 /// The variable that sets a path.
 pub fn env_name(path: &str) -> String {
-    format!("{}{}", crate::env::PREFIX, path.to_uppercase().replace('.', "__"))
+    format!(
+        "{}{}",
+        crate::env::PREFIX,
+        path.to_uppercase().replace('.', "__")
+    )
 }

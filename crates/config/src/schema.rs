@@ -65,23 +65,23 @@ pub enum Kind {
     /// `allow all`, `deny 10.0.0.0/8`.
     AccessRule,
     /// One of some words, or another kind.
-    Words(&'static [&'static str], &'static Kind),
+    Words(&'static [&'static str], &'static Self),
     /// A list.
-    List(&'static Kind),
+    List(&'static Self),
     /// A list; one element may stand alone.
-    ListOrOne(&'static Kind),
+    ListOrOne(&'static Self),
     /// A list, or a string with commas.
-    CommaList(&'static Kind),
+    CommaList(&'static Self),
     /// An object with known keys.
     Object(&'static [Field]),
     /// An object with known keys that has no defaults of its own: it inherits.
     Partial(&'static [Field]),
     /// Name -> value.
-    Map(&'static Kind),
+    Map(&'static Self),
     /// Either one object, which is then named `default`, or name -> object.
     OneOrNamed(&'static [Field]),
     /// The first kind that fits.
-    Union(&'static [Kind]),
+    Union(&'static [Self]),
     /// Anything; what it means is decided elsewhere.
     Raw,
 }
@@ -217,16 +217,17 @@ impl Kind {
     /// The fields of the object this kind describes, if it does.
     pub const fn fields(&self) -> Option<&'static [Field]> {
         match self {
-            Self::Object(fields) | Self::Partial(fields) | Self::OneOrNamed(fields) => {
-                Some(fields)
-            }
+            Self::Object(fields) | Self::Partial(fields) | Self::OneOrNamed(fields) => Some(fields),
             Self::Words(_, inner) => inner.fields(),
             _ => None,
         }
     }
 
     /// The kind of what is found under `key`, and the field if there is one.
-    pub(crate) fn child(&'static self, key: &str) -> Option<(&'static Self, Option<&'static Field>)> {
+    pub(crate) fn child(
+        &'static self,
+        key: &str,
+    ) -> Option<(&'static Self, Option<&'static Field>)> {
         match self {
             Self::Object(fields) | Self::Partial(fields) => {
                 find(fields, key).map(|field| (&field.kind, Some(field)))
@@ -278,9 +279,11 @@ impl Kind {
             Self::Object(_) | Self::Partial(_) => "an object".to_owned(),
             Self::Map(kind) => format!("names with {}", kind.expected()),
             Self::OneOrNamed(_) => "an object, or names with objects".to_owned(),
-            Self::Union(kinds) => {
-                kinds.iter().map(Self::expected).collect::<Vec<_>>().join(" or ")
-            }
+            Self::Union(kinds) => kinds
+                .iter()
+                .map(Self::expected)
+                .collect::<Vec<_>>()
+                .join(" or "),
             Self::Raw => "any value".to_owned(),
         }
     }
@@ -390,11 +393,13 @@ impl Checked {
 
     /// The value at a dotted path; list elements count from 1.
     pub fn get(&self, path: &str) -> Option<&Self> {
-        path.split('.').filter(|s| !s.is_empty()).try_fold(self, |node, key| match &node.typed {
-            Typed::Object(fields) => fields.get(key),
-            Typed::List(items) => items.get(key.parse::<usize>().ok()?.checked_sub(1)?),
-            _ => None,
-        })
+        path.split('.')
+            .filter(|s| !s.is_empty())
+            .try_fold(self, |node, key| match &node.typed {
+                Typed::Object(fields) => fields.get(key),
+                Typed::List(items) => items.get(key.parse::<usize>().ok()?.checked_sub(1)?),
+                _ => None,
+            })
     }
 
     /// The value as it stands, with all defaults, for people and the API.
@@ -433,8 +438,15 @@ pub enum Secrets {
 
 /// Keys whose values are secret wherever they stand.
 const SECRET_KEYS: [&str; 9] = [
-    "password", "secret", "cookie", "token", "api_secret", "bind_password", "secret_key",
-    "private_key", "access_key_secret",
+    "password",
+    "secret",
+    "cookie",
+    "token",
+    "api_secret",
+    "bind_password",
+    "secret_key",
+    "private_key",
+    "access_key_secret",
 ];
 
 /// Whether a key of an undeclared object holds a secret.
@@ -443,16 +455,20 @@ pub(crate) fn is_secret_key(key: &str) -> bool {
 }
 
 fn mask_raw(value: &Value) -> Value {
-    let node = |n: &Node, value: Value| Node { value, place: n.place.clone() };
+    let node = |n: &Node, value: Value| Node {
+        value,
+        place: n.place.clone(),
+    };
     match value {
         Value::Object(object) => Value::Object(
             object
                 .iter()
                 .map(|(key, n)| {
                     let hide = is_secret_key(key) && n.value.text().is_some_and(|t| !t.is_empty());
-                    let value = match hide {
-                        true => Value::String(MASK.to_owned()),
-                        false => mask_raw(&n.value),
+                    let value = if hide {
+                        Value::String(MASK.to_owned())
+                    } else {
+                        mask_raw(&n.value)
                     };
                     (key.clone(), node(n, value))
                 })
@@ -469,8 +485,12 @@ fn mask_raw(value: &Value) -> Value {
 /// that precedence holds between a name and its alias.
 pub(crate) fn rename(entries: &mut [Entry], kind: &'static Kind) {
     for entry in entries {
-        let Entry::Field { key, value } = entry else { continue };
-        let Some((kind, field)) = kind.child(key) else { continue };
+        let Entry::Field { key, value } = entry else {
+            continue;
+        };
+        let Some((kind, field)) = kind.child(key) else {
+            continue;
+        };
         if let Some(field) = field
             && field.name != key
         {
@@ -486,7 +506,9 @@ fn rename_in(expr: &mut Expr, kind: &'static Kind) {
         ExprKind::Concat(parts) => parts.iter_mut().for_each(|part| rename_in(part, kind)),
         ExprKind::List(items) => {
             if let Kind::List(kind) | Kind::ListOrOne(kind) | Kind::CommaList(kind) = kind {
-                items.iter_mut().for_each(|item| rename_in(item, kind));
+                for item in items {
+                    rename_in(item, kind);
+                }
             }
         }
         _ => {}
@@ -521,7 +543,12 @@ impl<'a> Checker<'a> {
         let place = node.place.clone();
         let secret = kind.is_secret();
         match self.convert(kind, node, path) {
-            Ok(typed) => Checked { typed, shown: node.value.clone(), place, secret },
+            Ok(typed) => Checked {
+                typed,
+                shown: node.value.clone(),
+                place,
+                secret,
+            },
             Err(error) => {
                 self.errors.push(*error);
                 Checked::unset()
@@ -537,15 +564,25 @@ impl<'a> Checker<'a> {
     ) -> Result<Typed, Box<ConfigError>> {
         match kind {
             Kind::Object(fields) => {
-                let object = self.object_of(node, kind, path)?;
-                Ok(Typed::Object(self.fields(fields, object, path, Defaults::Filled)))
+                let object = object_of(node, kind, path)?;
+                Ok(Typed::Object(self.fields(
+                    fields,
+                    object,
+                    path,
+                    Defaults::Filled,
+                )))
             }
             Kind::Partial(fields) => {
-                let object = self.object_of(node, kind, path)?;
-                Ok(Typed::Object(self.fields(fields, object, path, Defaults::Inherited)))
+                let object = object_of(node, kind, path)?;
+                Ok(Typed::Object(self.fields(
+                    fields,
+                    object,
+                    path,
+                    Defaults::Inherited,
+                )))
             }
             Kind::Map(inner) => {
-                let object = self.object_of(node, kind, path)?;
+                let object = object_of(node, kind, path)?;
                 Ok(Typed::Object(self.map(inner, object, path)))
             }
             Kind::OneOrNamed(fields) => self.one_or_named(kind, fields, node, path),
@@ -556,7 +593,9 @@ impl<'a> Checker<'a> {
                 let text = node.value.text();
                 match words.iter().find(|word| text.as_deref() == Some(**word)) {
                     Some(word) => Ok(Typed::Word(word)),
-                    None => self.convert(inner, node, path).map_err(|error| widen(error, kind)),
+                    None => self
+                        .convert(inner, node, path)
+                        .map_err(|error| widen(error, kind)),
                 }
             }
             Kind::Union(kinds) => kinds
@@ -579,15 +618,6 @@ impl<'a> Checker<'a> {
         typed
     }
 
-    fn object_of<'n>(
-        &self,
-        node: &'n Node,
-        kind: &'static Kind,
-        path: &str,
-    ) -> Result<&'n Object, Box<ConfigError>> {
-        node.as_object().ok_or_else(|| type_error(kind, node, path))
-    }
-
     fn fields(
         &mut self,
         fields: &'static [Field],
@@ -599,7 +629,9 @@ impl<'a> Checker<'a> {
         let mut out = BTreeMap::new();
         for field in fields {
             let path = join(path, field.name);
-            let given = object.get(field.name).filter(|node| node.value != Value::Null);
+            let given = object
+                .get(field.name)
+                .filter(|node| node.value != Value::Null);
             let checked = match given {
                 Some(node) => self.given(field, node, &path),
                 None => self.missing(field, &path, defaults),
@@ -620,7 +652,8 @@ impl<'a> Checker<'a> {
             });
         }
         if by_operator && inert && self.inert == 0 {
-            self.without_effect.push((path.to_owned(), node.place.clone()));
+            self.without_effect
+                .push((path.to_owned(), node.place.clone()));
         }
         self.inert += u32::from(inert);
         let checked = self.check(&field.kind, node, path);
@@ -688,7 +721,7 @@ impl<'a> Checker<'a> {
         node: &Node,
         path: &str,
     ) -> Result<Typed, Box<ConfigError>> {
-        let object = self.object_of(node, kind, path)?;
+        let object = object_of(node, kind, path)?;
         let mut named = Object::new();
         let mut loose = Object::new();
         for (key, inner) in object {
@@ -697,7 +730,10 @@ impl<'a> Checker<'a> {
             target.insert(key.clone(), inner.clone());
         }
         if !loose.is_empty() || named.is_empty() {
-            let mut default = Node { value: Value::Object(loose), place: node.place.clone() };
+            let mut default = Node {
+                value: Value::Object(loose),
+                place: node.place.clone(),
+            };
             if let Some(inner) = named.remove("default") {
                 crate::hocon::merge(&mut default, inner, path, &mut self.errors);
             }
@@ -706,10 +742,15 @@ impl<'a> Checker<'a> {
         let mut out = BTreeMap::new();
         for (name, inner) in named {
             let path = join(path, &name);
-            let object = self.object_of(&inner, kind, &path)?.clone();
+            let object = object_of(&inner, kind, &path)?.clone();
             let typed = Typed::Object(self.fields(fields, &object, &path, Defaults::Filled));
             let place = inner.place.clone();
-            let checked = Checked { typed, shown: inner.value, place, secret: false };
+            let checked = Checked {
+                typed,
+                shown: inner.value,
+                place,
+                secret: false,
+            };
             out.insert(name, checked);
         }
         Ok(Typed::Object(out))
@@ -733,7 +774,10 @@ impl<'a> Checker<'a> {
             }
             (Value::String(text), Kind::CommaList(_)) => unit::comma_list(text)
                 .into_iter()
-                .map(|part| Node { value: Value::String(part), place: node.place.clone() })
+                .map(|part| Node {
+                    value: Value::String(part),
+                    place: node.place.clone(),
+                })
                 .collect(),
             (Value::Int(_), Kind::CommaList(_)) => vec![node.clone()],
             _ => return Err(type_error(kind, node, path)),
@@ -762,13 +806,21 @@ impl<'a> Checker<'a> {
             Kind::Int { min, max } => {
                 let number: i64 = text.parse().map_err(|_| wrong())?;
                 let fits = (*min..=*max).contains(&number);
-                if fits { Ok(Typed::Int(number)) } else { Err(range(node, path, *min, *max)) }
+                if fits {
+                    Ok(Typed::Int(number))
+                } else {
+                    Err(range(node, path, *min, *max))
+                }
             }
             Kind::Float { min, max } => {
                 let number: f64 = text.parse().map_err(|_| wrong())?;
                 let fits = (*min..=*max).contains(&number);
                 let error = || range(node, path, min.ceil() as i64, max.floor() as i64);
-                if fits { Ok(Typed::Float(number)) } else { Err(error()) }
+                if fits {
+                    Ok(Typed::Float(number))
+                } else {
+                    Err(error())
+                }
             }
             Kind::String | Kind::Secret => Ok(Typed::Text(text)),
             Kind::Path => Ok(Typed::Text(self.expand(&text, path))),
@@ -795,21 +847,33 @@ impl<'a> Checker<'a> {
 
     /// Replaces `${VARIABLE}` or `$VARIABLE` at the start of a path.
     fn expand(&mut self, text: &str, path: &str) -> String {
-        let Some(rest) = text.strip_prefix('$') else { return text.to_owned() };
+        let Some(rest) = text.strip_prefix('$') else {
+            return text.to_owned();
+        };
         let (head, tail) = match rest.find('/') {
             Some(at) => rest.split_at(at),
             None => (rest, ""),
         };
-        let name = head.strip_prefix('{').and_then(|h| h.strip_suffix('}')).unwrap_or(head);
-        match (self.variable)(name) {
-            Some(value) => format!("{value}{tail}"),
-            None => {
-                let (path, variable) = (path.to_owned(), name.to_owned());
-                self.warnings.push(Warning::UnresolvedPathVariable { path, variable });
-                text.to_owned()
-            }
+        let name = head
+            .strip_prefix('{')
+            .and_then(|h| h.strip_suffix('}'))
+            .unwrap_or(head);
+        if let Some(value) = (self.variable)(name) {
+            return format!("{value}{tail}");
         }
+        let (path, variable) = (path.to_owned(), name.to_owned());
+        self.warnings
+            .push(Warning::UnresolvedPathVariable { path, variable });
+        text.to_owned()
     }
+}
+
+fn object_of<'n>(
+    node: &'n Node,
+    kind: &'static Kind,
+    path: &str,
+) -> Result<&'n Object, Box<ConfigError>> {
+    node.as_object().ok_or_else(|| type_error(kind, node, path))
 }
 
 /// What happens to fields nobody gave.
@@ -822,9 +886,14 @@ enum Defaults {
 /// The node of a default; defaults are checked by a test, so a bad one is shown as text.
 pub(crate) fn default_node(text: &str) -> Node {
     let place = Place::default_value();
-    let origin = Origin { layer: place.layer, file: place.file.clone() };
-    crate::hocon::parse_value(text, &origin)
-        .unwrap_or_else(|| Node { value: Value::String(text.to_owned()), place })
+    let origin = Origin {
+        layer: place.layer,
+        file: place.file.clone(),
+    };
+    crate::hocon::parse_value(text, &origin).unwrap_or_else(|| Node {
+        value: Value::String(text.to_owned()),
+        place,
+    })
 }
 
 fn duration(node: &Node, text: &str, bare_ms: u64) -> Option<u64> {
@@ -844,7 +913,10 @@ fn word(
     node: &Node,
     path: &str,
 ) -> Result<Typed, Box<ConfigError>> {
-    let spelled = also.iter().find(|(other, _)| *other == text).map(|(_, word)| *word);
+    let spelled = also
+        .iter()
+        .find(|(other, _)| *other == text)
+        .map(|(_, word)| *word);
     let found = spelled.or_else(|| words.iter().copied().find(|word| *word == text));
     found.map(Typed::Word).ok_or_else(|| {
         Box::new(ConfigError::Enum {
@@ -868,9 +940,10 @@ fn range(node: &Node, path: &str, min: i64, max: i64) -> Box<ConfigError> {
 }
 
 fn type_error(kind: &Kind, node: &Node, path: &str) -> Box<ConfigError> {
-    let value = match kind.is_secret() {
-        true => Value::String(MASK.to_owned()),
-        false => node.value.clone(),
+    let value = if kind.is_secret() {
+        Value::String(MASK.to_owned())
+    } else {
+        node.value.clone()
     };
     Box::new(ConfigError::Type {
         path: path.to_owned(),
@@ -884,9 +957,19 @@ fn type_error(kind: &Kind, node: &Node, path: &str) -> Box<ConfigError> {
 /// Names the words too when the other kind does not fit.
 fn widen(error: Box<ConfigError>, kind: &Kind) -> Box<ConfigError> {
     match *error {
-        ConfigError::Type { path, place, reason, value, .. } => {
-            Box::new(ConfigError::Type { path, place, expected: kind.expected(), reason, value })
-        }
+        ConfigError::Type {
+            path,
+            place,
+            reason,
+            value,
+            ..
+        } => Box::new(ConfigError::Type {
+            path,
+            place,
+            expected: kind.expected(),
+            reason,
+            value,
+        }),
         _ => error,
     }
 }
@@ -905,7 +988,10 @@ pub(crate) struct View<'a> {
 impl<'a> View<'a> {
     pub(crate) fn of(checked: &'a Checked) -> Self {
         let object = checked.fields().expect("a view is made of an object only");
-        Self { object, under: None }
+        Self {
+            object,
+            under: None,
+        }
     }
 
     /// The object `key`.
@@ -915,7 +1001,10 @@ impl<'a> View<'a> {
 
     /// This object with what it does not set taken from `under`.
     pub(crate) const fn over(self, under: Self) -> Self {
-        Self { object: self.object, under: Some(under.object) }
+        Self {
+            object: self.object,
+            under: Some(under.object),
+        }
     }
 
     pub(crate) fn get(self, key: &str) -> &'a Checked {
@@ -1014,7 +1103,8 @@ impl<'a> View<'a> {
 
     /// The variant of a word; `parse` is that of the enum whose words the field lists.
     pub(crate) fn word<T>(self, key: &str, parse: fn(&str) -> Option<T>) -> T {
-        self.opt_word(key, parse).unwrap_or_else(|| Self::wrong(key))
+        self.opt_word(key, parse)
+            .unwrap_or_else(|| Self::wrong(key))
     }
 
     pub(crate) fn opt_word<T>(self, key: &str, parse: fn(&str) -> Option<T>) -> Option<T> {

@@ -158,7 +158,9 @@ pub struct Node {
 impl Node {
     /// The part before `@`.
     pub fn short(&self) -> &str {
-        self.name.split_once('@').map_or(self.name.as_str(), |(short, _)| short)
+        self.name
+            .split_once('@')
+            .map_or(self.name.as_str(), |(short, _)| short)
     }
 
     /// The part after `@`, if there is one.
@@ -393,9 +395,12 @@ impl Cidr {
             drop >= width || (a >> drop) == (b >> drop)
         }
         match (self.addr, ip) {
-            (IpAddr::V4(a), IpAddr::V4(b)) => {
-                same(u32::from(a).into(), u32::from(b).into(), 32, self.prefix_bits)
-            }
+            (IpAddr::V4(a), IpAddr::V4(b)) => same(
+                u32::from(a).into(),
+                u32::from(b).into(),
+                32,
+                self.prefix_bits,
+            ),
             (IpAddr::V6(a), IpAddr::V6(b)) => {
                 same(u128::from(a), u128::from(b), 128, self.prefix_bits)
             }
@@ -425,7 +430,7 @@ pub struct TcpOptions {
     pub nodelay: bool,
     /// Whether closing discards unsent bytes.
     pub nolinger: bool,
-    /// Whether a port in TIME_WAIT may be bound.
+    /// Whether a port in `TIME_WAIT` may be bound.
     pub reuseaddr: bool,
     /// TCP keepalive; `None` = off.
     pub keepalive: Option<TcpKeepalive>,

@@ -19,8 +19,10 @@ pub fn duration_ms(text: &str) -> Option<u64> {
     while !rest.is_empty() {
         let digits = rest.len() - rest.trim_start_matches(is_decimal).len();
         let tail = &rest[digits..];
-        let letters =
-            tail.len() - tail.trim_start_matches(|c: char| c.is_ascii_alphabetic()).len();
+        let letters = tail.len()
+            - tail
+                .trim_start_matches(|c: char| c.is_ascii_alphabetic())
+                .len();
         let (unit, next) = tail.split_at(letters);
         let amount = decimal(&rest[..digits])?;
         sum += amount * unit_ms(unit)? as f64;
@@ -84,9 +86,11 @@ pub fn rate(text: &str) -> Option<Rate> {
         Some(amount) => amount,
         None => fractional_size(amount)?,
     };
-    let per_ms = match interval.starts_with(|c: char| c.is_ascii_digit()) {
-        true => duration_ms(interval)?,
-        false => unit_ms(interval)?,
+    let counted = interval.starts_with(|c: char| c.is_ascii_digit());
+    let per_ms = if counted {
+        duration_ms(interval)?
+    } else {
+        unit_ms(interval)?
     };
     (per_ms > 0).then_some(Rate { amount, per_ms })
 }
@@ -106,9 +110,20 @@ pub fn bind(text: &str) -> Option<Bind> {
         Some(parts) => parts,
     };
     let plain = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
-    let port = if plain { port.parse().ok()? } else { return None };
-    let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
-    let host = if bare.is_empty() { None } else { Some(bare.parse::<IpAddr>().ok()?) };
+    let port = if plain {
+        port.parse().ok()?
+    } else {
+        return None;
+    };
+    let bare = host
+        .strip_prefix('[')
+        .and_then(|h| h.strip_suffix(']'))
+        .unwrap_or(host);
+    let host = if bare.is_empty() {
+        None
+    } else {
+        Some(bare.parse::<IpAddr>().ok()?)
+    };
     Some(Bind { host, port })
 }
 
@@ -132,7 +147,11 @@ pub fn tcp_keepalive(text: &str) -> Option<TcpKeepalive> {
     let mut numbers = text.split(',').map(|part| part.trim().parse::<u32>().ok());
     let (idle_s, interval_s, probes) = (numbers.next()??, numbers.next()??, numbers.next()??);
     let fine = numbers.next().is_none() && idle_s > 0 && interval_s > 0 && probes > 0;
-    fine.then_some(TcpKeepalive { idle_s, interval_s, probes })
+    fine.then_some(TcpKeepalive {
+        idle_s,
+        interval_s,
+        probes,
+    })
 }
 
 /// The parts of a list written as one string: commas and spaces separate.
@@ -154,7 +173,9 @@ pub fn time_offset_minutes(text: &str) -> Option<i16> {
     let (hours, minutes) = text[1..].split_once(':')?;
     let number = |part: &str, max: i16| {
         let two = part.len() == 2 && part.bytes().all(|b| b.is_ascii_digit());
-        two.then(|| part.parse::<i16>().ok()).flatten().filter(|n| *n <= max)
+        two.then(|| part.parse::<i16>().ok())
+            .flatten()
+            .filter(|n| *n <= max)
     };
     Some(sign * (number(hours, 23)? * 60 + number(minutes, 59)?))
 }
@@ -174,7 +195,9 @@ mod tests {
         check("1w", Some(604_800_000));
         check("100ms", Some(100));
         check("5MS", Some(5));
-        for bad in ["", "1 m", "1us", "m", "1", "infinity", "1h30", ".h", "-1s", "1..5s"] {
+        for bad in [
+            "", "1 m", "1us", "m", "1", "infinity", "1h30", ".h", "-1s", "1..5s",
+        ] {
             check(bad, None);
         }
     }
@@ -187,7 +210,16 @@ mod tests {
         check("1GB", Some(1 << 30));
         check("17", Some(17));
         check("5b", Some(5));
-        for bad in ["1Mb", "1.5MB", "1KiB", "1 MB", "MB", "", "-1KB", "99999999999999999999GB"] {
+        for bad in [
+            "1Mb",
+            "1.5MB",
+            "1KiB",
+            "1 MB",
+            "MB",
+            "",
+            "-1KB",
+            "99999999999999999999GB",
+        ] {
             check(bad, None);
         }
     }
@@ -215,20 +247,37 @@ mod tests {
     #[test]
     fn addresses() {
         let check = |text, shown| {
-            assert_eq!(bind(text).map(|b| b.to_string()).as_deref(), Some(shown), "{text}");
+            assert_eq!(
+                bind(text).map(|b| b.to_string()).as_deref(),
+                Some(shown),
+                "{text}"
+            );
         };
         check("1883", ":1883");
         check(":1883", ":1883");
         check("0.0.0.0:1883", "0.0.0.0:1883");
         check("[::]:1883", "[::]:1883");
         check("::1:1883", "[::1]:1883");
-        for bad in ["", ":", "1.2.3.4:", "host:1883", "1.2.3.4:65536", "1.2.3.4", "1.2.3:1", "+1"] {
+        for bad in [
+            "",
+            ":",
+            "1.2.3.4:",
+            "host:1883",
+            "1.2.3.4:65536",
+            "1.2.3.4",
+            "1.2.3:1",
+            "+1",
+        ] {
             assert_eq!(bind(bad), None, "{bad:?}");
         }
         let net = cidr("192.168.0.0/16").expect("valid");
         assert!(net.contains("192.168.7.1".parse().expect("valid")));
         assert!(!net.contains("192.169.7.1".parse().expect("valid")));
-        assert!(cidr("0.0.0.0/0").expect("valid").contains("8.8.8.8".parse().expect("valid")));
+        assert!(
+            cidr("0.0.0.0/0")
+                .expect("valid")
+                .contains("8.8.8.8".parse().expect("valid"))
+        );
         assert_eq!(cidr("1.2.3.4/33"), None);
     }
 
@@ -240,7 +289,11 @@ mod tests {
         for bad in ["8:00", "+8:00", "+24:00", "+08:60", "", "+"] {
             assert_eq!(time_offset_minutes(bad), None, "{bad:?}");
         }
-        let keepalive = TcpKeepalive { idle_s: 240, interval_s: 30, probes: 5 };
+        let keepalive = TcpKeepalive {
+            idle_s: 240,
+            interval_s: 30,
+            probes: 5,
+        };
         assert_eq!(tcp_keepalive("240,30,5"), Some(keepalive));
         assert_eq!(tcp_keepalive("240,30"), None);
     }

@@ -30,10 +30,16 @@ fn vectors() -> Vec<Json> {
 fn what_emqx_accepts_is_read_as_emqx_reads_it() {
     let mut accepted = 0;
     for vector in vectors() {
-        let Some(expected) = vector.get("ok") else { continue };
+        let Some(expected) = vector.get("ok") else {
+            continue;
+        };
         let name = vector["name"].as_str().expect("named");
         let input = vector["input"].as_str().expect("text");
-        let text = Text { layer: LayerKind::Etc, path: name, text: input };
+        let text = Text {
+            layer: LayerKind::Etc,
+            path: name,
+            text: input,
+        };
         let document = read(&[text], &OneFile);
         assert_eq!(document.errors, [], "{name}: {input}");
         assert_eq!(&document.root.value.to_json(), expected, "{name}: {input}");
@@ -51,7 +57,11 @@ fn what_emqx_refuses_is_refused_or_knowingly_accepted() {
         }
         let name = vector["name"].as_str().expect("named").to_owned();
         let input = vector["input"].as_str().expect("text");
-        let text = Text { layer: LayerKind::Etc, path: &name, text: input };
+        let text = Text {
+            layer: LayerKind::Etc,
+            path: &name,
+            text: input,
+        };
         let document = read(&[text], &OneFile);
         if document.errors.is_empty() {
             ours.push(format!("{name} {}", document.root.value.to_json()));

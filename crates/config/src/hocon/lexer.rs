@@ -29,9 +29,15 @@ pub(crate) enum Kind {
     Int(i64, String),
     Float(f64, String),
     /// `extra` marks a word that only lenient mode knows.
-    Word { text: String, extra: bool },
+    Word {
+        text: String,
+        extra: bool,
+    },
     Quoted(String),
-    Var { path: Vec<String>, optional: bool },
+    Var {
+        path: Vec<String>,
+        optional: bool,
+    },
     /// `required("file")`.
     Required(String),
 }
@@ -73,7 +79,7 @@ pub(crate) struct LexError {
 /// All tokens of a text.
 #[derive(Debug, Default)]
 pub(crate) struct Tokens {
-    pub(crate) tokens: Vec<Token>,
+    pub(crate) list: Vec<Token>,
     /// Words with a comment directly behind them.
     pub(crate) cut: Vec<(u32, u32, String)>,
     /// Whether there was any comment.
@@ -83,10 +89,20 @@ pub(crate) struct Tokens {
 /// Cuts `text` into tokens.
 pub(crate) fn lex(text: &str, mode: Mode) -> Result<Tokens, LexError> {
     if text.len() > MAX_TEXT_BYTES {
-        return Err(LexError { line: 1, column: 1, what: Syntax::TooLarge });
+        return Err(LexError {
+            line: 1,
+            column: 1,
+            what: Syntax::TooLarge,
+        });
     }
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut lexer = Lexer { rest: text, line: 1, column: 1, mode, out: Tokens::default() };
+    let mut lexer = Lexer {
+        rest: text,
+        line: 1,
+        column: 1,
+        mode,
+        out: Tokens::default(),
+    };
     lexer.run()?;
     Ok(lexer.out)
 }
@@ -113,7 +129,11 @@ const fn in_word(c: char) -> bool {
 
 impl Lexer<'_> {
     fn error(&self, what: Syntax) -> LexError {
-        LexError { line: self.line, column: self.column, what }
+        LexError {
+            line: self.line,
+            column: self.column,
+            what,
+        }
     }
 
     /// Steps over `bytes` bytes, which end at a character boundary.
@@ -133,13 +153,20 @@ impl Lexer<'_> {
     fn push(&mut self, kind: Kind, bytes: usize, spaced: bool) {
         let (line, column) = (self.line, self.column);
         self.advance(bytes);
-        self.out.tokens.push(Token { kind, line, column, spaced });
+        self.out.list.push(Token {
+            kind,
+            line,
+            column,
+            spaced,
+        });
     }
 
     fn run(&mut self) -> Result<(), LexError> {
         loop {
             let spaced = self.skip_blanks();
-            let Some(c) = self.rest.chars().next() else { return Ok(()) };
+            let Some(c) = self.rest.chars().next() else {
+                return Ok(());
+            };
             match c {
                 '{' | '}' | '[' | ']' | ',' | ':' | '=' => self.push(Kind::Punct(c), 1, spaced),
                 '"' if self.rest.starts_with("\"\"\"") => self.triple(spaced)?,
@@ -152,7 +179,7 @@ impl Lexer<'_> {
 
     /// Skips white space and comments; whether there were any.
     fn skip_blanks(&mut self) -> bool {
-        let mut skipped = self.out.tokens.is_empty();
+        let mut skipped = self.out.list.is_empty();
         loop {
             let blanks = self.rest.len() - self.rest.trim_start_matches(is_space).len();
             if blanks > 0 {
@@ -198,7 +225,11 @@ impl Lexer<'_> {
             Some(name) => (true, name),
             None => (false, &inner[..end]),
         };
-        let name = if self.mode == Mode::Lenient { name.trim() } else { name };
+        let name = if self.mode == Mode::Lenient {
+            name.trim()
+        } else {
+            name
+        };
         if !name.starts_with(|c: char| c.is_ascii_alphabetic()) || !name.chars().all(in_word) {
             return Err(bad());
         }
@@ -229,7 +260,11 @@ impl Lexer<'_> {
             return Err(self.error(Syntax::PlusEquals));
         }
         let extra = bytes != plain || lenient_start && !first.is_ascii_alphanumeric();
-        let kind = if numeric { self.number(&text)? } else { word(text, extra) };
+        let kind = if numeric {
+            self.number(&text)?
+        } else {
+            word(text, extra)
+        };
         self.note_cut(&kind, bytes)?;
         if let Kind::Word { text, .. } = &kind
             && text == "required"
@@ -308,7 +343,9 @@ impl Lexer<'_> {
         let found = scan_quoted(&inner[blanks..]).and_then(|(content, bytes)| {
             let tail = &inner[blanks + bytes..];
             let close = tail.len() - tail.trim_start().len();
-            tail[close..].starts_with(')').then(|| (unescape(content), blanks + bytes + close + 1))
+            tail[close..]
+                .starts_with(')')
+                .then(|| (unescape(content), blanks + bytes + close + 1))
         });
         let (file, bytes) = found.ok_or_else(|| self.error(Syntax::BadInclude))?;
         self.push(Kind::Required(file), open + bytes, spaced);
@@ -331,7 +368,10 @@ fn word(text: String, extra: bool) -> Kind {
 
 /// The parts of a dotted path; empty parts are dropped, as EMQX does.
 pub(crate) fn split_path(text: &str) -> Vec<String> {
-    text.split('.').filter(|part| !part.is_empty()).map(str::to_owned).collect()
+    text.split('.')
+        .filter(|part| !part.is_empty())
+        .map(str::to_owned)
+        .collect()
 }
 
 /// Content and length of the quoted string at the start of `text`.
@@ -394,7 +434,9 @@ fn unescape(text: &str) -> String {
 /// `"""~` … `~"""`: the common indentation is removed, nothing is an escape.
 fn indented(content: &str) -> Option<String> {
     let body = content.strip_prefix('~')?;
-    let body = body.strip_prefix("\r\n").or_else(|| body.strip_prefix('\n'))?;
+    let body = body
+        .strip_prefix("\r\n")
+        .or_else(|| body.strip_prefix('\n'))?;
     let body = body.strip_suffix('~').unwrap_or(body);
     let mut lines: Vec<&str> = body.split('\n').collect();
     if let Some(last) = lines.last_mut()
@@ -403,10 +445,16 @@ fn indented(content: &str) -> Option<String> {
         *last = "";
     }
     let blanks = |line: &&str| line.len() - line.trim_start_matches([' ', '\t']).len();
-    let indent =
-        lines.iter().filter(|line| !line.trim().is_empty()).map(blanks).min().unwrap_or(0);
-    let cut: Vec<&str> =
-        lines.iter().map(|line| line.get(indent.min(blanks(line))..).unwrap_or("")).collect();
+    let indent = lines
+        .iter()
+        .filter(|line| !line.trim().is_empty())
+        .map(blanks)
+        .min()
+        .unwrap_or(0);
+    let cut: Vec<&str> = lines
+        .iter()
+        .map(|line| line.get(indent.min(blanks(line))..).unwrap_or(""))
+        .collect();
     Some(cut.join("\n"))
 }
 
@@ -432,8 +480,9 @@ fn is_float(text: &str, mode: Mode) -> bool {
 
 /// `10MB`, `1h30m`, `80%`, `1hour`: sizes, durations and percentages in a row, then a word.
 fn is_sized(text: &str) -> bool {
-    const UNITS: [&str; 12] =
-        ["ms", "MS", "kb", "KB", "mb", "MB", "gb", "GB", "%", "d", "h", "m"];
+    const UNITS: [&str; 12] = [
+        "ms", "MS", "kb", "KB", "mb", "MB", "gb", "GB", "%", "d", "h", "m",
+    ];
     const SHORT: [&str; 5] = ["D", "H", "M", "s", "S"];
     let mut rest = text;
     loop {
@@ -443,7 +492,10 @@ fn is_sized(text: &str) -> bool {
             return rest.len() < text.len() && (rest.is_empty() || word);
         }
         let tail = &rest[digits..];
-        let unit = UNITS.iter().chain(&SHORT).find(|unit| tail.starts_with(**unit));
+        let unit = UNITS
+            .iter()
+            .chain(&SHORT)
+            .find(|unit| tail.starts_with(**unit));
         let Some(unit) = unit else { return false };
         rest = &tail[unit.len()..];
     }

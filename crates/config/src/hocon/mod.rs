@@ -14,9 +14,9 @@ use std::io;
 use std::sync::Arc;
 
 pub use lexer::Mode;
-pub use value::{Node, Object, Value};
 pub(crate) use lexer::{Kind, lex};
 pub(crate) use parser::{Entry, Expr, ExprKind, Origin};
+pub use value::{Node, Object, Value};
 pub(crate) use value::{list_from_indices, merge};
 pub use write::{write, write_value};
 
@@ -86,23 +86,45 @@ pub(crate) fn read_with(
     let mut reader = resolve::Reader::new(files);
     let mut entries = Vec::new();
     for text in texts {
-        let origin = Origin { layer: text.layer, file: Arc::from(text.path) };
+        let origin = Origin {
+            layer: text.layer,
+            file: Arc::from(text.path),
+        };
         entries.extend(reader.read(text.text, &origin));
     }
-    let resolve::Reader { mut errors, warnings, .. } = reader;
+    let resolve::Reader {
+        mut errors,
+        warnings,
+        ..
+    } = reader;
     let mut entries = resolve::substitute(entries, &mut errors);
     adjust(&mut entries);
     let mut object = Object::new();
     resolve::fold(entries, &mut object, "", &mut errors);
-    let root = Node { value: Value::Object(object), place: Place::default_value() };
-    Document { root, errors, warnings }
+    let root = Node {
+        value: Value::Object(object),
+        place: Place::default_value(),
+    };
+    Document {
+        root,
+        errors,
+        warnings,
+    }
 }
 
 /// Reads one text that includes nothing.
 pub fn parse(text: &str) -> Result<Node, Vec<ConfigError>> {
-    let text = Text { layer: LayerKind::Etc, path: "text", text };
+    let text = Text {
+        layer: LayerKind::Etc,
+        path: "text",
+        text,
+    };
     let document = read(&[text], &NoFiles);
-    if document.errors.is_empty() { Ok(document.root) } else { Err(document.errors) }
+    if document.errors.is_empty() {
+        Ok(document.root)
+    } else {
+        Err(document.errors)
+    }
 }
 
 /// Reads the right-hand side of an entry as EMQX reads the value of a variable;

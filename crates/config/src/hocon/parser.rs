@@ -28,15 +28,25 @@ pub(crate) enum ExprKind {
     String(String),
     List(Vec<Expr>),
     Object(Vec<Entry>),
-    Var { path: Vec<String>, optional: bool },
+    Var {
+        path: Vec<String>,
+        optional: bool,
+    },
     /// Values side by side: strings are joined, lists appended, objects merged.
     Concat(Vec<Expr>),
 }
 
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Entry {
-    Field { key: String, value: Expr },
-    Include { file: String, required: bool, place: Place },
+    Field {
+        key: String,
+        value: Expr,
+    },
+    Include {
+        file: String,
+        required: bool,
+        place: Place,
+    },
 }
 
 /// Where a text comes from.
@@ -48,7 +58,12 @@ pub(crate) struct Origin {
 
 impl Origin {
     pub(crate) fn place(&self, line: u32, column: u32) -> Place {
-        Place { layer: self.layer, file: Arc::clone(&self.file), line, column }
+        Place {
+            layer: self.layer,
+            file: Arc::clone(&self.file),
+            line,
+            column,
+        }
     }
 }
 
@@ -65,12 +80,20 @@ pub(crate) fn parse(
     let place = |e: &LexError| origin.place(e.line, e.column);
     let lexed = lex(text, mode).map_err(|e| (place(&e), e.what))?;
     for (line, column, word) in lexed.cut {
-        warnings.push(Warning::CutByComment { place: origin.place(line, column), word });
+        warnings.push(Warning::CutByComment {
+            place: origin.place(line, column),
+            word,
+        });
     }
-    if lexed.tokens.len() > MAX_VALUES {
+    if lexed.list.len() > MAX_VALUES {
         return Err((origin.place(1, 1), Syntax::TooLarge));
     }
-    let mut parser = Parser { tokens: &lexed.tokens, at: 0, origin, mode };
+    let mut parser = Parser {
+        tokens: &lexed.list,
+        at: 0,
+        origin,
+        mode,
+    };
     let entries = parser.entries(None, 0)?;
     Ok(entries)
 }
@@ -129,7 +152,12 @@ impl Parser<'_> {
                     return self.fault(self.at, Syntax::Unopened(*c));
                 }
                 (Some(Kind::Punct(',')), _) if after_comma => {
-                    return self.fault(self.at, Syntax::Unexpected { found: "`,`".to_owned() });
+                    return self.fault(
+                        self.at,
+                        Syntax::Unexpected {
+                            found: "`,`".to_owned(),
+                        },
+                    );
                 }
                 (Some(Kind::Punct(',')), _) => {
                     self.at += 1;
@@ -158,7 +186,11 @@ impl Parser<'_> {
                 _ => return self.fault(self.at, Syntax::BadInclude),
             };
             self.at += 2;
-            entries.push(Entry::Include { file, required, place });
+            entries.push(Entry::Include {
+                file,
+                required,
+                place,
+            });
             return Ok(());
         }
         let Some(ahead) = self.key_ahead(self.at) else {
@@ -167,7 +199,9 @@ impl Parser<'_> {
                 Kind::Word { text, .. } | Kind::Quoted(text) => {
                     Syntax::MissingSeparator { key: text.clone() }
                 }
-                _ => Syntax::Unexpected { found: token.shown() },
+                _ => Syntax::Unexpected {
+                    found: token.shown(),
+                },
             };
             return self.fault(self.at, what);
         };
@@ -180,9 +214,13 @@ impl Parser<'_> {
         if depth + path.len() > MAX_DEPTH {
             return self.fault(start, Syntax::TooDeep);
         }
-        let value = match self.value(false, depth + path.len())? {
-            Some(value) => value,
-            None => return self.fault(start, Syntax::MissingValue { key: path.join(".") }),
+        let Some(value) = self.value(false, depth + path.len())? else {
+            return self.fault(
+                start,
+                Syntax::MissingValue {
+                    key: path.join("."),
+                },
+            );
         };
         entries.push(nest(path, value, &self.place_of(start)));
         Ok(())
@@ -217,7 +255,10 @@ impl Parser<'_> {
         ) && !self.address_ahead(index);
         let mixed = end > index + 1;
         let known = end > index && (!mixed || self.mode == Mode::Lenient);
-        (separated && known).then_some(KeyAhead { separator: end, mixed })
+        (separated && known).then_some(KeyAhead {
+            separator: end,
+            mixed,
+        })
     }
 
     /// The parts of the key in the tokens `start..end`; quoted parts are not split.
@@ -262,9 +303,10 @@ impl Parser<'_> {
                     let text = self.with_port(text);
                     self.took(ExprKind::String(text))
                 }
-                Kind::Var { path, optional } => {
-                    self.took(ExprKind::Var { path: path.clone(), optional: *optional })
-                }
+                Kind::Var { path, optional } => self.took(ExprKind::Var {
+                    path: path.clone(),
+                    optional: *optional,
+                }),
                 literal => {
                     let kind = literal_expr(literal);
                     if !parts.is_empty() {
@@ -282,7 +324,10 @@ impl Parser<'_> {
         Ok(match parts.len() {
             0 => None,
             1 => parts.pop(),
-            _ => Some(Expr { kind: ExprKind::Concat(parts), place }),
+            _ => Some(Expr {
+                kind: ExprKind::Concat(parts),
+                place,
+            }),
         })
     }
 
@@ -322,7 +367,9 @@ impl Parser<'_> {
 
     /// After a number or a boolean an entry must end.
     fn end_of_literal(&self, in_list: bool) -> Result<(), Fault> {
-        let Some(token) = self.tokens.get(self.at) else { return Ok(()) };
+        let Some(token) = self.tokens.get(self.at) else {
+            return Ok(());
+        };
         let ends = match &token.kind {
             Kind::Punct(',' | '}' | ']') => true,
             _ => in_list || self.include_ahead(self.at) || self.key_ahead(self.at).is_some(),
@@ -381,16 +428,14 @@ impl Parser<'_> {
                     self.at += 1;
                     after_comma = true;
                 }
-                Some(_) => match self.value(true, depth + 1)? {
-                    Some(item) => {
-                        items.push(item);
-                        after_comma = false;
-                    }
-                    None => {
+                Some(_) => {
+                    let Some(item) = self.value(true, depth + 1)? else {
                         let found = self.tokens[self.at].shown();
                         return self.fault(self.at, Syntax::Unexpected { found });
-                    }
-                },
+                    };
+                    items.push(item);
+                    after_comma = false;
+                }
             }
         }
     }
@@ -412,7 +457,10 @@ fn nest(path: Vec<String>, value: Expr, place: &Place) -> Entry {
     let last = keys.next().unwrap_or_default();
     let mut entry = Entry::Field { key: last, value };
     for key in keys {
-        let value = Expr { kind: ExprKind::Object(vec![entry]), place: place.clone() };
+        let value = Expr {
+            kind: ExprKind::Object(vec![entry]),
+            place: place.clone(),
+        };
         entry = Entry::Field { key, value };
     }
     entry

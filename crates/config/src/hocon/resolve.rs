@@ -29,7 +29,13 @@ pub(crate) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     pub(crate) fn new(files: &'a dyn Files) -> Self {
-        Self { files, errors: Vec::new(), warnings: Vec::new(), stack: Vec::new(), count: 0 }
+        Self {
+            files,
+            errors: Vec::new(),
+            warnings: Vec::new(),
+            stack: Vec::new(),
+            count: 0,
+        }
     }
 
     /// All entries of `text`; faults are collected.
@@ -68,7 +74,11 @@ impl<'a> Reader<'a> {
                     path.pop();
                     out.push(Entry::Field { key, value });
                 }
-                Entry::Include { file, required, place } => {
+                Entry::Include {
+                    file,
+                    required,
+                    place,
+                } => {
                     out.extend(self.include(&file, required, &place, origin, path));
                 }
             }
@@ -88,18 +98,28 @@ impl<'a> Reader<'a> {
                 ExprKind::Object(self.splice(entries, origin, prefix, path))
             }
             ExprKind::List(items) => ExprKind::List(
-                items.into_iter().map(|e| self.splice_expr(e, origin, prefix, path)).collect(),
+                items
+                    .into_iter()
+                    .map(|e| self.splice_expr(e, origin, prefix, path))
+                    .collect(),
             ),
             ExprKind::Concat(parts) => ExprKind::Concat(
-                parts.into_iter().map(|e| self.splice_expr(e, origin, prefix, path)).collect(),
+                parts
+                    .into_iter()
+                    .map(|e| self.splice_expr(e, origin, prefix, path))
+                    .collect(),
             ),
             // Paths in an included file are relative to where it is included.
-            ExprKind::Var { path, optional } => {
-                ExprKind::Var { path: prefix.iter().cloned().chain(path).collect(), optional }
-            }
+            ExprKind::Var { path, optional } => ExprKind::Var {
+                path: prefix.iter().cloned().chain(path).collect(),
+                optional,
+            },
             other => other,
         };
-        Expr { kind, place: expr.place }
+        Expr {
+            kind,
+            place: expr.place,
+        }
     }
 
     fn include(
@@ -120,7 +140,10 @@ impl<'a> Reader<'a> {
             match self.files.read(&full) {
                 Ok(text) => {
                     let file = Arc::from(full.as_str());
-                    let origin = Origin { layer: origin.layer, file };
+                    let origin = Origin {
+                        layer: origin.layer,
+                        file,
+                    };
                     return self.read_below(&text, &origin, path);
                 }
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound && !required => {
@@ -131,7 +154,11 @@ impl<'a> Reader<'a> {
             }
         };
         let (file, place) = (file.to_owned(), place.clone());
-        self.errors.push(ConfigError::Include { place, file, reason });
+        self.errors.push(ConfigError::Include {
+            place,
+            file,
+            reason,
+        });
         Vec::new()
     }
 }
@@ -164,7 +191,10 @@ fn normal(path: &str) -> String {
 
 /// Replaces all substitutions in the entries of a whole document.
 pub(crate) fn substitute(entries: Vec<Entry>, errors: &mut Vec<ConfigError>) -> Vec<Entry> {
-    let mut root = Expr { kind: ExprKind::Object(entries), place: Place::default_value() };
+    let mut root = Expr {
+        kind: ExprKind::Object(entries),
+        place: Place::default_value(),
+    };
     let mut waiting = Vec::new();
     find_variables(&root, &mut Vec::new(), &mut waiting);
     if waiting.len() > MAX_SUBSTITUTIONS {
@@ -186,9 +216,16 @@ pub(crate) fn substitute(entries: Vec<Entry>, errors: &mut Vec<ConfigError>) -> 
         }
     }
     for location in waiting {
-        if let Some(Expr { kind: ExprKind::Var { path, .. }, place }) = at(&root, &location) {
+        if let Some(Expr {
+            kind: ExprKind::Var { path, .. },
+            place,
+        }) = at(&root, &location)
+        {
             let reference = path.join(".");
-            errors.push(ConfigError::Unresolved { place: place.clone(), reference });
+            errors.push(ConfigError::Unresolved {
+                place: place.clone(),
+                reference,
+            });
         }
     }
     match root.kind {
@@ -199,7 +236,10 @@ pub(crate) fn substitute(entries: Vec<Entry>, errors: &mut Vec<ConfigError>) -> 
 
 fn too_large(root: &Expr, location: &[u32]) -> ConfigError {
     let place = at(root, location).map_or_else(Place::default_value, |e| e.place.clone());
-    ConfigError::Syntax { place, what: Syntax::TooLarge }
+    ConfigError::Syntax {
+        place,
+        what: Syntax::TooLarge,
+    }
 }
 
 /// The children of an expression, in order.
@@ -230,27 +270,33 @@ fn find_variables(expr: &Expr, location: &mut Vec<u32>, out: &mut Vec<Vec<u32>>)
 }
 
 fn at<'a>(root: &'a Expr, location: &[u32]) -> Option<&'a Expr> {
-    location.iter().try_fold(root, |expr, index| children(expr).nth(*index as usize))
+    location
+        .iter()
+        .try_fold(root, |expr, index| children(expr).nth(*index as usize))
 }
 
 fn at_mut<'a>(root: &'a mut Expr, location: &[u32]) -> Option<&'a mut Expr> {
-    location.iter().try_fold(root, |expr, index| match &mut expr.kind {
-        ExprKind::List(items) | ExprKind::Concat(items) => items.get_mut(*index as usize),
-        ExprKind::Object(entries) => entries
-            .iter_mut()
-            .filter_map(|entry| match entry {
-                Entry::Field { value, .. } => Some(value),
-                Entry::Include { .. } => None,
-            })
-            .nth(*index as usize),
-        _ => None,
-    })
+    location
+        .iter()
+        .try_fold(root, |expr, index| match &mut expr.kind {
+            ExprKind::List(items) | ExprKind::Concat(items) => items.get_mut(*index as usize),
+            ExprKind::Object(entries) => entries
+                .iter_mut()
+                .filter_map(|entry| match entry {
+                    Entry::Field { value, .. } => Some(value),
+                    Entry::Include { .. } => None,
+                })
+                .nth(*index as usize),
+            _ => None,
+        })
 }
 
 /// The first substitution that can be replaced, with its replacement.
 fn next_replaceable(root: &Expr, waiting: &[Vec<u32>]) -> Option<(usize, Option<Expr>)> {
     waiting.iter().enumerate().find_map(|(index, location)| {
-        let ExprKind::Var { path, optional } = &at(root, location)?.kind else { return None };
+        let ExprKind::Var { path, optional } = &at(root, location)?.kind else {
+            return None;
+        };
         let mut found = Vec::new();
         look_up(root, path, &mut found);
         match found.len() {
@@ -260,7 +306,13 @@ fn next_replaceable(root: &Expr, waiting: &[Vec<u32>]) -> Option<(usize, Option<
             _ => {
                 let place = found[0].place.clone();
                 let parts = found.into_iter().cloned().collect();
-                Some((index, Some(Expr { kind: ExprKind::Concat(parts), place })))
+                Some((
+                    index,
+                    Some(Expr {
+                        kind: ExprKind::Concat(parts),
+                        place,
+                    }),
+                ))
             }
         }
     })
@@ -268,7 +320,9 @@ fn next_replaceable(root: &Expr, waiting: &[Vec<u32>]) -> Option<(usize, Option<
 
 /// Everything that makes up the value at `path`: one value, or several objects to merge.
 fn look_up<'a>(expr: &'a Expr, path: &[String], found: &mut Vec<&'a Expr>) {
-    let Some((key, rest)) = path.split_first() else { return };
+    let Some((key, rest)) = path.split_first() else {
+        return;
+    };
     match &expr.kind {
         ExprKind::Concat(parts) => {
             for part in parts {
@@ -277,7 +331,9 @@ fn look_up<'a>(expr: &'a Expr, path: &[String], found: &mut Vec<&'a Expr>) {
         }
         ExprKind::Object(entries) => {
             for entry in entries {
-                let Entry::Field { key: name, value } = entry else { continue };
+                let Entry::Field { key: name, value } = entry else {
+                    continue;
+                };
                 if name != key {
                     continue;
                 }
@@ -313,7 +369,13 @@ fn weigh(expr: &Expr, max: usize) -> usize {
         ExprKind::String(text) => 1 + text.len() / BYTES_PER_VALUE,
         _ => 1,
     };
-    children(expr).fold(own, |sum, child| if sum > max { sum } else { sum + weigh(child, max) })
+    children(expr).fold(own, |sum, child| {
+        if sum > max {
+            sum
+        } else {
+            sum + weigh(child, max)
+        }
+    })
 }
 
 fn depth(expr: &Expr) -> usize {
@@ -328,7 +390,9 @@ pub(crate) fn fold(
     errors: &mut Vec<ConfigError>,
 ) {
     for entry in entries {
-        let Entry::Field { key, value } = entry else { continue };
+        let Entry::Field { key, value } = entry else {
+            continue;
+        };
         if let Some(node) = evaluate(value, &join(path, &key), errors) {
             merge_key(object, key, node, path, errors);
         }
@@ -345,9 +409,12 @@ fn evaluate(expr: Expr, path: &str, errors: &mut Vec<ConfigError>) -> Option<Nod
         ExprKind::Int(i) => Value::Int(i),
         ExprKind::Float(f) => Value::Float(f),
         ExprKind::String(s) => Value::String(s),
-        ExprKind::List(items) => {
-            Value::List(items.into_iter().filter_map(|e| evaluate(e, path, errors)).collect())
-        }
+        ExprKind::List(items) => Value::List(
+            items
+                .into_iter()
+                .filter_map(|e| evaluate(e, path, errors))
+                .collect(),
+        ),
         ExprKind::Object(entries) => {
             let mut object = Object::new();
             fold(entries, &mut object, path, errors);
@@ -376,7 +443,10 @@ fn concat(
             }
             (Value::List(items), Value::List(more)) => items.extend(more),
             (Value::List(_) | Value::Object(_), _) | (_, Value::List(_) | Value::Object(_)) => {
-                errors.push(ConfigError::Syntax { place: node.place, what: Syntax::CannotConcat });
+                errors.push(ConfigError::Syntax {
+                    place: node.place,
+                    what: Syntax::CannotConcat,
+                });
                 return None;
             }
             (scalar, more) => {
@@ -385,5 +455,8 @@ fn concat(
             }
         }
     }
-    Some(Node { value: joined, place })
+    Some(Node {
+        value: joined,
+        place,
+    })
 }

@@ -105,9 +105,10 @@ impl Value {
             Self::Float(f) => Json::from(*f),
             Self::String(s) => Json::String(s.clone()),
             Self::List(items) => items.iter().map(|n| n.value.to_json()).collect(),
-            Self::Object(object) => {
-                object.iter().map(|(k, n)| (k.clone(), n.value.to_json())).collect()
-            }
+            Self::Object(object) => object
+                .iter()
+                .map(|(k, n)| (k.clone(), n.value.to_json()))
+                .collect(),
         }
     }
 
@@ -117,16 +118,18 @@ impl Value {
         match json {
             Json::Null => Self::Null,
             Json::Bool(b) => Self::Bool(*b),
-            Json::Number(n) => n.as_i64().map_or_else(
-                || Self::Float(n.as_f64().unwrap_or(f64::MAX)),
-                Self::Int,
-            ),
+            Json::Number(n) => n
+                .as_i64()
+                .map_or_else(|| Self::Float(n.as_f64().unwrap_or(f64::MAX)), Self::Int),
             Json::String(s) => Self::String(s.clone()),
             Json::Array(items) => {
                 Self::List(items.iter().map(|v| Node::from_json(v, place)).collect())
             }
             Json::Object(fields) => Self::Object(
-                fields.iter().map(|(k, v)| (k.clone(), Node::from_json(v, place))).collect(),
+                fields
+                    .iter()
+                    .map(|(k, v)| (k.clone(), Node::from_json(v, place)))
+                    .collect(),
             ),
         }
     }
@@ -145,14 +148,20 @@ pub(crate) fn float_text(f: f64) -> String {
 impl Node {
     /// A node from JSON, every part of it with the place `place`.
     pub fn from_json(json: &serde_json::Value, place: &Place) -> Self {
-        Self { value: Value::from_json(json, place), place: place.clone() }
+        Self {
+            value: Value::from_json(json, place),
+            place: place.clone(),
+        }
     }
 
     /// An empty object of a layer.
     pub fn empty(layer: LayerKind) -> Self {
         let mut place = Place::default_value();
         place.layer = layer;
-        Self { value: Value::Object(Object::new()), place }
+        Self {
+            value: Value::Object(Object::new()),
+            place,
+        }
     }
 
     /// The object, if it is one.
@@ -165,14 +174,16 @@ impl Node {
 
     /// The value at a dotted path; list elements count from 1.
     pub fn get(&self, path: &str) -> Option<&Self> {
-        path.split('.').filter(|s| !s.is_empty()).try_fold(self, |node, key| match &node.value {
-            Value::Object(object) => object.get(key),
-            Value::List(items) => {
-                let index: usize = key.parse().ok()?;
-                items.get(index.checked_sub(1)?)
-            }
-            _ => None,
-        })
+        path.split('.')
+            .filter(|s| !s.is_empty())
+            .try_fold(self, |node, key| match &node.value {
+                Value::Object(object) => object.get(key),
+                Value::List(items) => {
+                    let index: usize = key.parse().ok()?;
+                    items.get(index.checked_sub(1)?)
+                }
+                _ => None,
+            })
     }
 
     /// Writes `value` at a dotted path, making objects on the way.
@@ -182,13 +193,18 @@ impl Node {
             if !matches!(node.value, Value::Object(_)) {
                 node.value = Value::Object(Object::new());
             }
-            let Value::Object(object) = &mut node.value else { return };
+            let Value::Object(object) = &mut node.value else {
+                return;
+            };
             node = object.entry(key.to_owned()).or_insert_with(|| Self {
                 value: Value::Null,
                 place: place.clone(),
             });
         }
-        *node = Self { value, place: place.clone() };
+        *node = Self {
+            value,
+            place: place.clone(),
+        };
     }
 
     /// Removes what is at a dotted path; whether there was something.
@@ -196,8 +212,12 @@ impl Node {
         let (parent, key) = path.rsplit_once('.').unwrap_or(("", path));
         let mut node = self;
         for key in parent.split('.').filter(|s| !s.is_empty()) {
-            let Value::Object(object) = &mut node.value else { return false };
-            let Some(next) = object.get_mut(key) else { return false };
+            let Value::Object(object) = &mut node.value else {
+                return false;
+            };
+            let Some(next) = object.get_mut(key) else {
+                return false;
+            };
             node = next;
         }
         match &mut node.value {
@@ -232,7 +252,12 @@ pub(crate) fn merge(base: &mut Node, over: Node, path: &str, errors: &mut Vec<Co
             base.place = over.place;
         }
         Value::List(items) if indices(&top).is_some() => patch(items, top, path, errors),
-        _ => *base = Node { value: Value::Object(top), place: over.place },
+        _ => {
+            *base = Node {
+                value: Value::Object(top),
+                place: over.place,
+            }
+        }
     }
 }
 
@@ -263,7 +288,12 @@ fn patch(items: &mut Vec<Node>, top: Object, path: &str, errors: &mut Vec<Config
         let slot = usize::try_from(index).ok().and_then(|i| i.checked_sub(1));
         match slot {
             Some(slot) if slot < items.len() => {
-                merge(&mut items[slot], node, &join(path, &index.to_string()), errors);
+                merge(
+                    &mut items[slot],
+                    node,
+                    &join(path, &index.to_string()),
+                    errors,
+                );
             }
             Some(slot) if slot == items.len() => items.push(node),
             _ => errors.push(ConfigError::ArrayIndex {

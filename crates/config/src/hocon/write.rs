@@ -66,7 +66,9 @@ fn value(out: &mut String, node: &Value, level: usize) {
 }
 
 fn list(out: &mut String, items: &[Node], level: usize) {
-    let nested = items.iter().any(|n| matches!(n.value, Value::Object(_) | Value::List(_)));
+    let nested = items
+        .iter()
+        .any(|n| matches!(n.value, Value::Object(_) | Value::List(_)));
     out.push('[');
     for (index, item) in items.iter().enumerate() {
         if index > 0 {
@@ -90,7 +92,11 @@ fn list(out: &mut String, items: &[Node], level: usize) {
 /// Without an exponent, which not every reader of the dialect knows.
 fn plain_float(f: f64) -> String {
     let text = float_text(f);
-    if text.contains(['e', 'E']) { format!("{f:.6}") } else { text }
+    if text.contains(['e', 'E']) {
+        format!("{f:.6}")
+    } else {
+        text
+    }
 }
 
 fn is_word(text: &str) -> bool {
@@ -101,16 +107,28 @@ fn is_word(text: &str) -> bool {
 }
 
 fn key_text(key: &str) -> String {
-    if is_word(key) { key.to_owned() } else { quote(key) }
+    if is_word(key) {
+        key.to_owned()
+    } else {
+        quote(key)
+    }
 }
 
 fn string_text(text: &str) -> String {
-    if is_word(text) { text.to_owned() } else { quote(text) }
+    if is_word(text) {
+        text.to_owned()
+    } else {
+        quote(text)
+    }
 }
 
 fn quote(text: &str) -> String {
     // These two count as line ends, which only a triple-quoted string may hold.
-    let quotes = if text.contains(['\u{2028}', '\u{2029}']) { "\"\"\"" } else { "\"" };
+    let quotes = if text.contains(['\u{2028}', '\u{2029}']) {
+        "\"\"\""
+    } else {
+        "\""
+    };
     let mut out = String::with_capacity(text.len() + 2 * quotes.len());
     out.push_str(quotes);
     for c in text.chars() {

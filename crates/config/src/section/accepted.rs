@@ -5,15 +5,38 @@ use super::POSITIVE;
 use crate::schema::{Field, Kind, field, group, open, optional};
 
 pub(crate) static ROOTS: &[Field] = &[
-    group("force_gc", FORCE_GC, "Forced garbage collection of connections.").inert(),
-    group("conn_congestion", CONN_CONGESTION, "Alarms about congested connections.").inert(),
-    group("overload_protection", OVERLOAD_PROTECTION, "What is skipped under load.").inert(),
+    group(
+        "force_gc",
+        FORCE_GC,
+        "Forced garbage collection of connections.",
+    )
+    .inert(),
+    group(
+        "conn_congestion",
+        CONN_CONGESTION,
+        "Alarms about congested connections.",
+    )
+    .inert(),
+    group(
+        "overload_protection",
+        OVERLOAD_PROTECTION,
+        "What is skipped under load.",
+    )
+    .inert(),
     group("crl_cache", CRL_CACHE, "Cache of revocation lists.").inert(),
     group("plugins", PLUGINS, "Plugins for the Erlang machine.").inert(),
-    group("telemetry", TELEMETRY, "Reports to EMQX's makers; none are ever sent.").inert(),
+    group(
+        "telemetry",
+        TELEMETRY,
+        "Reports to EMQX's makers; none are ever sent.",
+    )
+    .inert(),
     group("exhook", EXHOOK, "Hooks over gRPC.").inert(),
     open("durable_storage", "Storage of durable sessions."),
-    open("opentelemetry", "Metrics, logs and traces over OpenTelemetry."),
+    open(
+        "opentelemetry",
+        "Metrics, logs and traces over OpenTelemetry.",
+    ),
     open("rule_engine", "Rules that react to messages and events."),
     open("bridges", "Connections to other systems, EMQX 5.0 to 5.3."),
     open("connectors", "Connections to other systems."),
@@ -31,7 +54,11 @@ pub(crate) static ROOTS: &[Field] = &[
     open("cluster_linking", "Links to other clusters.").hidden(),
     open("stats", "Statistics of clients, EMQX 5.0.").hidden(),
     open("persistent_session_store", "Storage of sessions, EMQX 5.0.").hidden(),
-    open("session_persistence", "Storage of sessions, EMQX 5.4 to 5.6.").hidden(),
+    open(
+        "session_persistence",
+        "Storage of sessions, EMQX 5.4 to 5.6.",
+    )
+    .hidden(),
     open("event_message", "Events of clients, EMQX 5.0.").hidden(),
     open("psk", "Pre-shared keys, older name.").hidden(),
     open("vm_args", "Arguments of the Erlang machine.").hidden(),
@@ -39,39 +66,99 @@ pub(crate) static ROOTS: &[Field] = &[
 
 static FORCE_GC: &[Field] = &[
     field("enable", Kind::Bool, "true", "Whether it is on."),
-    field("count", Kind::Int { min: 0, max: i64::MAX }, "16000", "After so many packets."),
+    field(
+        "count",
+        Kind::Int {
+            min: 0,
+            max: i64::MAX,
+        },
+        "16000",
+        "After so many packets.",
+    ),
     field("bytes", Kind::ByteSize, "16MB", "After so many bytes."),
 ];
 
 static CONN_CONGESTION: &[Field] = &[
-    field("enable_alarm", Kind::Bool, "true", "Whether an alarm is raised."),
-    field("min_alarm_sustain_duration", Kind::Duration, "1m", "Least time between alarms."),
+    field(
+        "enable_alarm",
+        Kind::Bool,
+        "true",
+        "Whether an alarm is raised.",
+    ),
+    field(
+        "min_alarm_sustain_duration",
+        Kind::Duration,
+        "1m",
+        "Least time between alarms.",
+    ),
 ];
 
 static OVERLOAD_PROTECTION: &[Field] = &[
     field("enable", Kind::Bool, "false", "Whether it is on."),
-    field("backoff_delay", Kind::Duration, "1", "Delay of deferred work."),
-    field("backoff_gc", Kind::Bool, "false", "Whether garbage collection is skipped."),
-    field("backoff_hibernation", Kind::Bool, "true", "Whether hibernation is skipped."),
-    field("backoff_new_conn", Kind::Bool, "true", "Whether new connections are refused."),
+    field(
+        "backoff_delay",
+        Kind::Duration,
+        "1",
+        "Delay of deferred work.",
+    ),
+    field(
+        "backoff_gc",
+        Kind::Bool,
+        "false",
+        "Whether garbage collection is skipped.",
+    ),
+    field(
+        "backoff_hibernation",
+        Kind::Bool,
+        "true",
+        "Whether hibernation is skipped.",
+    ),
+    field(
+        "backoff_new_conn",
+        Kind::Bool,
+        "true",
+        "Whether new connections are refused.",
+    ),
 ];
 
 static CRL_CACHE: &[Field] = &[
-    field("refresh_interval", Kind::Duration, "15m", "Time between two downloads."),
-    field("http_timeout", Kind::Duration, "15s", "Time for a download."),
+    field(
+        "refresh_interval",
+        Kind::Duration,
+        "15m",
+        "Time between two downloads.",
+    ),
+    field(
+        "http_timeout",
+        Kind::Duration,
+        "15s",
+        "Time for a download.",
+    ),
     field("capacity", POSITIVE, "100", "Most lists."),
 ];
 
 static PLUGINS: &[Field] = &[
-    field("install_dir", Kind::Path, "plugins", "Directory of plugins."),
-    field("check_interval", Kind::Duration, "5s", "Time between two checks.").hidden(),
+    field(
+        "install_dir",
+        Kind::Path,
+        "plugins",
+        "Directory of plugins.",
+    ),
+    field(
+        "check_interval",
+        Kind::Duration,
+        "5s",
+        "Time between two checks.",
+    )
+    .hidden(),
     field("states", Kind::List(&Kind::Raw), "[]", "Installed plugins."),
 ];
 
-static TELEMETRY: &[Field] = &[
-    optional("enable", Kind::Bool, "Whether reports are sent."),
-];
+static TELEMETRY: &[Field] = &[optional("enable", Kind::Bool, "Whether reports are sent.")];
 
-static EXHOOK: &[Field] = &[
-    field("servers", Kind::List(&Kind::Raw), "[]", "Servers of hooks."),
-];
+static EXHOOK: &[Field] = &[field(
+    "servers",
+    Kind::List(&Kind::Raw),
+    "[]",
+    "Servers of hooks.",
+)];

@@ -3,12 +3,16 @@
 use crate::schema::{Field, Kind, View, field};
 use crate::settings::ApiKey;
 
-pub(crate) static FIELDS: &[Field] = &[
-    field("bootstrap_file", Kind::Path, "\"\"",
-        "File with API keys that are made at every start: one `key:secret` or \
-         `key:secret:role` per line."),
-];
+pub(crate) static FIELDS: &[Field] = &[field(
+    "bootstrap_file",
+    Kind::Path,
+    "\"\"",
+    "File with API keys that are made at every start: one `key:secret` or \
+         `key:secret:role` per line.",
+)];
 
 pub(crate) fn build(v: View<'_>) -> ApiKey {
-    ApiKey { bootstrap_file: v.text("bootstrap_file") }
+    ApiKey {
+        bootstrap_file: v.text("bootstrap_file"),
+    }
 }

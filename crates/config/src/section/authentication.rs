@@ -7,8 +7,11 @@ use crate::schema::{Field, Kind, Typed, View, optional};
 /// A chain of authenticators; one may stand without the list.
 pub(crate) const CHAIN: Kind = Kind::ListOrOne(&Kind::Raw);
 
-pub(crate) const ROOT: Field = optional("authentication", CHAIN,
-    "Authenticators, asked in order. An empty list lets everybody in.");
+pub(crate) const ROOT: Field = optional(
+    "authentication",
+    CHAIN,
+    "Authenticators, asked in order. An empty list lets everybody in.",
+);
 
 /// The authenticators as JSON, with variables in paths replaced.
 pub(crate) fn build(v: View<'_>, variable: &dyn Fn(&str) -> Option<String>) -> Vec<Json> {
@@ -34,10 +37,16 @@ pub(crate) fn chain(
 
 /// Replaces `${EMQX_…}` at the start of strings; other `${…}` are templates of clients.
 fn expand(value: &Value, variable: &dyn Fn(&str) -> Option<String>) -> Value {
-    let node = |n: &Node| Node { value: expand(&n.value, variable), place: n.place.clone() };
+    let node = |n: &Node| Node {
+        value: expand(&n.value, variable),
+        place: n.place.clone(),
+    };
     match value {
         Value::String(text) => {
-            let end = text.starts_with("${EMQX_").then(|| text.find('}')).flatten();
+            let end = text
+                .starts_with("${EMQX_")
+                .then(|| text.find('}'))
+                .flatten();
             let known = end.and_then(|end| Some((variable(&text[2..end])?, &text[end + 1..])));
             match known {
                 Some((head, tail)) => Value::String(head + tail),

@@ -5,22 +5,46 @@ use crate::schema::{Field, Kind, View, field, group, open};
 use crate::settings::{Authorization, AuthorizationCache, DenyAction, NoMatch};
 
 pub(crate) static FIELDS: &[Field] = &[
-    field("no_match", Kind::Enum(NoMatch::WORDS), "allow",
-        "Verdict when no source has one. Production systems set `deny`."),
-    field("deny_action", Kind::Enum(DenyAction::WORDS), "ignore",
-        "Whether a refused operation only fails or also ends the connection."),
+    field(
+        "no_match",
+        Kind::Enum(NoMatch::WORDS),
+        "allow",
+        "Verdict when no source has one. Production systems set `deny`.",
+    ),
+    field(
+        "deny_action",
+        Kind::Enum(DenyAction::WORDS),
+        "ignore",
+        "Whether a refused operation only fails or also ends the connection.",
+    ),
     group("cache", CACHE, "Cache of verdicts, per connection."),
-    field("sources", Kind::ListOrOne(&Kind::Raw),
+    field(
+        "sources",
+        Kind::ListOrOne(&Kind::Raw),
         "[{type = file, enable = true, path = \"${EMQX_ETC_DIR}/acl.conf\"}]",
-        "Sources of rules, asked in order; the first verdict counts."),
+        "Sources of rules, asked in order; the first verdict counts.",
+    ),
     open("node_cache", "Cache of answers per node.").hidden(),
 ];
 
 static CACHE: &[Field] = &[
     field("enable", Kind::Bool, "true", "Whether verdicts are cached."),
-    field("max_size", Kind::Int { min: 1, max: 1_048_576 }, "32", "Verdicts per connection."),
+    field(
+        "max_size",
+        Kind::Int {
+            min: 1,
+            max: 1_048_576,
+        },
+        "32",
+        "Verdicts per connection.",
+    ),
     field("ttl", Kind::Duration, "1m", "Life of a verdict."),
-    field("excludes", Kind::List(&Kind::String), "[]", "Filters of topics that are not cached."),
+    field(
+        "excludes",
+        Kind::List(&Kind::String),
+        "[]",
+        "Filters of topics that are not cached.",
+    ),
 ];
 
 pub(crate) fn build(v: View<'_>, variable: &dyn Fn(&str) -> Option<String>) -> Authorization {

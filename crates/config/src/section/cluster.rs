@@ -8,85 +8,211 @@ use crate::settings::{
     AutocleanQuorum, Cluster, DnsRecordType, K8sAddressType, ProtoDist, Strategy,
 };
 
-const STRATEGIES: &[&str] =
-    &["manual", "static", "dns", "etcd", "k8s", "mcast", "singleton"];
+const STRATEGIES: &[&str] = &[
+    "manual",
+    "static",
+    "dns",
+    "etcd",
+    "k8s",
+    "mcast",
+    "singleton",
+];
 
 pub(crate) static FIELDS: &[Field] = &[
-    field("name", Kind::String, "emqxcl",
+    field(
+        "name",
+        Kind::String,
+        "emqxcl",
         "Name of the cluster. Nodes with different cluster names do not discover or join each \
-         other."),
-    field("discovery_strategy", Kind::Spelled { words: STRATEGIES, also: &[("K8s", "k8s")] },
+         other.",
+    ),
+    field(
+        "discovery_strategy",
+        Kind::Spelled {
+            words: STRATEGIES,
+            also: &[("K8s", "k8s")],
+        },
         "manual",
         "How a starting node finds its peers. `manual` leaves it to `cluster join`, `singleton` \
-         forbids clustering."),
-    field("autoclean", Kind::Duration, "24h",
-        "A member that has been down for longer is removed from the cluster."),
-    field("autoclean_quorum", Kind::Enum(AutocleanQuorum::WORDS), "auto",
+         forbids clustering.",
+    ),
+    field(
+        "autoclean",
+        Kind::Duration,
+        "24h",
+        "A member that has been down for longer is removed from the cluster.",
+    ),
+    field(
+        "autoclean_quorum",
+        Kind::Enum(AutocleanQuorum::WORDS),
+        "auto",
         "How many live members automatic removal needs: `majority`, `none`, or `auto` (a \
-         majority in clusters of three or more, none in a cluster of two)."),
-    field("autoheal", Kind::Bool, "true",
+         majority in clusters of three or more, none in a cluster of two).",
+    ),
+    field(
+        "autoheal",
+        Kind::Bool,
+        "true",
         "Whether the two sides of a split merge as soon as links return. If off, they stay apart \
-         until `cluster heal` is run."),
-    field("proto_dist", Kind::Enum(ProtoDist::WORDS), "inet_tcp",
-        "Transport of links between nodes. All nodes must use the same."),
-    field("prevent_overlapping_partitions", Kind::Bool, "false",
-        "Erlang's protection against partial splits.").since("5.2").inert().hidden(),
-    field("quic_lb_mode", Kind::Union(&[Kind::Int { min: 0, max: 2 }, Kind::String]), "0",
-        "How QUIC connection identifiers are made.").inert().hidden(),
-    optional("core_nodes", Kind::CommaList(&Kind::String), "Core nodes of a replicant.")
-        .deprecated("all nodes are members; remove it").inert(),
+         until `cluster heal` is run.",
+    ),
+    field(
+        "proto_dist",
+        Kind::Enum(ProtoDist::WORDS),
+        "inet_tcp",
+        "Transport of links between nodes. All nodes must use the same.",
+    ),
+    field(
+        "prevent_overlapping_partitions",
+        Kind::Bool,
+        "false",
+        "Erlang's protection against partial splits.",
+    )
+    .since("5.2")
+    .inert()
+    .hidden(),
+    field(
+        "quic_lb_mode",
+        Kind::Union(&[Kind::Int { min: 0, max: 2 }, Kind::String]),
+        "0",
+        "How QUIC connection identifiers are made.",
+    )
+    .inert()
+    .hidden(),
+    optional(
+        "core_nodes",
+        Kind::CommaList(&Kind::String),
+        "Core nodes of a replicant.",
+    )
+    .deprecated("all nodes are members; remove it")
+    .inert(),
     open("links", "Links to other clusters.").since("5.8"),
-    optional("description", Kind::String, "A text for people.").inert().hidden(),
+    optional("description", Kind::String, "A text for people.")
+        .inert()
+        .hidden(),
     group("static", STATIC, "The strategy `static`: a fixed list."),
-    group("dns", DNS, "The strategy `dns`: addresses or targets of a DNS name."),
-    group("etcd", ETCD, "The strategy `etcd`: each node keeps a key with its name."),
-    group("k8s", K8S, "The strategy `k8s`: end points of a Kubernetes service.")
-        .alias(&["K8s"]),
+    group(
+        "dns",
+        DNS,
+        "The strategy `dns`: addresses or targets of a DNS name.",
+    ),
+    group(
+        "etcd",
+        ETCD,
+        "The strategy `etcd`: each node keeps a key with its name.",
+    ),
+    group(
+        "k8s",
+        K8S,
+        "The strategy `k8s`: end points of a Kubernetes service.",
+    )
+    .alias(&["K8s"]),
     group("mcast", MCAST, "The strategy `mcast`: UDP multicast.")
         .deprecated("use static, dns, etcd or k8s"),
 ];
 
-static STATIC: &[Field] = &[
-    field("seeds", Kind::CommaList(&Kind::String), "[]",
-        "Node names to cluster with, as a list or a string with commas."),
-];
+static STATIC: &[Field] = &[field(
+    "seeds",
+    Kind::CommaList(&Kind::String),
+    "[]",
+    "Node names to cluster with, as a list or a string with commas.",
+)];
 
 static DNS: &[Field] = &[
     field("name", Kind::String, "localhost", "The name to look up."),
-    field("record_type", Kind::Enum(DnsRecordType::WORDS), "a",
+    field(
+        "record_type",
+        Kind::Enum(DnsRecordType::WORDS),
+        "a",
         "`a` and `aaaa` give addresses, `srv` gives host names; each becomes a node name with \
-         this node's own short name."),
-    optional("app", Kind::String, "Short name of the peers.").inert().hidden(),
+         this node's own short name.",
+    ),
+    optional("app", Kind::String, "Named in EMQX's documentation only.")
+        .deprecated("it never was a key; peers have this node's own short name")
+        .inert()
+        .hidden(),
 ];
 
 static ETCD: &[Field] = &[
-    optional("server", Kind::CommaList(&Kind::String),
-        "Client URLs of etcd; several are separated by commas."),
+    optional(
+        "server",
+        Kind::CommaList(&Kind::String),
+        "Client URLs of etcd; several are separated by commas.",
+    ),
     field("prefix", Kind::String, "emqxcl", "First part of the keys."),
-    field("node_ttl", Kind::Duration, "1m",
-        "A node's key disappears this long after the node stopped renewing it."),
+    field(
+        "node_ttl",
+        Kind::Duration,
+        "1m",
+        "A node's key disappears this long after the node stopped renewing it.",
+    ),
     group("ssl_options", tls::CLIENT, "TLS towards etcd.").alias(&["ssl"]),
 ];
 
 static K8S: &[Field] = &[
-    field("apiserver", Kind::String, "\"https://kubernetes.default.svc:443\"",
-        "URL of the Kubernetes API server."),
-    field("service_name", Kind::String, "emqx", "Service whose end points are the nodes."),
-    field("address_type", Kind::Enum(K8sAddressType::WORDS), "ip",
-        "How node names are made from end points."),
-    field("namespace", Kind::String, "default", "Namespace of the service."),
-    field("suffix", Kind::String, "\"pod.local\"",
-        "Last part of node hosts when address_type is dns or hostname."),
-    optional("app_name", Kind::String,
-        "Short name of the peers; by default this node's own short name."),
+    field(
+        "apiserver",
+        Kind::String,
+        "\"https://kubernetes.default.svc:443\"",
+        "URL of the Kubernetes API server.",
+    ),
+    field(
+        "service_name",
+        Kind::String,
+        "emqx",
+        "Service whose end points are the nodes.",
+    ),
+    field(
+        "address_type",
+        Kind::Enum(K8sAddressType::WORDS),
+        "ip",
+        "How node names are made from end points.",
+    ),
+    field(
+        "namespace",
+        Kind::String,
+        "default",
+        "Namespace of the service.",
+    ),
+    field(
+        "suffix",
+        Kind::String,
+        "\"pod.local\"",
+        "Last part of node hosts when address_type is dns or hostname.",
+    ),
+    optional(
+        "app_name",
+        Kind::String,
+        "Short name of the peers; by default this node's own short name.",
+    ),
 ];
 
 static MCAST: &[Field] = &[
     field("addr", Kind::Ip, "\"239.192.0.1\"", "Multicast group."),
-    field("ports", Kind::CommaList(&super::PORT), "[4369, 4370]", "Ports to use, in turn."),
-    field("iface", Kind::Ip, "\"0.0.0.0\"", "Address of the interface to use."),
-    field("ttl", Kind::Int { min: 0, max: 255 }, "255", "Time to live of the datagrams."),
-    field("loop", Kind::Bool, "true", "Whether datagrams reach the sender too."),
+    field(
+        "ports",
+        Kind::CommaList(&super::PORT),
+        "[4369, 4370]",
+        "Ports to use, in turn.",
+    ),
+    field(
+        "iface",
+        Kind::Ip,
+        "\"0.0.0.0\"",
+        "Address of the interface to use.",
+    ),
+    field(
+        "ttl",
+        Kind::Int { min: 0, max: 255 },
+        "255",
+        "Time to live of the datagrams.",
+    ),
+    field(
+        "loop",
+        Kind::Bool,
+        "true",
+        "Whether datagrams reach the sender too.",
+    ),
     field("sndbuf", Kind::ByteSize, "16KB", "Send buffer.").inert(),
     field("recbuf", Kind::ByteSize, "16KB", "Receive buffer.").inert(),
     field("buffer", Kind::ByteSize, "32KB", "User-space buffer.").inert(),
@@ -104,9 +230,14 @@ pub(crate) fn build(v: View<'_>) -> Cluster {
 }
 
 fn strategy(v: View<'_>) -> Strategy {
-    match v.word("discovery_strategy", |word| Some(word.to_owned())).as_str() {
+    match v
+        .word("discovery_strategy", |word| Some(word.to_owned()))
+        .as_str()
+    {
         "singleton" => Strategy::Singleton,
-        "static" => Strategy::Static { seeds: v.view("static").texts("seeds") },
+        "static" => Strategy::Static {
+            seeds: v.view("static").texts("seeds"),
+        },
         "dns" => Strategy::Dns {
             name: v.view("dns").text("name"),
             record_type: v.view("dns").word("record_type", DnsRecordType::parse),
@@ -139,7 +270,11 @@ fn k8s(v: View<'_>) -> Strategy {
 }
 
 fn mcast(v: View<'_>) -> Strategy {
-    let ip = |key: &str| v.text(key).parse().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    let ip = |key: &str| {
+        v.text(key)
+            .parse()
+            .unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
+    };
     Strategy::Mcast {
         addr: ip("addr"),
         ports: super::ints(v.list("ports")),

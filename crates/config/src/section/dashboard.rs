@@ -5,24 +5,77 @@ use crate::schema::{Field, Kind, View, field, group, open, optional};
 use crate::settings::{Dashboard, HttpListener, HttpsListener, Secret};
 
 pub(crate) static FIELDS: &[Field] = &[
-    group("listeners", LISTENERS, "Where the dashboard and the API are served."),
-    field("default_username", Kind::String, "admin",
-        "User that is made when there is none, at the first start."),
-    field("default_password", Kind::Secret, "public",
+    group(
+        "listeners",
+        LISTENERS,
+        "Where the dashboard and the API are served.",
+    ),
+    field(
+        "default_username",
+        Kind::String,
+        "admin",
+        "User that is made when there is none, at the first start.",
+    ),
+    field(
+        "default_password",
+        Kind::Secret,
+        "public",
         "Password of that user at the first start. A later change here has no effect; use \
-         `emqx ctl admins passwd`."),
-    field("token_expired_time", Kind::Duration, "60m", "Life of a login."),
-    field("cors", Kind::Bool, "false", "Whether pages from other origins may call the API."),
-    field("swagger_support", Kind::Bool, "true", "Whether the API describes itself."),
-    field("sample_interval", Kind::Duration, "10s",
-        "Time between two samples of the charts: 1 to 60 seconds, a divisor of 60."),
-    optional("i18n_lang", Kind::Enum(&["en", "zh"]), "Language of descriptions.").inert()
-        .hidden(),
-    optional("bootstrap_users_file", Kind::Path, "File with API keys of EMQX 5.0.")
-        .deprecated("use api_key.bootstrap_file").inert().hidden(),
-    optional("password_expired_time", Kind::Duration, "Life of a password.").inert().hidden(),
-    optional("unsuccessful_login_max_attempts", POSITIVE, "Failed logins before a lock.").inert()
-        .hidden(),
+         `emqx ctl admins passwd`.",
+    ),
+    field(
+        "token_expired_time",
+        Kind::Duration,
+        "60m",
+        "Life of a login.",
+    ),
+    field(
+        "cors",
+        Kind::Bool,
+        "false",
+        "Whether pages from other origins may call the API.",
+    ),
+    field(
+        "swagger_support",
+        Kind::Bool,
+        "true",
+        "Whether the API describes itself.",
+    ),
+    field(
+        "sample_interval",
+        Kind::Duration,
+        "10s",
+        "Time between two samples of the charts: 1 to 60 seconds, a divisor of 60.",
+    ),
+    optional(
+        "i18n_lang",
+        Kind::Enum(&["en", "zh"]),
+        "Language of descriptions.",
+    )
+    .inert()
+    .hidden(),
+    optional(
+        "bootstrap_users_file",
+        Kind::Path,
+        "File with API keys of EMQX 5.0.",
+    )
+    .deprecated("use api_key.bootstrap_file")
+    .inert()
+    .hidden(),
+    optional(
+        "password_expired_time",
+        Kind::Duration,
+        "Life of a password.",
+    )
+    .inert()
+    .hidden(),
+    optional(
+        "unsuccessful_login_max_attempts",
+        POSITIVE,
+        "Failed logins before a lock.",
+    )
+    .inert()
+    .hidden(),
     open("sso", "Login through other services.").hidden(),
     open("mfa", "Second factor of logins.").hidden(),
 ];
@@ -61,8 +114,10 @@ pub(crate) fn build(v: View<'_>) -> Dashboard {
     let https = listeners.view("https");
     Dashboard {
         http: http(listeners.view("http")),
-        https: http(https)
-            .map(|http| HttpsListener { http, ssl_options: tls::server(https.view("ssl_options")) }),
+        https: http(https).map(|http| HttpsListener {
+            http,
+            ssl_options: tls::server(https.view("ssl_options")),
+        }),
         default_username: v.text("default_username"),
         default_password: Secret::new(v.text("default_password")),
         token_expired_time_ms: v.ms("token_expired_time"),

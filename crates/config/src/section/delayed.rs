@@ -5,9 +5,18 @@ use crate::schema::{Field, Kind, View, field};
 use crate::settings::Delayed;
 
 pub(crate) static FIELDS: &[Field] = &[
-    field("enable", Kind::Bool, "true", "Whether topics that start with $delayed/ work."),
-    field("max_delayed_messages", Kind::Words(INFINITY, &COUNT), "0",
-        "Most messages waiting; 0 sets no limit."),
+    field(
+        "enable",
+        Kind::Bool,
+        "true",
+        "Whether topics that start with $delayed/ work.",
+    ),
+    field(
+        "max_delayed_messages",
+        Kind::Words(INFINITY, &COUNT),
+        "0",
+        "Most messages waiting; 0 sets no limit.",
+    ),
 ];
 
 pub(crate) fn build(v: View<'_>) -> Delayed {

@@ -5,10 +5,24 @@ use crate::schema::{Field, Kind, View, field};
 use crate::settings::FlappingDetect;
 
 pub(crate) static FIELDS: &[Field] = &[
-    field("enable", Kind::Bool, "false", "Whether clients that connect too often are banned."),
-    field("window_time", Kind::Words(DISABLED, &Kind::Duration), "1m",
-        "Window in which connects are counted."),
-    field("max_count", POSITIVE, "15", "Connects in a window that lead to a ban."),
+    field(
+        "enable",
+        Kind::Bool,
+        "false",
+        "Whether clients that connect too often are banned.",
+    ),
+    field(
+        "window_time",
+        Kind::Words(DISABLED, &Kind::Duration),
+        "1m",
+        "Window in which connects are counted.",
+    ),
+    field(
+        "max_count",
+        POSITIVE,
+        "15",
+        "Connects in a window that lead to a ban.",
+    ),
     field("ban_time", Kind::Duration, "5m", "Length of the ban."),
 ];
 

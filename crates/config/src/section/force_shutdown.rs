@@ -5,10 +5,25 @@ use crate::schema::{Field, Kind, View, field};
 use crate::settings::ForceShutdown;
 
 pub(crate) static FIELDS: &[Field] = &[
-    field("enable", Kind::Bool, "true", "Whether a connection beyond the limits is closed."),
-    field("max_mailbox_size", COUNT, "1000", "Most items waiting for one connection.")
-        .alias(&["max_message_queue_len"]),
-    field("max_heap_size", Kind::ByteSize, "32MB", "Most memory of one connection."),
+    field(
+        "enable",
+        Kind::Bool,
+        "true",
+        "Whether a connection beyond the limits is closed.",
+    ),
+    field(
+        "max_mailbox_size",
+        COUNT,
+        "1000",
+        "Most items waiting for one connection.",
+    )
+    .alias(&["max_message_queue_len"]),
+    field(
+        "max_heap_size",
+        Kind::ByteSize,
+        "32MB",
+        "Most memory of one connection.",
+    ),
 ];
 
 pub(crate) fn build(v: View<'_>) -> ForceShutdown {

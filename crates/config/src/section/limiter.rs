@@ -5,9 +5,21 @@ use crate::schema::{Field, Kind, View, open, optional};
 use crate::settings::Limits;
 
 pub(crate) static FIELDS: &[Field] = &[
-    optional("max_conn_rate", Kind::Words(INFINITY, &Kind::Rate), "New connections."),
-    optional("messages_rate", Kind::Words(INFINITY, &Kind::Rate), "Messages of all clients."),
-    optional("bytes_rate", Kind::Words(INFINITY, &Kind::Rate), "Bytes of all clients."),
+    optional(
+        "max_conn_rate",
+        Kind::Words(INFINITY, &Kind::Rate),
+        "New connections.",
+    ),
+    optional(
+        "messages_rate",
+        Kind::Words(INFINITY, &Kind::Rate),
+        "Messages of all clients.",
+    ),
+    optional(
+        "bytes_rate",
+        Kind::Words(INFINITY, &Kind::Rate),
+        "Bytes of all clients.",
+    ),
     open("connection", "Limiter of EMQX 5.0.").hidden(),
     open("messages", "Limiter of EMQX 5.0.").hidden(),
     open("bytes", "Limiter of EMQX 5.0.").hidden(),

@@ -32,7 +32,11 @@ pub(crate) static FIELDS: &[Field] = &[
     optional("tcp", named(&TCP_KIND), "MQTT over TCP, by name."),
     optional("ssl", named(&SSL_KIND), "MQTT over TLS, by name."),
     optional("ws", named(&WS_KIND), "MQTT over WebSocket, by name."),
-    optional("wss", named(&WSS_KIND), "MQTT over WebSocket and TLS, by name."),
+    optional(
+        "wss",
+        named(&WSS_KIND),
+        "MQTT over WebSocket and TLS, by name.",
+    ),
     open("quic", "MQTT over QUIC, by name."),
 ];
 
@@ -88,49 +92,163 @@ listener_fields!(WSS:
 
 static TCP_OPTIONS: &[Field] = &[
     field("active_n", POSITIVE, "100", "Packets read at once in EMQX.").inert(),
-    field("backlog", POSITIVE, "1024", "Connections waiting to be accepted."),
-    field("send_timeout", Kind::Duration, "15s",
-        "A connection that takes no byte for this long is given up."),
-    field("send_timeout_close", Kind::Bool, "true", "Whether it is then closed."),
-    optional("recbuf", Kind::ByteSize, "Receive buffer of the socket; the system's by default."),
-    optional("sndbuf", Kind::ByteSize, "Send buffer of the socket; the system's by default."),
-    field("buffer", Kind::ByteSize, "4KB", "User-space receive buffer."),
-    field("high_watermark", Kind::ByteSize, "1MB",
-        "Unsent bytes at which a connection counts as congested."),
-    field("nodelay", Kind::Bool, "true", "Whether small segments are sent at once."),
-    field("nolinger", Kind::Bool, "false", "Whether closing discards unsent bytes."),
-    field("reuseaddr", Kind::Bool, "true", "Whether a port that was just closed can be reused."),
-    field("keepalive", Kind::String, "none",
-        "TCP keepalive as idle seconds, interval seconds, probes, such as \"240,30,5\"; or none."),
+    field(
+        "backlog",
+        POSITIVE,
+        "1024",
+        "Connections waiting to be accepted.",
+    ),
+    field(
+        "send_timeout",
+        Kind::Duration,
+        "15s",
+        "A connection that takes no byte for this long is given up.",
+    ),
+    field(
+        "send_timeout_close",
+        Kind::Bool,
+        "true",
+        "Whether it is then closed.",
+    ),
+    optional(
+        "recbuf",
+        Kind::ByteSize,
+        "Receive buffer of the socket; the system's by default.",
+    ),
+    optional(
+        "sndbuf",
+        Kind::ByteSize,
+        "Send buffer of the socket; the system's by default.",
+    ),
+    field(
+        "buffer",
+        Kind::ByteSize,
+        "4KB",
+        "User-space receive buffer.",
+    ),
+    field(
+        "high_watermark",
+        Kind::ByteSize,
+        "1MB",
+        "Unsent bytes at which a connection counts as congested.",
+    ),
+    field(
+        "nodelay",
+        Kind::Bool,
+        "true",
+        "Whether small segments are sent at once.",
+    ),
+    field(
+        "nolinger",
+        Kind::Bool,
+        "false",
+        "Whether closing discards unsent bytes.",
+    ),
+    field(
+        "reuseaddr",
+        Kind::Bool,
+        "true",
+        "Whether a port that was just closed can be reused.",
+    ),
+    field(
+        "keepalive",
+        Kind::String,
+        "none",
+        "TCP keepalive as idle seconds, interval seconds, probes, such as \"240,30,5\"; or none.",
+    ),
 ];
 
 static WEBSOCKET: &[Field] = &[
-    field("mqtt_path", Kind::String, "\"/mqtt\"", "Path of the end point."),
-    field("mqtt_piggyback", Kind::Enum(Piggyback::WORDS), "multiple",
-        "Whether several packets may share a frame."),
-    field("compress", Kind::Bool, "false", "Whether compression is offered."),
-    field("idle_timeout", Kind::Words(INFINITY, &Kind::Duration), "7200s",
-        "A connection without any frame for this long is closed."),
-    field("max_frame_size", Kind::Words(INFINITY, &Kind::ByteSize), "infinity", "Largest frame."),
-    field("fail_if_no_subprotocol", Kind::Bool, "true",
-        "Whether a client that offers none of the supported sub-protocols is refused."),
-    field("supported_subprotocols", Kind::CommaList(&Kind::String),
-        "\"mqtt, mqtt-v3, mqtt-v3.1.1, mqtt-v5\"", "Sub-protocols that clients may offer."),
-    field("check_origin_enable", Kind::Bool, "false", "Whether the Origin header is checked."),
-    field("allow_origin_absence", Kind::Bool, "true", "Whether a missing Origin passes."),
-    field("check_origins", Kind::CommaList(&Kind::String),
-        "\"http://localhost:18083, http://127.0.0.1:18083\"", "Origins that pass."),
-    field("proxy_address_header", Kind::String, "\"x-forwarded-for\"",
-        "Header in which a proxy sends the client's address."),
-    field("proxy_port_header", Kind::String, "\"x-forwarded-port\"",
-        "Header in which a proxy sends the client's port."),
-    field("validate_utf8", Kind::Bool, "true", "Whether text frames are checked.").inert(),
+    field(
+        "mqtt_path",
+        Kind::String,
+        "\"/mqtt\"",
+        "Path of the end point.",
+    ),
+    field(
+        "mqtt_piggyback",
+        Kind::Enum(Piggyback::WORDS),
+        "multiple",
+        "Whether several packets may share a frame.",
+    ),
+    field(
+        "compress",
+        Kind::Bool,
+        "false",
+        "Whether compression is offered.",
+    ),
+    field(
+        "idle_timeout",
+        Kind::Words(INFINITY, &Kind::Duration),
+        "7200s",
+        "A connection without any frame for this long is closed.",
+    ),
+    field(
+        "max_frame_size",
+        Kind::Words(INFINITY, &Kind::ByteSize),
+        "infinity",
+        "Largest frame.",
+    ),
+    field(
+        "fail_if_no_subprotocol",
+        Kind::Bool,
+        "true",
+        "Whether a client that offers none of the supported sub-protocols is refused.",
+    ),
+    field(
+        "supported_subprotocols",
+        Kind::CommaList(&Kind::String),
+        "\"mqtt, mqtt-v3, mqtt-v3.1.1, mqtt-v5\"",
+        "Sub-protocols that clients may offer.",
+    ),
+    field(
+        "check_origin_enable",
+        Kind::Bool,
+        "false",
+        "Whether the Origin header is checked.",
+    ),
+    field(
+        "allow_origin_absence",
+        Kind::Bool,
+        "true",
+        "Whether a missing Origin passes.",
+    ),
+    field(
+        "check_origins",
+        Kind::CommaList(&Kind::String),
+        "\"http://localhost:18083, http://127.0.0.1:18083\"",
+        "Origins that pass.",
+    ),
+    field(
+        "proxy_address_header",
+        Kind::String,
+        "\"x-forwarded-for\"",
+        "Header in which a proxy sends the client's address.",
+    ),
+    field(
+        "proxy_port_header",
+        Kind::String,
+        "\"x-forwarded-port\"",
+        "Header in which a proxy sends the client's port.",
+    ),
+    field(
+        "validate_utf8",
+        Kind::Bool,
+        "true",
+        "Whether text frames are checked.",
+    )
+    .inert(),
     open("deflate_opts", "Parameters of the compression."),
 ];
 
 pub(crate) fn build(v: View<'_>) -> Vec<Listener> {
     let mut listeners = Vec::new();
-    for kind in [ListenerKind::Tcp, ListenerKind::Ssl, ListenerKind::Ws, ListenerKind::Wss] {
+    for kind in [
+        ListenerKind::Tcp,
+        ListenerKind::Ssl,
+        ListenerKind::Ws,
+        ListenerKind::Wss,
+    ] {
         for (name, checked) in v.entries(kind.as_str()) {
             if checked.fields().is_some() {
                 listeners.push(listener(kind, name, View::of(checked)));
@@ -184,7 +302,10 @@ pub(crate) fn access_rule(text: &str) -> Option<AccessRule> {
     };
     match what.trim() {
         "all" => Some(AccessRule { allow, net: None }),
-        net => unit::cidr(net).map(|net| AccessRule { allow, net: Some(net) }),
+        net => unit::cidr(net).map(|net| AccessRule {
+            allow,
+            net: Some(net),
+        }),
     }
 }
 

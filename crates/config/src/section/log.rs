@@ -9,11 +9,21 @@ use crate::unit;
 
 pub(crate) static FIELDS: &[Field] = &[
     group("console", CONSOLE, "Log to standard output.").alias(&["console_handler"]),
-    optional("file", Kind::OneOrNamed(FILE), "Log to a file; or several, by name.")
-        .alias(&["file_handlers"]),
+    optional(
+        "file",
+        Kind::OneOrNamed(FILE),
+        "Log to a file; or several, by name.",
+    )
+    .alias(&["file_handlers"]),
     group("throttling", THROTTLING, "Limits of repeated events."),
     open("audit", "Log of what operators do."),
-    optional("primary_level", Kind::String, "Level of EMQX's first filter.").inert().hidden(),
+    optional(
+        "primary_level",
+        Kind::String,
+        "Level of EMQX's first filter.",
+    )
+    .inert()
+    .hidden(),
 ];
 
 /// Declares the fields of one handler: the common ones and `$extra`.
@@ -66,15 +76,22 @@ handler_fields!(FILE:
 );
 
 static THROTTLING: &[Field] = &[
-    field("time_window", Kind::DurationS, "1m",
-        "Some frequent events are written once per window, with a count of the others."),
+    field(
+        "time_window",
+        Kind::DurationS,
+        "1m",
+        "Some frequent events are written once per window, with a count of the others.",
+    ),
     open("msgs", "Events that are limited.").hidden(),
 ];
 
 pub(crate) fn build(v: View<'_>) -> Log {
     Log {
         console: handler(v.view("console")),
-        files: v.entries("file").map(|(name, file)| (name.clone(), log_file(file))).collect(),
+        files: v
+            .entries("file")
+            .map(|(name, file)| (name.clone(), log_file(file)))
+            .collect(),
         throttling_window_ms: v.view("throttling").ms("time_window"),
     }
 }

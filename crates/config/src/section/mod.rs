@@ -38,43 +38,109 @@ mod zones;
 
 const INFINITY: &[&str] = &["infinity"];
 const DISABLED: &[&str] = &["disabled"];
-const COUNT: Kind = Kind::Int { min: 0, max: u32::MAX as i64 };
-const POSITIVE: Kind = Kind::Int { min: 1, max: u32::MAX as i64 };
-const SIZE_T: Kind = Kind::Int { min: 0, max: u32::MAX as i64 };
-const PORT: Kind = Kind::Int { min: 1, max: 65_535 };
+const COUNT: Kind = Kind::Int {
+    min: 0,
+    max: u32::MAX as i64,
+};
+const POSITIVE: Kind = Kind::Int {
+    min: 1,
+    max: u32::MAX as i64,
+};
+const SIZE_T: Kind = Kind::Int {
+    min: 0,
+    max: u32::MAX as i64,
+};
+const PORT: Kind = Kind::Int {
+    min: 1,
+    max: 65_535,
+};
 const MAP: Kind = Kind::Map(&Kind::String);
 
 /// The roots that do something, in the order of the reference page.
 static ACTING: &[Field] = &[
     group("node", node::FIELDS, "Who this node is.").fixed(),
-    group("cluster", cluster::FIELDS, "How nodes find, trust and watch each other.").fixed(),
-    group("rpc", rpc::FIELDS, "The connections that carry messages between nodes.").fixed(),
+    group(
+        "cluster",
+        cluster::FIELDS,
+        "How nodes find, trust and watch each other.",
+    )
+    .fixed(),
+    group(
+        "rpc",
+        rpc::FIELDS,
+        "The connections that carry messages between nodes.",
+    )
+    .fixed(),
     group("listeners", listeners::FIELDS, "Where clients connect."),
     group("mqtt", mqtt::FIELDS, "Behaviour of the protocol."),
     zones::ROOT,
     authentication::ROOT,
-    group("authorization", authorization::FIELDS, "What clients may do."),
+    group(
+        "authorization",
+        authorization::FIELDS,
+        "What clients may do.",
+    ),
     group("retainer", retainer::FIELDS, "Retained messages."),
-    group("delayed", delayed::FIELDS, "Messages published with a delay."),
+    group(
+        "delayed",
+        delayed::FIELDS,
+        "Messages published with a delay.",
+    ),
     topics::REWRITE,
-    group("auto_subscribe", topics::AUTO_SUBSCRIBE, "Subscriptions made for clients."),
+    group(
+        "auto_subscribe",
+        topics::AUTO_SUBSCRIBE,
+        "Subscriptions made for clients.",
+    ),
     topics::TOPIC_METRICS,
-    group("sys_topics", sys_topics::FIELDS, "What the node tells about itself."),
-    group("flapping_detect", flapping_detect::FIELDS, "Bans for clients that connect too often."),
-    group("force_shutdown", force_shutdown::FIELDS, "Limits of one connection."),
-    group("slow_subs", slow_subs::FIELDS, "Detection of slow subscribers."),
+    group(
+        "sys_topics",
+        sys_topics::FIELDS,
+        "What the node tells about itself.",
+    ),
+    group(
+        "flapping_detect",
+        flapping_detect::FIELDS,
+        "Bans for clients that connect too often.",
+    ),
+    group(
+        "force_shutdown",
+        force_shutdown::FIELDS,
+        "Limits of one connection.",
+    ),
+    group(
+        "slow_subs",
+        slow_subs::FIELDS,
+        "Detection of slow subscribers.",
+    ),
     group("limiter", limiter::FIELDS, "Limits of the whole node."),
     group("log", log::FIELDS, "Where events are written, and how."),
-    group("dashboard", dashboard::FIELDS, "The management interface over HTTP."),
+    group(
+        "dashboard",
+        dashboard::FIELDS,
+        "The management interface over HTTP.",
+    ),
     group("api_key", api_key::FIELDS, "Keys for the REST API."),
     group("prometheus", prometheus::FIELDS, "Metrics for Prometheus."),
-    group("statsd", statsd::FIELDS, "Push of counters over UDP, as in EMQX 5.0."),
+    group(
+        "statsd",
+        statsd::FIELDS,
+        "Push of counters over UDP, as in EMQX 5.0.",
+    ),
     group("alarm", alarm::FIELDS, "What is done with alarms."),
     group("sysmon", sysmon::FIELDS, "Watermarks of the machine."),
     group("broker", broker::FIELDS, "The registry of sessions."),
     group("banned", banned::FIELDS, "Bans loaded at start."),
-    group("psk_authentication", psk_authentication::FIELDS, "Pre-shared keys for TLS."),
-    group("durable_sessions", durable_sessions::FIELDS, "Sessions that survive their node."),
+    group(
+        "psk_authentication",
+        psk_authentication::FIELDS,
+        "Pre-shared keys for TLS.",
+    ),
+    group(
+        "durable_sessions",
+        durable_sessions::FIELDS,
+        "Sessions that survive their node.",
+    ),
 ];
 
 /// All roots.

@@ -5,10 +5,30 @@ use crate::schema::{Field, Kind, View, field};
 use crate::settings::PskAuthentication;
 
 pub(crate) static FIELDS: &[Field] = &[
-    field("enable", Kind::Bool, "false", "Whether pre-shared keys are accepted.").inert(),
-    field("init_file", Kind::Path, "\"\"", "File with one `identity:secret` per line.").inert(),
-    field("separator", Kind::String, "\":\"", "What separates the two.").inert(),
-    field("chunk_size", POSITIVE, "50", "Lines read at once.").inert().hidden(),
+    field(
+        "enable",
+        Kind::Bool,
+        "false",
+        "Whether pre-shared keys are accepted.",
+    )
+    .inert(),
+    field(
+        "init_file",
+        Kind::Path,
+        "\"\"",
+        "File with one `identity:secret` per line.",
+    )
+    .inert(),
+    field(
+        "separator",
+        Kind::String,
+        "\":\"",
+        "What separates the two.",
+    )
+    .inert(),
+    field("chunk_size", POSITIVE, "50", "Lines read at once.")
+        .inert()
+        .hidden(),
 ];
 
 pub(crate) fn build(v: View<'_>) -> PskAuthentication {

@@ -1,52 +1,180 @@
 //! `rpc`: the connections that carry messages between nodes.
 
-use super::{POSITIVE, tls};
+use super::POSITIVE;
 use crate::schema::{Field, Kind, View, field, optional};
 use crate::settings::{Rpc, RpcMode, RpcProtocol};
 
 pub(crate) static FIELDS: &[Field] = &[
-    field("mode", Kind::Enum(RpcMode::WORDS), "sync",
+    field(
+        "mode",
+        Kind::Enum(RpcMode::WORDS),
+        "sync",
         "Whether the acknowledgement of a QoS 1 or 2 message waits until the other nodes have \
-         it (`sync`), or not (`async`, EMQX's default)."),
-    field("protocol", Kind::Enum(RpcProtocol::WORDS), "tcp", "Plain TCP or TLS.")
-        .alias(&["driver"]),
-    field("async_batch_size", POSITIVE, "256", "Most messages per batch."),
-    field("port_discovery", Kind::Enum(&["stateless", "manual"]), "stateless",
+         it (`sync`), or not (`async`, EMQX's default).",
+    ),
+    field(
+        "protocol",
+        Kind::Enum(RpcProtocol::WORDS),
+        "tcp",
+        "Plain TCP or TLS.",
+    )
+    .alias(&["driver"]),
+    field(
+        "async_batch_size",
+        POSITIVE,
+        "256",
+        "Most messages per batch.",
+    ),
+    field(
+        "port_discovery",
+        Kind::Enum(&["stateless", "manual"]),
+        "stateless",
         "How EMQX chose the port of this channel. Here there is one inter-node port, computed \
-         from the node name.").inert(),
-    field("server_port", super::PORT, "5369", "Port of this channel in EMQX.")
-        .alias(&["tcp_server_port", "ssl_server_port"]).inert(),
-    field("client_num", Kind::Int { min: 1, max: 256 }, "10", "Data connections to each peer.")
-        .alias(&["tcp_client_num"]),
-    field("connect_timeout", Kind::Duration, "5s", "Time to connect to a peer."),
-    field("send_timeout", Kind::Duration, "5s", "Time to hand bytes to the network."),
-    field("authentication_timeout", Kind::Duration, "5s", "Time for the proof of the cookie."),
-    field("call_receive_timeout", Kind::Duration, "15s", "Time for the answer to a call."),
-    field("socket_keepalive_idle", Kind::DurationS, "15m", "Idle time before the first probe."),
-    field("socket_keepalive_interval", Kind::DurationS, "75s", "Time between probes."),
-    field("socket_keepalive_count", POSITIVE, "9", "Lost probes that end a connection."),
-    field("socket_sndbuf", Kind::ByteSize, "1MB", "Send buffer of the socket."),
-    field("socket_recbuf", Kind::ByteSize, "1MB", "Receive buffer of the socket."),
+         from the node name.",
+    )
+    .inert(),
+    field(
+        "server_port",
+        super::PORT,
+        "5369",
+        "Port of this channel in EMQX.",
+    )
+    .alias(&["tcp_server_port", "ssl_server_port"])
+    .inert(),
+    field(
+        "client_num",
+        Kind::Int { min: 1, max: 256 },
+        "10",
+        "Data connections to each peer.",
+    )
+    .alias(&["tcp_client_num"]),
+    field(
+        "connect_timeout",
+        Kind::Duration,
+        "5s",
+        "Time to connect to a peer.",
+    ),
+    field(
+        "send_timeout",
+        Kind::Duration,
+        "5s",
+        "Time to hand bytes to the network.",
+    ),
+    field(
+        "authentication_timeout",
+        Kind::Duration,
+        "5s",
+        "Time for the proof of the cookie.",
+    ),
+    field(
+        "call_receive_timeout",
+        Kind::Duration,
+        "15s",
+        "Time for the answer to a call.",
+    ),
+    field(
+        "socket_keepalive_idle",
+        Kind::DurationS,
+        "15m",
+        "Idle time before the first probe.",
+    ),
+    field(
+        "socket_keepalive_interval",
+        Kind::DurationS,
+        "75s",
+        "Time between probes.",
+    ),
+    field(
+        "socket_keepalive_count",
+        POSITIVE,
+        "9",
+        "Lost probes that end a connection.",
+    ),
+    field(
+        "socket_sndbuf",
+        Kind::ByteSize,
+        "1MB",
+        "Send buffer of the socket.",
+    ),
+    field(
+        "socket_recbuf",
+        Kind::ByteSize,
+        "1MB",
+        "Receive buffer of the socket.",
+    ),
     field("socket_buffer", Kind::ByteSize, "1MB", "User-space buffer.").inert(),
-    field("certfile", Kind::Path, "\"\"", "PEM file with this node's certificate, for TLS."),
-    field("keyfile", Kind::Path, "\"\"", "PEM file with the key of the certificate."),
-    field("cacertfile", Kind::Path, "\"\"",
+    field(
+        "certfile",
+        Kind::Path,
+        "\"\"",
+        "PEM file with this node's certificate, for TLS.",
+    ),
+    field(
+        "keyfile",
+        Kind::Path,
+        "\"\"",
+        "PEM file with the key of the certificate.",
+    ),
+    field(
+        "cacertfile",
+        Kind::Path,
+        "\"\"",
         "PEM file with the authorities that sign the nodes' certificates; if set, both sides \
-         are verified."),
-    field("insecure_fallback", Kind::Bool, "true", "Whether EMQX's older handshake was allowed.")
-        .inert().hidden(),
-    field("ciphers", Kind::CommaList(&Kind::String), "[]", "Allowed cipher suites.")
-        .since("5.3").inert(),
-    field("tls_versions", Kind::CommaList(&Kind::String), "[\"tlsv1.3\", \"tlsv1.2\"]",
-        "Allowed protocol versions.").since("5.3").inert(),
-    optional("listen_address", Kind::Ip,
+         are verified.",
+    ),
+    field(
+        "insecure_fallback",
+        Kind::Bool,
+        "true",
+        "Whether EMQX's older handshake was allowed.",
+    )
+    .inert()
+    .hidden(),
+    field(
+        "ciphers",
+        Kind::CommaList(&Kind::String),
+        "[]",
+        "Allowed cipher suites.",
+    )
+    .since("5.3")
+    .inert(),
+    field(
+        "tls_versions",
+        Kind::CommaList(&Kind::String),
+        "[\"tlsv1.3\", \"tlsv1.2\"]",
+        "Allowed protocol versions.",
+    )
+    .since("5.3")
+    .inert(),
+    optional(
+        "listen_address",
+        Kind::Ip,
         "Address for inter-node connections. By default it follows the node name: the address \
-         of its host if that is local, else all addresses."),
-    field("ipv6_only", Kind::Bool, "false", "Whether an IPv6 socket refuses IPv4.").since("5.3"),
-    optional("verify", Kind::String, "Named in EMQX's documentation only.").inert().hidden(),
-    optional("fail_if_no_peer_cert", Kind::Bool, "Named in EMQX's documentation only.").inert()
-        .hidden(),
-    optional("ssl_options", Kind::Object(tls::CLIENT), "Not a key of EMQX 5.").inert().hidden(),
+         of its host if that is local, else all addresses.",
+    ),
+    field(
+        "ipv6_only",
+        Kind::Bool,
+        "false",
+        "Whether an IPv6 socket refuses IPv4.",
+    )
+    .since("5.3"),
+    optional(
+        "verify",
+        Kind::String,
+        "Named in EMQX's documentation only.",
+    )
+    .deprecated("it never was a key; peers are verified if cacertfile is set")
+    .inert()
+    .hidden(),
+    optional(
+        "fail_if_no_peer_cert",
+        Kind::Bool,
+        "Named in EMQX's documentation only.",
+    )
+    .deprecated("it never was a key; peers are verified if cacertfile is set")
+    .inert()
+    .hidden(),
 ];
 
 pub(crate) fn build(v: View<'_>) -> Rpc {

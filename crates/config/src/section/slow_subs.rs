@@ -5,12 +5,31 @@ use crate::schema::{Field, Kind, View, field};
 use crate::settings::SlowSubs;
 
 pub(crate) static FIELDS: &[Field] = &[
-    field("enable", Kind::Bool, "false", "Whether slow subscribers are recorded."),
-    field("threshold", Kind::Duration, "500ms", "Latency that counts as slow."),
-    field("expire_interval", Kind::Duration, "300s", "Time a record is kept."),
+    field(
+        "enable",
+        Kind::Bool,
+        "false",
+        "Whether slow subscribers are recorded.",
+    ),
+    field(
+        "threshold",
+        Kind::Duration,
+        "500ms",
+        "Latency that counts as slow.",
+    ),
+    field(
+        "expire_interval",
+        Kind::Duration,
+        "300s",
+        "Time a record is kept.",
+    ),
     field("top_k_num", POSITIVE, "10", "Records kept."),
-    field("stats_type", Kind::Enum(&["whole", "internal", "response"]), "whole",
-        "What is measured: until the acknowledgement, until sending, or between the two."),
+    field(
+        "stats_type",
+        Kind::Enum(&["whole", "internal", "response"]),
+        "whole",
+        "What is measured: until the acknowledgement, until sending, or between the two.",
+    ),
 ];
 
 pub(crate) fn build(v: View<'_>) -> SlowSubs {

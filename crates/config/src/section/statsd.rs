@@ -5,11 +5,30 @@ use crate::schema::{Field, Kind, View, field, optional};
 use crate::settings::Statsd;
 
 pub(crate) static FIELDS: &[Field] = &[
-    field("enable", Kind::Bool, "false", "Whether counters are pushed."),
-    field("server", Kind::String, "\"127.0.0.1:8125\"", "Where to, as host:port."),
-    field("sample_time_interval", Kind::Duration, "30s", "Time between two samples."),
-    field("flush_time_interval", Kind::Duration, "30s",
-        "Time between two datagrams; not below the sample interval."),
+    field(
+        "enable",
+        Kind::Bool,
+        "false",
+        "Whether counters are pushed.",
+    ),
+    field(
+        "server",
+        Kind::String,
+        "\"127.0.0.1:8125\"",
+        "Where to, as host:port.",
+    ),
+    field(
+        "sample_time_interval",
+        Kind::Duration,
+        "30s",
+        "Time between two samples.",
+    ),
+    field(
+        "flush_time_interval",
+        Kind::Duration,
+        "30s",
+        "Time between two datagrams; not below the sample interval.",
+    ),
     optional("tags", MAP, "Tags of every counter.").inert(),
 ];
 

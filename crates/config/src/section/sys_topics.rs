@@ -5,18 +5,50 @@ use crate::schema::{Field, Kind, View, field, group};
 use crate::settings::SysTopics;
 
 pub(crate) static FIELDS: &[Field] = &[
-    field("sys_msg_interval", Kind::Words(DISABLED, &Kind::Duration), "1m",
-        "Time between statistics."),
-    field("sys_heartbeat_interval", Kind::Words(DISABLED, &Kind::Duration), "30s",
-        "Time between heartbeats."),
-    group("sys_event_messages", EVENTS, "Events of clients that are published."),
+    field(
+        "sys_msg_interval",
+        Kind::Words(DISABLED, &Kind::Duration),
+        "1m",
+        "Time between statistics.",
+    ),
+    field(
+        "sys_heartbeat_interval",
+        Kind::Words(DISABLED, &Kind::Duration),
+        "30s",
+        "Time between heartbeats.",
+    ),
+    group(
+        "sys_event_messages",
+        EVENTS,
+        "Events of clients that are published.",
+    ),
 ];
 
 static EVENTS: &[Field] = &[
-    field("client_connected", Kind::Bool, "true", "Publish when a client connects."),
-    field("client_disconnected", Kind::Bool, "true", "Publish when a client disconnects."),
-    field("client_subscribed", Kind::Bool, "false", "Publish when a client subscribes."),
-    field("client_unsubscribed", Kind::Bool, "false", "Publish when a client unsubscribes."),
+    field(
+        "client_connected",
+        Kind::Bool,
+        "true",
+        "Publish when a client connects.",
+    ),
+    field(
+        "client_disconnected",
+        Kind::Bool,
+        "true",
+        "Publish when a client disconnects.",
+    ),
+    field(
+        "client_subscribed",
+        Kind::Bool,
+        "false",
+        "Publish when a client subscribes.",
+    ),
+    field(
+        "client_unsubscribed",
+        Kind::Bool,
+        "false",
+        "Publish when a client unsubscribes.",
+    ),
 ];
 
 pub(crate) fn build(v: View<'_>) -> SysTopics {

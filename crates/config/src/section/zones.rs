@@ -13,13 +13,24 @@ const fn inherits(name: &'static str, fields: &'static [Field], doc: &'static st
 static ZONE_KIND: Kind = Kind::Partial(ZONE);
 
 /// Zones by name.
-pub(crate) const ROOT: Field = optional("zones", Kind::Map(&ZONE_KIND),
-    "Named sets of settings; a listener names its zone. What a zone does not set is inherited.");
+pub(crate) const ROOT: Field = optional(
+    "zones",
+    Kind::Map(&ZONE_KIND),
+    "Named sets of settings; a listener names its zone. What a zone does not set is inherited.",
+);
 
 static ZONE: &[Field] = &[
     inherits("mqtt", mqtt::FIELDS, "As the root `mqtt`."),
-    inherits("flapping_detect", flapping_detect::FIELDS, "As the root `flapping_detect`."),
-    inherits("force_shutdown", force_shutdown::FIELDS, "As the root `force_shutdown`."),
+    inherits(
+        "flapping_detect",
+        flapping_detect::FIELDS,
+        "As the root `flapping_detect`.",
+    ),
+    inherits(
+        "force_shutdown",
+        force_shutdown::FIELDS,
+        "As the root `force_shutdown`.",
+    ),
     open("force_gc", "As the root `force_gc`."),
     open("conn_congestion", "As the root `conn_congestion`."),
     open("durable_sessions", "As the root `durable_sessions`."),
@@ -43,11 +54,14 @@ pub(crate) fn build(root: View<'_>) -> BTreeMap<String, Zone> {
                 None => root.view(key),
             }
         };
-        zones.insert(name.clone(), Zone {
-            mqtt: mqtt::build(part("mqtt")),
-            flapping_detect: flapping_detect::build(part("flapping_detect")),
-            force_shutdown: force_shutdown::build(part("force_shutdown")),
-        });
+        zones.insert(
+            name.clone(),
+            Zone {
+                mqtt: mqtt::build(part("mqtt")),
+                flapping_detect: flapping_detect::build(part("flapping_detect")),
+                force_shutdown: force_shutdown::build(part("force_shutdown")),
+            },
+        );
     }
     zones
 }

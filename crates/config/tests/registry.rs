@@ -1,0 +1,278 @@
+//! Walks the registry: every field is documented, every default is valid, a typing error
+//! under any root is answered with the right name.
+
+use std::collections::BTreeMap;
+
+use dunlin_config::error::ConfigError;
+use dunlin_config::hocon::NoFiles;
+use dunlin_config::nearest::nearest;
+use dunlin_config::schema::{Effect, Field, Kind};
+use dunlin_config::section::roots;
+use dunlin_config::{Layer, LayerKind, Sources, load, render};
+
+/// Calls `see` for every field, with its path.
+fn walk(kind: &'static Kind, path: &str, see: &mut dyn FnMut(&str, &'static Field)) {
+    match kind {
+        Kind::Object(fields) | Kind::Partial(fields) | Kind::OneOrNamed(fields) => {
+            for field in *fields {
+                let path = if path.is_empty() {
+                    field.name.to_owned()
+                } else {
+                    format!("{path}.{}", field.name)
+                };
+                see(&path, field);
+                walk(&field.kind, &path, see);
+            }
+        }
+        Kind::Words(_, inner)
+        | Kind::Map(inner)
+        | Kind::List(inner)
+        | Kind::ListOrOne(inner)
+        | Kind::CommaList(inner) => walk(inner, path, see),
+        Kind::Union(kinds) => kinds.iter().for_each(|kind| walk(kind, path, see)),
+        _ => {}
+    }
+}
+
+fn all_fields() -> BTreeMap<String, &'static Field> {
+    let mut fields = BTreeMap::new();
+    walk(
+        dunlin_config::section::root_kind(),
+        "",
+        &mut |path, field| {
+            fields.insert(path.to_owned(), field);
+        },
+    );
+    fields
+}
+
+fn try_load(text: &str) -> Result<(), Vec<ConfigError>> {
+    let text = format!("node {{ cookie = c, data_dir = d }}\n{text}");
+    let files = vec![Layer {
+        kind: LayerKind::Etc,
+        path: "t".to_owned(),
+        text,
+    }];
+    let dir = String::new;
+    let (etc_dir, log_dir, data_dir) = (dir(), dir(), dir());
+    load(&Sources {
+        files,
+        env: Vec::new(),
+        etc_dir,
+        log_dir,
+        data_dir,
+        include: &NoFiles,
+    })
+    .map(|_| ())
+}
+
+#[test]
+fn every_field_is_documented_once() {
+    let fields = all_fields();
+    assert!(fields.len() > 500, "{} fields", fields.len());
+    for (path, field) in &fields {
+        assert!(
+            field.doc.ends_with('.') && field.doc.len() > 8,
+            "{path}: {:?}",
+            field.doc
+        );
+        assert!(field.doc.lines().count() == 1, "{path}: one line");
+        assert!(
+            field.default.is_none() || field.required.is_none(),
+            "{path}"
+        );
+    }
+    for (index, root) in roots().iter().enumerate() {
+        assert!(
+            roots()[..index].iter().all(|other| other.name != root.name),
+            "{}",
+            root.name
+        );
+    }
+}
+
+#[test]
+fn every_default_is_valid() {
+    try_load("").unwrap_or_else(|errors| panic!("{errors:#?}"));
+    for (path, field) in all_fields() {
+        let Some(default) = field.default else {
+            continue;
+        };
+        // Lists and maps of objects have no elements yet, zones inherit.
+        let missing = dunlin_config::hocon::parse(&format!("v = {default}"));
+        assert!(missing.is_ok(), "{path} = {default}");
+    }
+    // One element of every list and map, so that the defaults inside are checked too.
+    try_load(
+        "listeners { tcp.x.bind = 1, ssl.x.bind = 2, ws.x.bind = 3, wss.x.bind = 4 }\n\
+         mqtt.client_attrs_init = [{expression = username, set_as_attr = a}]\n\
+         auto_subscribe.topics = [{topic = t}]\ntopic_metrics = [{topic = t}]\n\
+         rewrite = [{action = sub, source_topic = t, re = a, dest_topic = b}]\n\
+         zones.z { mqtt {}, flapping_detect {}, force_shutdown {} }\nlog.file { a {}, b {} }",
+    )
+    .unwrap_or_else(|errors| panic!("{errors:#?}"));
+}
+
+#[test]
+fn a_typing_error_under_each_root_yields_the_right_name() {
+    let mut checked = 0;
+    for root in roots() {
+        let Some(fields) = root.kind.fields() else {
+            continue;
+        };
+        for field in fields
+            .iter()
+            .filter(|field| !field.hidden && field.name.len() > 4)
+        {
+            let mut typo = field.name.to_owned();
+            typo.insert(3, 'q');
+            let text = format!("{}.{typo} = 1", root.name);
+            let errors = try_load(&text).expect_err("unknown key");
+            let near = errors.iter().find_map(|error| match error {
+                ConfigError::UnknownKey { key, nearest, .. } if *key == typo => nearest.clone(),
+                _ => None,
+            });
+            assert_eq!(near.as_deref(), Some(field.name), "{text}: {errors:#?}");
+            checked += 1;
+        }
+        let names = roots()
+            .iter()
+            .filter(|root| !root.hidden)
+            .map(|root| root.name);
+        if !root.hidden && root.name.len() > 4 {
+            let mut typo = root.name.to_owned();
+            typo.insert(2, 'x');
+            assert_eq!(nearest(&typo, names), Some(root.name));
+        }
+    }
+    assert!(checked > 150, "{checked} fields");
+}
+
+#[test]
+fn every_field_and_alias_is_accepted_in_a_file_and_by_the_environment() {
+    for (path, field) in all_fields() {
+        let Some(default) = field.default else {
+            continue;
+        };
+        // Elements of lists and maps need a name; the other tests write some.
+        let names: Vec<&str> = std::iter::once(field.name)
+            .chain(field.aliases.iter().copied())
+            .collect();
+        let parent = path.rsplit_once('.').map_or("", |(parent, _)| parent);
+        let named = ["listeners", "zones", "auto_subscribe.topics", "log.file"];
+        if named.iter().any(|prefix| path.starts_with(prefix)) {
+            continue;
+        }
+        for name in names {
+            let text = format!("{parent}.{name} = {default}");
+            try_load(&text).unwrap_or_else(|errors| panic!("{text}: {errors:#?}"));
+        }
+    }
+}
+
+#[test]
+fn words_and_units_are_refused_with_an_error_at_every_field() {
+    for (path, field) in all_fields() {
+        let named = [
+            "listeners",
+            "zones",
+            "auto_subscribe",
+            "log.file",
+            "rewrite",
+            "topic_m",
+        ];
+        let scalar = matches!(
+            field.kind,
+            Kind::Bool
+                | Kind::Int { .. }
+                | Kind::Float { .. }
+                | Kind::Enum(_)
+                | Kind::Duration
+                | Kind::DurationS
+                | Kind::ByteSize
+                | Kind::Percent
+                | Kind::Rate
+                | Kind::Bind
+        );
+        if !scalar
+            || named.iter().any(|prefix| path.starts_with(prefix))
+            || path.starts_with("mqtt.client_attrs_init")
+        {
+            continue;
+        }
+        for bad in ["\"not a value\"", "[1]", "{a = 1}"] {
+            let errors = try_load(&format!("{path} = {bad}")).expect_err(&path);
+            assert!(
+                errors.iter().any(|error| error.path() == path),
+                "{path}: {errors:#?}"
+            );
+            assert!(errors.iter().all(|error| !error.emqx_map().is_empty()));
+        }
+    }
+}
+
+#[test]
+fn the_reference_page_has_every_documented_key() {
+    let page = render::reference();
+    for (path, field) in all_fields() {
+        let leaf = !field.hidden && field.kind.fields().is_none();
+        let plain = ![
+            "listeners.",
+            "zones.",
+            "log.file",
+            "rewrite.",
+            "auto_subscribe.topics.",
+            "topic_metrics.",
+            "mqtt.client_attrs_init.",
+        ]
+        .iter()
+        .any(|p| path.starts_with(p));
+        if leaf && plain && path.contains('.') {
+            assert!(page.contains(&format!("`{path}`")), "{path}");
+        }
+    }
+    for part in [
+        "`listeners.tcp.NAME.bind`",
+        "`EMQX_NODE__NAME`",
+        "*No effect.*",
+        "## zones",
+        "`log.file.path`",
+    ] {
+        assert!(page.contains(part), "{part}");
+    }
+    assert!(page.lines().filter(|line| line.starts_with("# ")).count() == 1);
+    assert!(page.is_ascii());
+}
+
+#[test]
+fn what_acts_and_what_does_not() {
+    let acts = |name: &str| {
+        let root = roots()
+            .iter()
+            .find(|root| root.name == name)
+            .expect("declared");
+        root.effect == Effect::Acts
+    };
+    for name in [
+        "node",
+        "cluster",
+        "rpc",
+        "listeners",
+        "mqtt",
+        "dashboard",
+        "log",
+        "retainer",
+    ] {
+        assert!(acts(name), "{name}");
+    }
+    for name in [
+        "exhook",
+        "gateway",
+        "rule_engine",
+        "plugins",
+        "telemetry",
+        "force_gc",
+    ] {
+        assert!(!acts(name), "{name}");
+    }
+}
