@@ -17,6 +17,7 @@ mod nodes;
 mod page;
 mod publish;
 mod refusal;
+mod serve;
 mod status;
 pub mod term;
 pub mod time;
@@ -32,6 +33,7 @@ use axum::http::StatusCode;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{delete, get, post, put};
 use dunlin_server::admin::Admin;
+pub use serve::{serve, serve_connection};
 use tokio::sync::Semaphore;
 
 use crate::refusal::Refusal;
@@ -183,17 +185,6 @@ fn account_routes() -> Router<Api> {
                 .put(api_keys::update)
                 .delete(api_keys::delete),
         )
-}
-
-/// Answers on `listener` until `stop` completes; answers under way are finished.
-pub async fn serve(
-    listener: tokio::net::TcpListener,
-    router: Router,
-    stop: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
-    axum::serve(listener, router)
-        .with_graceful_shutdown(stop)
-        .await
 }
 
 /// Nothing to say: what was asked is done.
