@@ -34,10 +34,10 @@ pub enum DownReason {
     Refused,
     /// It did not answer anybody for the suspicion time.
     Silent,
+    /// This node has had no connection to it for a while, though other members have.
+    Unlinked,
     /// It runs again, as a new process.
     Restarted,
-    /// It left or was removed.
-    Left,
 }
 
 /// Why a call has no answer.

@@ -6,17 +6,27 @@
 
 #![warn(missing_docs)]
 
+mod call;
 pub mod clock;
 pub mod config;
+mod connect;
 pub mod error;
 mod failure;
 pub mod identity;
 pub mod input;
+mod join;
 pub mod link;
+mod liveness;
 pub mod membership;
 pub mod name;
 mod node;
+mod owned_streams;
+mod peer;
+mod restore;
+mod serve;
+mod stand;
 pub mod status;
+mod sync;
 pub mod table;
 mod wire;
 

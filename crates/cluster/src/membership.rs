@@ -3,10 +3,20 @@
 //! One row per site, live or gone, in the merged table [`crate::MEMBERS`]; gone rows stay, so that a
 //! removed site that returns is told. Liveness is not membership and is never stored here.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
+use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
+use crate::identity::SiteId;
+use crate::input::{Effect, Write};
+use crate::link::Hello;
 use crate::name::NodeName;
+use crate::node::Cluster;
+use crate::peer::Neighbour;
+use crate::restore;
+use crate::table::merged::{MEMBERS, Merged};
 
 /// Whether a site belongs to the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,11 +41,165 @@ pub struct Member {
 impl Member {
     /// The stored and replicated form.
     pub fn encode(&self) -> Bytes {
+        // Serialising plain data into a Vec cannot fail.
         postcard::to_stdvec(self).unwrap_or_default().into()
     }
 
     /// Reads the stored form.
     pub fn decode(value: &[u8]) -> Option<Self> {
         postcard::from_bytes(value).ok()
+    }
+}
+
+/// All rows of a member table, by site. A row that cannot be read is no member.
+pub(crate) fn members_of(table: &Merged) -> BTreeMap<SiteId, Member> {
+    let read = table.read();
+    let rows = read.range(&[]);
+    rows.filter_map(|(key, value)| Some((SiteId(key.try_into().ok()?), Member::decode(value)?)))
+        .collect()
+}
+
+/// The key of a site's row.
+pub(crate) fn member_key(site: SiteId) -> Bytes {
+    Bytes::copy_from_slice(&site.0)
+}
+
+impl Cluster {
+    /// All rows of the member table, by site.
+    pub(crate) fn members(&self) -> BTreeMap<SiteId, Member> {
+        members_of(&self.table(MEMBERS))
+    }
+
+    /// One site's row.
+    pub(crate) fn member(&self, site: SiteId) -> Option<Member> {
+        Member::decode(&self.table(MEMBERS).get(&site.0)?)
+    }
+
+    pub(crate) fn is_member(&self, site: SiteId) -> bool {
+        self.member(site)
+            .is_some_and(|member| member.state == Membership::Member)
+    }
+
+    /// The live member of a name, this node included.
+    pub(crate) fn member_named(&self, name: &NodeName) -> Option<SiteId> {
+        let found = |(site, member): (SiteId, Member)| {
+            (member.state == Membership::Member && member.name == *name).then_some(site)
+        };
+        self.members().into_iter().find_map(found)
+    }
+
+    /// Whether there is any member but this node.
+    pub(crate) fn has_others(&self) -> bool {
+        !self.neighbours.is_empty()
+    }
+
+    /// Makes sure that the own row exists; a gone one stays, it has consequences.
+    pub(crate) fn write_own_member(&mut self) {
+        if self.member(self.own.site).is_none() {
+            let own = Member {
+                name: self.own.name.clone(),
+                state: Membership::Member,
+                version: 1,
+            };
+            self.put(MEMBERS, member_key(self.own.site), Some(own.encode()));
+        }
+    }
+
+    /// Writes that a site is no member any more.
+    pub(crate) fn write_gone(&mut self, site: SiteId) {
+        let Some(member) = self.member(site) else {
+            return;
+        };
+        let gone = Member {
+            state: Membership::Gone,
+            version: member.version + 1,
+            ..member
+        };
+        tracing::warn!(node = %gone.name, "member_gone");
+        self.put(MEMBERS, member_key(site), Some(gone.encode()));
+    }
+
+    /// A node that we take for a member has shown that it is of another cluster: it left while we
+    /// could not hear it. Its hello must be later than its membership, as an older one may still be
+    /// on its way when a node has just joined us.
+    pub(crate) fn note_other_cluster(&mut self, hello: &Hello) {
+        let site = hello.peer.site;
+        let Some(row) = self.table(MEMBERS).row(&site.0) else {
+            return;
+        };
+        if self.is_member(site) && hello.wall_ms > row.stamp.hlc.wall_ms() {
+            self.write_gone(site);
+        }
+    }
+
+    /// Makes the neighbours follow the member table.
+    pub(crate) fn refresh_members(&mut self) {
+        if !std::mem::take(&mut self.members_changed) || self.operations.is_swapping() {
+            return;
+        }
+        let members = self.members();
+        let own = members.get(&self.own.site);
+        if own.is_some_and(|own| own.state == Membership::Gone) {
+            self.expelled();
+        }
+        for (site, member) in &members {
+            if *site == self.own.site || member.state == Membership::Gone {
+                continue;
+            }
+            let stream = self.rng.random();
+            let now = self.now;
+            // Others may have told of its life before they told of its membership.
+            let alive = self.failure.is_alive(*site);
+            let fresh = || Neighbour {
+                alive,
+                ..Neighbour::new(member.name.clone(), stream, now)
+            };
+            let neighbour = self.neighbours.entry(*site).or_insert_with(fresh);
+            neighbour.name = member.name.clone();
+        }
+        let is_member = |site: &SiteId| {
+            members
+                .get(site)
+                .is_some_and(|member| member.state == Membership::Member)
+        };
+        let gone: Vec<_> = self
+            .neighbours
+            .keys()
+            .copied()
+            .filter(|s| !is_member(s))
+            .collect();
+        for site in gone {
+            self.remove_neighbour(site);
+        }
+        self.dial_members();
+    }
+
+    /// Forgets a site that is no member any more. It gets what was already queued for it, which
+    /// tells it so, and an acknowledgement of what it said.
+    pub(crate) fn remove_neighbour(&mut self, site: SiteId) {
+        self.spread_deltas();
+        let Some(mut neighbour) = self.neighbours.remove(&site) else {
+            return;
+        };
+        if let Some(conn) = neighbour.conn {
+            neighbour.link.flush(conn, &mut self.out);
+            self.close(conn);
+        }
+        if let Some(conn) = neighbour.dialing {
+            self.close(conn);
+        }
+        self.failure.declare_down(self.now.mono_ms, site);
+        self.fail_calls_to(site);
+        self.forget_down(site);
+        self.out.push(Effect::Gone { site });
+        tracing::info!(node = %neighbour.name, "neighbour_removed");
+    }
+
+    /// Forgets since when a member is down.
+    pub(crate) fn forget_down(&mut self, site: SiteId) {
+        if self.down_since.remove(&site).is_some() {
+            let forget: Write = restore::delete_down(site);
+            self.writes.push(forget);
+        }
     }
 }

@@ -314,7 +314,12 @@ impl Receiver {
     /// Whether enough came since the last acknowledgement that one should go out at once, not with
     /// the driver's next turn.
     pub fn ack_due(&self) -> bool {
-        self.has - self.told.min(self.has) >= ACK_EVERY
+        self.has.saturating_sub(self.told) >= ACK_EVERY
+    }
+
+    /// The next output has an acknowledgement even if nothing came: proof of life on an idle link.
+    pub fn heartbeat(&mut self) {
+        self.told = u64::MAX;
     }
 
     /// Moves the answers that are due to `out`: the attach, or one acknowledgement of everything.

@@ -279,11 +279,6 @@ impl Merged {
         self.reading().digest.to_vec()
     }
 
-    /// Forgets everything.
-    pub(crate) fn clear(&self) {
-        *self.writing() = Rows::new();
-    }
-
     /// Forgets a row altogether, without a tombstone.
     pub(crate) fn forget(&self, key: &[u8]) {
         self.writing().take(key);

@@ -1,0 +1,714 @@
+//! Joining: the joiner's side, step by step, and what all operations have in common.
+//!
+//! ```text
+//!   Wait -> Dial -> Asked -> Copy -> Archive -> Tell -> Swap -> Connect
+//! ```
+//! Everything up to Swap leaves the old cluster state as it is; Swap is one batch on disk. The old
+//! cluster is told last, when the copy is complete, so that a target that fails costs nothing. Two
+//! nodes joining each other are ordered by site id: the lower one joins, the higher one serves.
+
+use std::collections::BTreeMap;
+
+use rand::RngExt;
+
+use crate::clock::SKEW_LIMIT_MS;
+use crate::connect::{Flow, JOIN_DIAL_TIMEOUT_MS};
+use crate::error::{AbortCause, DialError, OperationError};
+use crate::identity::SiteId;
+use crate::input::{ConnId, Effect, JoinStep, Operation, Write};
+use crate::link::{HandshakeError, Hello};
+use crate::membership::{Member, Membership, member_key, members_of};
+use crate::name::NodeName;
+use crate::node::Cluster;
+use crate::peer::{Conn, Goal, Stage};
+use crate::restore;
+use crate::stand::{Standing, Swap, Telling};
+use crate::table::merged::{Applied, MEMBERS, Merged, Row, TableId};
+use crate::wire::{Message, Refusal, WireRow};
+
+/// How long an operation waits for others to end before it gives up, milliseconds.
+const BUSY_MAX_MS: u64 = 15_000;
+
+/// Shortest and longest pause before asking a busy target again, milliseconds.
+const BUSY_PAUSE_MS: (u64, u64) = (50, 250);
+
+/// How far the clocks of a joiner and its target may differ, milliseconds: half of what is refused
+/// later, so that a member that just passed does not drift out at once.
+const JOIN_SKEW_MS: u64 = SKEW_LIMIT_MS / 2;
+
+/// How long a new member waits for its first contact with the others before the join is reported,
+/// milliseconds; it is a member all the same.
+const CONNECT_MAX_MS: u64 = 2_000;
+
+/// What is going on that an operator asked for, or that a removal caused.
+#[derive(Debug, Default)]
+pub(crate) struct Operations {
+    user: Option<User>,
+    pub(crate) standing: Option<Standing>,
+    pub(crate) swap: Option<Swap>,
+    /// The connection whose bytes are being handled; `None` once it was closed meanwhile.
+    pub(crate) current: Option<ConnId>,
+    /// Since when this node is in its cluster, in this process; wall clock.
+    pub(crate) since: u64,
+}
+
+#[derive(Debug)]
+struct User {
+    id: u64,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Join(Join),
+    /// The work is in `Operations::standing`.
+    Leave,
+    /// Waits for its write to be durable.
+    ForceLeave(u64),
+}
+
+#[derive(Debug)]
+struct Join {
+    target: NodeName,
+    give_up_ms: u64,
+    conn: Option<ConnId>,
+    hello: Option<Hello>,
+    staged: BTreeMap<TableId, Merged>,
+    phase: Phase,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Wait { retry_ms: u64 },
+    Dial,
+    Asked,
+    Copy,
+    Archive { token: u64 },
+    Tell(Telling),
+    Swap,
+    Connect { deadline_ms: u64 },
+}
+
+impl Join {
+    fn step(&self) -> JoinStep {
+        match self.phase {
+            Phase::Wait { .. } | Phase::Dial | Phase::Asked => JoinStep::Preflight,
+            Phase::Copy => JoinStep::Copy,
+            Phase::Archive { .. } => JoinStep::Archive,
+            Phase::Tell(_) => JoinStep::LeaveOld,
+            Phase::Swap => JoinStep::Swap,
+            Phase::Connect { .. } => JoinStep::Connect,
+        }
+    }
+}
+
+impl Operations {
+    /// Whether the tables are being replaced on disk.
+    pub(crate) fn is_swapping(&self) -> bool {
+        self.swap.is_some()
+    }
+
+    /// Whether this node is on its way out of its cluster, so that it should not call on members.
+    pub(crate) fn is_departing(&self) -> bool {
+        let telling = self
+            .join()
+            .is_some_and(|join| matches!(join.phase, Phase::Tell(_)));
+        telling || self.is_swapping() || self.standing.as_ref().is_some_and(Standing::is_departing)
+    }
+
+    fn join(&self) -> Option<&Join> {
+        match &self.user.as_ref()?.kind {
+            Kind::Join(join) => Some(join),
+            _ => None,
+        }
+    }
+
+    fn join_mut(&mut self) -> Option<&mut Join> {
+        match &mut self.user.as_mut()?.kind {
+            Kind::Join(join) => Some(join),
+            _ => None,
+        }
+    }
+
+    /// Whether a join has come so far that this node will not stay in its cluster anyway.
+    pub(crate) fn is_joining(&self) -> bool {
+        let early = |join: &Join| matches!(join.step(), JoinStep::Preflight | JoinStep::Connect);
+        self.join().is_some_and(|join| !early(join))
+    }
+}
+
+impl Cluster {
+    pub(crate) fn operation(&mut self, id: u64, op: Operation) {
+        let own = self.own.name.clone();
+        let refused = if self.operations.user.is_some() {
+            Some(OperationError::Busy { node: own })
+        } else {
+            match &op {
+                Operation::Join { target: node } | Operation::ForceLeave { node }
+                    if *node == own =>
+                {
+                    Some(OperationError::SelfNode { node: own })
+                }
+                Operation::Join { .. } if self.config.singleton => {
+                    Some(OperationError::Singleton { node: own })
+                }
+                Operation::Leave if self.is_serving() || self.operations.standing.is_some() => {
+                    Some(OperationError::Busy { node: own })
+                }
+                Operation::Leave if !self.has_others() => {
+                    Some(OperationError::NotInCluster { node: None })
+                }
+                _ => None,
+            }
+        };
+        if let Some(error) = refused {
+            self.out.push(Effect::Done {
+                id,
+                result: Err(error),
+            });
+            return;
+        }
+        match op {
+            Operation::Join { target } => self.start_join(id, target),
+            Operation::Leave => {
+                self.operations.user = Some(User {
+                    id,
+                    kind: Kind::Leave,
+                });
+                self.stand_alone();
+            }
+            Operation::ForceLeave { node } => self.force_leave(id, node),
+        }
+    }
+
+    fn force_leave(&mut self, id: u64, node: NodeName) {
+        let Some(site) = self.member_named(&node) else {
+            let error = OperationError::NotInCluster { node: Some(node) };
+            self.out.push(Effect::Done {
+                id,
+                result: Err(error),
+            });
+            return;
+        };
+        self.write_gone(site);
+        let token = self.persist_now();
+        self.operations.user = Some(User {
+            id,
+            kind: Kind::ForceLeave(token),
+        });
+    }
+
+    fn start_join(&mut self, id: u64, target: NodeName) {
+        let join = Join {
+            target,
+            give_up_ms: self.now.mono_ms + BUSY_MAX_MS,
+            conn: None,
+            hello: None,
+            staged: BTreeMap::new(),
+            phase: Phase::Wait {
+                retry_ms: self.now.mono_ms,
+            },
+        };
+        self.operations.user = Some(User {
+            id,
+            kind: Kind::Join(join),
+        });
+        self.out.push(Effect::Progress {
+            id,
+            step: JoinStep::Preflight,
+        });
+    }
+
+    /// The present operation ends.
+    pub(crate) fn done(&mut self, result: Result<(), OperationError>) {
+        if let Some(user) = self.operations.user.take() {
+            if let Err(error) = &result {
+                tracing::warn!(%error, "cluster_operation_failed");
+            }
+            self.out.push(Effect::Done {
+                id: user.id,
+                result,
+            });
+        }
+    }
+
+    pub(crate) fn join_target(&self) -> Option<NodeName> {
+        self.operations.join().map(|join| join.target.clone())
+    }
+
+    /// Ends a join that cannot go on, and undoes its staging; the old state was never touched.
+    fn join_failed(&mut self, error: OperationError) {
+        let Some(join) = self.operations.join_mut() else {
+            return;
+        };
+        let (conn, staged) = (join.conn.take(), !join.staged.is_empty());
+        if let Some(conn) = conn {
+            self.close(conn);
+        }
+        if staged {
+            let names = self
+                .tables
+                .values()
+                .map(|table| restore::staging(table.spec().name));
+            let clears: Vec<_> = names.map(|table| Write::Clear { table }).collect();
+            self.writes.extend(clears);
+            self.writes.push(restore::delete_joining());
+        }
+        self.done(Err(error));
+        // A removal that was ignored for the join's sake counts again.
+        self.members_changed = true;
+    }
+
+    fn join_aborted(&mut self, cause: AbortCause) {
+        let Some(join) = self.operations.join() else {
+            return;
+        };
+        let (step, node) = (join.step(), join.target.clone());
+        self.join_failed(OperationError::Aborted { step, node, cause });
+    }
+
+    /// The target cannot serve us now: ask again a little later.
+    fn join_later(&mut self) {
+        let pause = self.rng.random_range(BUSY_PAUSE_MS.0..=BUSY_PAUSE_MS.1);
+        let retry_ms = self.now.mono_ms + pause;
+        let Some(join) = self.operations.join_mut() else {
+            return;
+        };
+        join.phase = Phase::Wait { retry_ms };
+        if let Some(conn) = join.conn.take() {
+            self.close(conn);
+        }
+    }
+
+    pub(crate) fn join_dial_failed(&mut self, error: DialError) {
+        let Some(join) = self.operations.join_mut() else {
+            return;
+        };
+        join.conn = None;
+        let (node, host) = (join.target.clone(), join.target.host().to_owned());
+        let addr = format!("{host}:{}", node.port());
+        self.join_failed(match error {
+            DialError::Resolve(error) => OperationError::Unresolvable { node, host, error },
+            DialError::Refused(at) => {
+                let addr = at.map_or(addr, |at| at.to_string());
+                OperationError::Refused { node, addr }
+            }
+            DialError::TimedOut => OperationError::TimedOut {
+                node,
+                addr,
+                ms: JOIN_DIAL_TIMEOUT_MS,
+            },
+            DialError::Unreachable(error) | DialError::Io(error) => {
+                OperationError::Unreachable { node, addr, error }
+            }
+        });
+    }
+
+    pub(crate) fn join_shake_failed(&mut self, error: &HandshakeError) {
+        let Some(join) = self.operations.join_mut() else {
+            return;
+        };
+        join.conn = None;
+        let node = join.target.clone();
+        self.join_failed(match error.clone() {
+            HandshakeError::CookieMismatch => OperationError::CookieMismatch { node },
+            HandshakeError::VersionMismatch { ours, theirs } => {
+                OperationError::VersionMismatch { node, ours, theirs }
+            }
+            HandshakeError::NameMismatch { expected, found } => {
+                OperationError::NameMismatch { expected, found }
+            }
+            HandshakeError::SameNode => OperationError::SelfNode { node },
+            HandshakeError::Malformed => OperationError::Aborted {
+                step: JoinStep::Preflight,
+                node,
+                cause: AbortCause::Handshake(error.clone()),
+            },
+        });
+    }
+
+    /// The target is of our own cluster. The greetings that follow show whether that is still so;
+    /// then the join looks again.
+    pub(crate) fn join_met_own_cluster(&mut self) {
+        if let Some(join) = self.operations.join_mut() {
+            // The connection is an ordinary one between members from here on.
+            join.conn = None;
+        }
+        self.join_later();
+    }
+
+    /// The target is proven: is it one we may join?
+    pub(crate) fn join_shaken(&mut self, conn: &mut Conn, hello: &Hello) -> Flow {
+        let (own_name, wall_ms) = (self.own.cluster_name.clone(), self.now.wall_ms);
+        let Some(join) = self.operations.join_mut() else {
+            return Flow::Close;
+        };
+        let node = join.target.clone();
+        let skew_ms = hello.wall_ms.abs_diff(wall_ms);
+        if hello.cluster_name != own_name {
+            let (ours, theirs) = (own_name, hello.cluster_name.clone());
+            self.join_failed(OperationError::ClusterNameMismatch { node, ours, theirs });
+            return Flow::Close;
+        }
+        if skew_ms > JOIN_SKEW_MS {
+            self.join_failed(OperationError::ClockSkew { node, ms: skew_ms });
+            return Flow::Close;
+        }
+        join.hello = Some(hello.clone());
+        join.phase = Phase::Asked;
+        let ask = Message::JoinAsk {
+            singleton: self.config.singleton,
+        };
+        send_stranger(conn, &ask);
+        Flow::Again
+    }
+
+    /// A message of the target.
+    pub(crate) fn join_message(&mut self, conn: &Conn, message: Message) -> Flow {
+        let Some(join) = self
+            .operations
+            .join()
+            .filter(|join| join.conn == Some(conn.id))
+        else {
+            return Flow::Close;
+        };
+        match (message, &join.phase) {
+            (Message::JoinRefused { why }, Phase::Asked) => self.join_refused(why),
+            (Message::JoinWelcome, Phase::Asked) => self.join_copy(),
+            (Message::JoinRows { table, rows }, Phase::Copy) => self.join_rows(table, rows),
+            (Message::JoinEnd, Phase::Copy) => {
+                let token = self.archive();
+                self.join_step(Phase::Archive { token });
+            }
+            _ => self.join_aborted(AbortCause::Malformed),
+        }
+        Flow::Again
+    }
+
+    fn join_step(&mut self, phase: Phase) {
+        let Some(join) = self.operations.join_mut() else {
+            return;
+        };
+        join.phase = phase;
+        let step = join.step();
+        if let Some(user) = &self.operations.user {
+            self.out.push(Effect::Progress { id: user.id, step });
+        }
+    }
+
+    fn join_refused(&mut self, why: Refusal) {
+        let Some(node) = self.join_target() else {
+            return;
+        };
+        let own = self.own.name.clone();
+        let error = match why {
+            Refusal::Busy => return self.join_later(),
+            Refusal::NameTaken(by) => OperationError::NameTaken { node: own, by },
+            Refusal::ClusterName(theirs) => {
+                let ours = self.own.cluster_name.clone();
+                OperationError::ClusterNameMismatch { node, ours, theirs }
+            }
+            Refusal::Singleton => OperationError::Singleton { node },
+            Refusal::Full => OperationError::TooLarge { node },
+        };
+        self.join_failed(error);
+    }
+
+    fn join_copy(&mut self) {
+        let specs: Vec<_> = self.tables.values().map(|table| *table.spec()).collect();
+        self.writes.push(restore::write_joining());
+        for spec in &specs {
+            self.writes.push(Write::Clear {
+                table: restore::staging(spec.name),
+            });
+        }
+        if let Some(join) = self.operations.join_mut() {
+            join.staged = specs
+                .into_iter()
+                .map(|spec| (spec.id, Merged::new(spec)))
+                .collect();
+        }
+        self.join_step(Phase::Copy);
+    }
+
+    fn join_rows(&mut self, id: TableId, rows: Vec<WireRow>) {
+        let mut failed = None;
+        let now = self.now;
+        let Some(join) = self.operations.join_mut() else {
+            return;
+        };
+        let node = join.target.clone();
+        // A table this release does not have is a later release's.
+        let Some(table) = join.staged.get(&id) else {
+            return;
+        };
+        let mut writes = Vec::with_capacity(rows.len());
+        for WireRow { key, row } in rows {
+            if let Err(skew) = self.clock.observe(now, row.stamp.hlc) {
+                let ms = skew.ahead_ms;
+                failed = Some(OperationError::ClockSkew {
+                    node: node.clone(),
+                    ms,
+                });
+                break;
+            }
+            let value = row.encode();
+            match table.put(&key, row.value, row.stamp) {
+                Applied::Won | Applied::Lost => {}
+                Applied::Full | Applied::TooLarge => {
+                    failed = Some(OperationError::TooLarge { node: node.clone() });
+                    break;
+                }
+            }
+            let table = restore::staging(table.spec().name);
+            writes.push(Write::Put { table, key, value });
+        }
+        self.writes.extend(writes);
+        if let Some(error) = failed {
+            self.join_failed(error);
+        }
+    }
+
+    pub(crate) fn archived(&mut self, token: u64, result: Result<String, String>) {
+        let waits = |join: &Join| matches!(join.phase, Phase::Archive { token: t } if t == token);
+        if !self.operations.join().is_some_and(waits) {
+            return self.stand_archived(token, result);
+        }
+        match result {
+            Ok(path) => {
+                tracing::info!(path, "cluster_state_archived");
+                if self.has_others() {
+                    let telling = self.tell_leaving();
+                    self.join_step(Phase::Tell(telling));
+                } else {
+                    self.join_swap();
+                }
+            }
+            Err(error) => {
+                let step = JoinStep::Archive;
+                self.join_failed(OperationError::Storage { step, error });
+            }
+        }
+    }
+
+    /// The copy becomes the cluster state: one batch on disk.
+    fn join_swap(&mut self) {
+        let own_site = self.own.site;
+        let own_name = self.own.name.clone();
+        let Some(join) = self.operations.join_mut() else {
+            return;
+        };
+        let (staged, keep) = (std::mem::take(&mut join.staged), join.conn);
+        let Some(cluster) = join.hello.as_ref().map(|hello| hello.cluster) else {
+            return;
+        };
+        let (mut writes, mut rows) = (Vec::new(), Vec::new());
+        for table in staged.values() {
+            let to = table.spec().name.to_owned();
+            writes.push(Write::Rename {
+                from: restore::staging(&to),
+                to,
+            });
+        }
+        if let Some(members) = staged.get(&MEMBERS) {
+            let known = members_of(members);
+            let version = known.get(&own_site).map_or(1, |own| own.version + 1);
+            for (site, member) in known {
+                // An earlier installation of this name that no longer answers: we took its place.
+                let replaced = site != own_site && member.name == own_name;
+                if replaced && member.state == Membership::Member {
+                    let version = member.version + 1;
+                    rows.push((
+                        site,
+                        Member {
+                            state: Membership::Gone,
+                            version,
+                            ..member
+                        },
+                    ));
+                }
+            }
+            rows.push((
+                own_site,
+                Member {
+                    name: own_name,
+                    state: Membership::Member,
+                    version,
+                },
+            ));
+            for (site, member) in rows {
+                let row = Row {
+                    stamp: self.stamp(),
+                    value: Some(member.encode()),
+                };
+                let (key, value) = (member_key(site), row.encode());
+                members.restore(&key, row);
+                writes.push(Write::Put {
+                    table: members.spec().name.to_owned(),
+                    key,
+                    value,
+                });
+            }
+        }
+        writes.push(restore::delete_joining());
+        self.join_step(Phase::Swap);
+        self.begin_swap(cluster, staged, writes, keep);
+    }
+
+    /// The swap of the present operation is durable and done in memory.
+    pub(crate) fn join_swapped(&mut self) {
+        let deadline_ms = self.now.mono_ms + CONNECT_MAX_MS;
+        if let Some(join) = self.operations.join_mut() {
+            if let Some(conn) = join.conn.take() {
+                self.close(conn);
+            }
+            self.join_step(Phase::Connect { deadline_ms });
+        } else if self
+            .operations
+            .user
+            .as_ref()
+            .is_some_and(|u| matches!(u.kind, Kind::Leave))
+        {
+            self.done(Ok(()));
+        }
+    }
+
+    /// The swap of the present operation failed on disk; the old state stands.
+    pub(crate) fn swap_failed(&mut self, error: String) {
+        let step = JoinStep::Swap;
+        if self.operations.join().is_some() {
+            self.join_failed(OperationError::Storage { step, error });
+        } else {
+            self.done(Err(OperationError::Storage { step, error }));
+        }
+    }
+
+    /// A leave could not archive.
+    pub(crate) fn leave_failed(&mut self, error: String) {
+        if self
+            .operations
+            .user
+            .as_ref()
+            .is_some_and(|u| matches!(u.kind, Kind::Leave))
+        {
+            self.done(Err(OperationError::Storage {
+                step: JoinStep::Archive,
+                error,
+            }));
+        }
+    }
+
+    pub(crate) fn force_leave_persisted(&mut self, token: u64, error: Option<String>) {
+        let waits = |user: &User| matches!(user.kind, Kind::ForceLeave(t) if t == token);
+        if self.operations.user.as_ref().is_some_and(waits) {
+            let step = JoinStep::LeaveOld;
+            let result = error.map_or(Ok(()), |error| Err(OperationError::Storage { step, error }));
+            self.done(result);
+        }
+    }
+
+    /// A connection ended; if it was the one to the target, the join may have failed with it.
+    pub(crate) fn join_conn_ended(&mut self, conn: &Conn, cause: AbortCause) {
+        let Some(join) = self.operations.join_mut() else {
+            return;
+        };
+        if join.conn != Some(conn.id) {
+            return;
+        }
+        join.conn = None;
+        match join.phase {
+            // The copy is complete and the old cluster is being told: going on is the safe way.
+            Phase::Tell(_) | Phase::Swap | Phase::Connect { .. } | Phase::Wait { .. } => {}
+            _ => self.join_aborted(cause),
+        }
+    }
+
+    /// A joiner asks us. While we ask somebody ourselves, the lower site goes first.
+    pub(crate) fn yields_to(&mut self, joiner: SiteId) -> bool {
+        let own_site = self.own.site;
+        let Some(join) = self.operations.join() else {
+            return true;
+        };
+        match join.phase {
+            Phase::Wait { .. } | Phase::Connect { .. } => true,
+            Phase::Dial | Phase::Asked if joiner < own_site => {
+                self.join_later();
+                true
+            }
+            _ => false,
+        }
+    }
+
+    pub(crate) fn operations_next_tick(&self) -> u64 {
+        let join = self
+            .operations
+            .join()
+            .map_or(u64::MAX, |join| match &join.phase {
+                Phase::Wait { retry_ms } => *retry_ms,
+                Phase::Tell(telling) => telling.deadline_ms,
+                Phase::Connect { deadline_ms } => *deadline_ms,
+                _ => u64::MAX,
+            });
+        join.min(self.standing_next_tick())
+    }
+
+    pub(crate) fn operations_tick(&mut self) {
+        self.standing_tick();
+        let now_ms = self.now.mono_ms;
+        let Some(join) = self.operations.join() else {
+            return;
+        };
+        match &join.phase {
+            Phase::Wait { retry_ms } if *retry_ms <= now_ms => self.join_try(),
+            Phase::Tell(telling) if self.is_told(telling) => self.join_swap(),
+            Phase::Connect { deadline_ms } => {
+                let all_up = self.neighbours.values().all(|n| n.up);
+                if all_up || *deadline_ms <= now_ms {
+                    self.done(Ok(()));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn join_try(&mut self) {
+        let Some(join) = self.operations.join() else {
+            return;
+        };
+        let (node, give_up_ms) = (join.target.clone(), join.give_up_ms);
+        if self.operations.standing.is_some() || self.is_serving() {
+            if give_up_ms <= self.now.mono_ms {
+                return self.join_failed(OperationError::Busy {
+                    node: self.own.name.clone(),
+                });
+            }
+            return self.join_later();
+        }
+        if self.member_named(&node).is_some() {
+            return self.join_failed(OperationError::AlreadyInCluster { node });
+        }
+        if give_up_ms <= self.now.mono_ms {
+            return self.join_failed(OperationError::Busy { node });
+        }
+        let conn = self.new_conn();
+        let (host, port) = (node.host().to_owned(), node.port());
+        self.conns.insert(
+            conn,
+            Conn::new(conn, Stage::Dialing(Goal::Join), self.now.mono_ms),
+        );
+        self.out.push(Effect::Dial { conn, host, port });
+        if let Some(join) = self.operations.join_mut() {
+            join.conn = Some(conn);
+            join.phase = Phase::Dial;
+        }
+    }
+}
+
+/// Queues a message on a connection between clusters.
+pub(crate) fn send_stranger(conn: &mut Conn, message: &Message) {
+    if let Stage::Stranger(stranger) = &mut conn.stage {
+        // The window cannot be full: bulk waits for room, the rest is a handful of messages.
+        let queued = stranger.link.sender.send(&[&message.encode()]);
+        debug_assert!(queued.is_ok(), "bulk waits for room");
+    }
+}

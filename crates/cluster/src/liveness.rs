@@ -1,0 +1,157 @@
+//! What the failure detector and the links say together: which members are up.
+//!
+//! A member is *alive* when anybody can reach it, and *up* when this node can, too. The driver hears
+//! of up and down; `status` shows alive, so that all nodes show the same.
+
+use crate::error::DownReason;
+use crate::failure::{SwimId, Verdict};
+use crate::identity::{Peer, SiteId};
+use crate::input::Effect;
+use crate::link::Sender;
+use crate::node::Cluster;
+use crate::restore;
+use crate::wire::Message;
+use rand::RngExt;
+
+/// How long a member may stay up without a link, milliseconds, while others still reach it. Longer
+/// than any suspicion, so that a blip stays invisible; bounded, so that nobody waits for a member
+/// behind a broken route.
+const UNLINKED_MAX_MS: u64 = 5_000;
+
+impl Cluster {
+    /// Acts on what the failure detector found out.
+    pub(crate) fn take_verdicts(&mut self) {
+        for verdict in self.failure.take_verdicts() {
+            match verdict {
+                Verdict::Alive(site) => self.now_alive(site),
+                Verdict::Down(site) => self.now_down(site, DownReason::Silent),
+                Verdict::Renewed(id) => self.tell_life(id),
+            }
+        }
+    }
+
+    /// A member told its present life over its link.
+    pub(crate) fn learn_life(&mut self, site: SiteId, id: SwimId) {
+        if id.site != site {
+            return;
+        }
+        if self.failure.learn(self.now.mono_ms, id) {
+            self.send(site, &Message::SwimDown { id });
+        } else {
+            self.now_alive(site);
+        }
+    }
+
+    /// We took a new life: every member we can reach hears it at once.
+    fn tell_life(&mut self, id: SwimId) {
+        let linked: Vec<_> = self
+            .neighbours
+            .iter()
+            .filter(|(_, n)| n.conn.is_some())
+            .map(|(s, _)| *s)
+            .collect();
+        for site in linked {
+            self.send(site, &Message::SwimIs { id });
+        }
+    }
+
+    fn now_alive(&mut self, site: SiteId) {
+        let Some(neighbour) = self.neighbours.get_mut(&site) else {
+            return;
+        };
+        if !neighbour.alive {
+            neighbour.alive = true;
+            neighbour.since_wall_ms = self.now.wall_ms;
+            self.forget_down(site);
+        }
+        self.update_up(site);
+    }
+
+    fn update_up(&mut self, site: SiteId) {
+        let Some(neighbour) = self.neighbours.get_mut(&site) else {
+            return;
+        };
+        if let Some(boot) = neighbour.boot
+            && !neighbour.up
+            && neighbour.alive
+            && neighbour.conn.is_some()
+        {
+            neighbour.up = true;
+            let peer = Peer {
+                site,
+                boot,
+                name: neighbour.name.clone(),
+            };
+            tracing::info!(node = %peer.name, "peer_up");
+            self.out.push(Effect::Up { peer });
+        }
+    }
+
+    /// Its connection was reset and its port refuses: the process is gone.
+    pub(crate) fn process_gone(&mut self, site: SiteId) {
+        self.failure.declare_down(self.now.mono_ms, site);
+        self.now_down(site, DownReason::Refused);
+    }
+
+    fn now_down(&mut self, site: SiteId, reason: DownReason) {
+        let stream = self.rng.random();
+        let Some(neighbour) = self.neighbours.get_mut(&site) else {
+            return;
+        };
+        if neighbour.alive {
+            neighbour.alive = false;
+            neighbour.since_wall_ms = self.now.wall_ms;
+            self.down_since.insert(site, self.now.wall_ms);
+            self.writes
+                .push(restore::write_down(site, self.now.wall_ms));
+        }
+        neighbour.reset = false;
+        // Whatever was queued is older than the comparison that follows a reconnect.
+        neighbour.link.sender = Sender::new(stream);
+        neighbour.owned_out.reconnected();
+        if let Some(conn) = neighbour.conn.take() {
+            neighbour.retry_ms = self.now.mono_ms;
+            neighbour.unlinked_ms = self.now.mono_ms;
+            self.close(conn);
+        }
+        self.not_up(site, reason);
+    }
+
+    /// The driver hears that a member is not reachable, if it was told otherwise.
+    fn not_up(&mut self, site: SiteId, reason: DownReason) {
+        let Some(neighbour) = self.neighbours.get_mut(&site) else {
+            return;
+        };
+        if std::mem::take(&mut neighbour.up) {
+            tracing::warn!(node = %neighbour.name, ?reason, "peer_down");
+            self.out.push(Effect::Down { site, reason });
+        }
+        self.fail_calls_to(site);
+    }
+
+    /// Another process answers for a member.
+    pub(crate) fn restarted(&mut self, site: SiteId) {
+        self.not_up(site, DownReason::Restarted);
+    }
+
+    pub(crate) fn unlinked_next_tick(&self) -> impl Iterator<Item = u64> {
+        let waiting = self
+            .neighbours
+            .values()
+            .filter(|n| n.up && n.conn.is_none());
+        waiting.map(|n| n.unlinked_ms + UNLINKED_MAX_MS)
+    }
+
+    /// Members that only others reach are down for this node after a while.
+    pub(crate) fn unlinked_tick(&mut self) {
+        let now_ms = self.now.mono_ms;
+        let late = self
+            .neighbours
+            .iter()
+            .filter(|(_, n)| n.up && n.conn.is_none() && n.unlinked_ms + UNLINKED_MAX_MS <= now_ms);
+        let late: Vec<_> = late.map(|(site, _)| *site).collect();
+        for site in late {
+            self.not_up(site, DownReason::Unlinked);
+        }
+    }
+}
