@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::error::{ConfigError, LayerKind, Warning};
 use crate::hocon::{Kind as Token, Mode, Node, Object, Origin, Value, lex, merge, parse_value};
 use crate::render::MASK;
-use crate::schema::{Kind, find, is_secret_key};
+use crate::schema::{Kind, find, is_secret_key, rename_node};
 use crate::section::{root_kind, roots};
 
 /// What every variable of ours starts with.
@@ -78,10 +78,11 @@ pub(crate) fn apply(
         {
             overlay.warnings.push(warning);
         }
-        let node = parsed.unwrap_or_else(|| Node {
+        let mut node = parsed.unwrap_or_else(|| Node {
             value: Value::String(text.clone()),
             place: origin.place(0, 0),
         });
+        rename_node(&mut node, kind);
         overlay.overrides.push(EnvOverride {
             variable: variable.clone(),
             path: path.join("."),

@@ -515,6 +515,32 @@ fn rename_in(expr: &mut Expr, kind: &'static Kind) {
     }
 }
 
+/// As [`rename`], for a value that came in whole (a variable, a request).
+pub(crate) fn rename_node(node: &mut Node, kind: &'static Kind) {
+    match &mut node.value {
+        Value::Object(object) => {
+            for (key, mut inner) in std::mem::take(object) {
+                let child = kind.child(&key);
+                if let Some((kind, _)) = child {
+                    rename_node(&mut inner, kind);
+                }
+                let name = child
+                    .and_then(|(_, field)| field)
+                    .map(|field| field.name.to_owned());
+                object.insert(name.unwrap_or(key), inner);
+            }
+        }
+        Value::List(items) => {
+            if let Kind::List(kind) | Kind::ListOrOne(kind) | Kind::CommaList(kind) = kind {
+                for item in items {
+                    rename_node(item, kind);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
 /// The state of one check.
 pub(crate) struct Checker<'a> {
     /// Value of a variable in a path, for example `EMQX_ETC_DIR`.

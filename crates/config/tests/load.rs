@@ -918,3 +918,71 @@ prometheus { push_gateway_server = "http://127.0.0.1:9091", interval = 15s, enab
         Some(1_024_000)
     );
 }
+
+#[test]
+fn runtime_changes_are_written_to_cluster_hocon() {
+    let edit = |path: &[&str], value: Option<serde_json::Value>| change::Edit {
+        path: path.iter().map(|key| (*key).to_owned()).collect(),
+        value,
+    };
+    let old = "mqtt { max_inflight = 5, upgrade_qos = true }\n\
+               authentication = [{mechanism = x, password = hunter2}]\n";
+    let files = |cluster: &str| {
+        vec![
+            layer(LayerKind::Etc, "etc/emqx.conf", SHIPPED),
+            layer(LayerKind::Cluster, "data/configs/cluster.hocon", cluster),
+        ]
+    };
+    let before = load(&sources(files(old), &[], &NoFiles)).expect("valid");
+    let edits = [
+        edit(&["mqtt", "upgrade_qos"], None),
+        edit(
+            &["mqtt", "mqueue_priorities"],
+            Some(serde_json::json!({"a/1.5": 7})),
+        ),
+        edit(
+            &["listeners", "tcp", "new"],
+            Some(serde_json::json!({"bind": 9, "enabled": false})),
+        ),
+        edit(
+            &["authentication"],
+            Some(serde_json::json!([{"mechanism": "y", "password": "******"}])),
+        ),
+    ];
+    let text = change::edit(old, &edits, &before.raw).expect("valid");
+    assert!(
+        text.starts_with("# This file is generated. Do not edit.\n"),
+        "{text}"
+    );
+    let after = load(&sources(files(&text), &[], &NoFiles)).expect("valid");
+    assert!(!after.settings.mqtt.upgrade_qos);
+    assert_eq!(after.settings.mqtt.max_inflight, 5);
+    assert_eq!(after.settings.mqtt.mqueue_priorities["a/1.5"], 7);
+    assert_eq!(after.settings.authentication[0]["password"], "hunter2");
+    assert_eq!(after.settings.authentication[0]["mechanism"], "y");
+    let new = after
+        .settings
+        .listeners
+        .iter()
+        .find(|l| l.name == "new")
+        .expect("added");
+    assert!(!new.enable);
+    let place = after.raw.provenance("mqtt.max_inflight").expect("exists");
+    assert_eq!(place.layer, LayerKind::Cluster);
+    assert!(change::is_reloadable("mqtt.max_inflight") && !change::is_reloadable("node.name"));
+}
+
+#[test]
+fn older_names_inside_a_variable_s_object_are_known() {
+    let loaded = with_env(&[(
+        "EMQX_LISTENERS__TCP__DEFAULT",
+        "{enabled = false, bind = 7}",
+    )]);
+    let tcp = &loaded.settings.listeners[0];
+    assert_eq!((tcp.enable, tcp.bind.port), (false, 7));
+    let loaded = with_env(&[("EMQX_AUTHENTICATION__1__MECHANISM", "jwt")]);
+    assert_eq!(
+        loaded.settings.authentication,
+        [serde_json::json!({"mechanism": "jwt"})]
+    );
+}

@@ -212,6 +212,33 @@ fn words_and_units_are_refused_with_an_error_at_every_field() {
 }
 
 #[test]
+fn the_ends_of_every_range_are_answered() {
+    let range = |kind: &Kind| match kind {
+        Kind::Int { min, max } | Kind::Words(_, Kind::Int { min, max }) => Some((*min, *max)),
+        _ => None,
+    };
+    let mut accepted = 0;
+    for (path, field) in all_fields() {
+        let Some((min, max)) = range(&field.kind) else {
+            continue;
+        };
+        for value in [min, max] {
+            accepted += usize::from(try_load(&format!("{path} = {value}")).is_ok());
+        }
+        for value in [min.checked_sub(1), max.checked_add(1)]
+            .into_iter()
+            .flatten()
+        {
+            assert!(
+                try_load(&format!("{path} = {value}")).is_err(),
+                "{path} = {value}"
+            );
+        }
+    }
+    assert!(accepted > 50, "{accepted} values");
+}
+
+#[test]
 fn the_reference_page_has_every_documented_key() {
     let page = render::reference();
     for (path, field) in all_fields() {

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use super::lexer::split_path;
 use crate::error::{ConfigError, LayerKind, Place, join};
 
 /// An object: key -> value with place.
@@ -174,55 +175,65 @@ impl Node {
 
     /// The value at a dotted path; list elements count from 1.
     pub fn get(&self, path: &str) -> Option<&Self> {
-        path.split('.')
-            .filter(|s| !s.is_empty())
-            .try_fold(self, |node, key| match &node.value {
-                Value::Object(object) => object.get(key),
-                Value::List(items) => {
-                    let index: usize = key.parse().ok()?;
-                    items.get(index.checked_sub(1)?)
-                }
-                _ => None,
-            })
+        self.at(&split_path(path))
+    }
+
+    /// The value below some keys; list elements count from 1.
+    pub fn at(&self, path: &[String]) -> Option<&Self> {
+        path.iter().try_fold(self, |node, key| match &node.value {
+            Value::Object(object) => object.get(key),
+            Value::List(items) => items.get(key.parse::<usize>().ok()?.checked_sub(1)?),
+            _ => None,
+        })
     }
 
     /// Writes `value` at a dotted path, making objects on the way.
     pub fn set(&mut self, path: &str, value: Value, place: &Place) {
-        let mut node = self;
-        for key in path.split('.').filter(|s| !s.is_empty()) {
-            if !matches!(node.value, Value::Object(_)) {
-                node.value = Value::Object(Object::new());
-            }
-            let Value::Object(object) = &mut node.value else {
-                return;
-            };
-            node = object.entry(key.to_owned()).or_insert_with(|| Self {
-                value: Value::Null,
+        self.set_at(
+            &split_path(path),
+            Self {
+                value,
                 place: place.clone(),
-            });
-        }
-        *node = Self {
-            value,
-            place: place.clone(),
+            },
+        );
+    }
+
+    /// Writes `node` below some keys, making objects on the way.
+    pub fn set_at(&mut self, path: &[String], node: Self) {
+        let Some((key, rest)) = path.split_first() else {
+            *self = node;
+            return;
         };
+        if !matches!(self.value, Value::Object(_)) {
+            self.value = Value::Object(Object::new());
+        }
+        let Value::Object(object) = &mut self.value else {
+            return;
+        };
+        let place = node.place.clone();
+        object
+            .entry(key.clone())
+            .or_insert_with(|| Self {
+                value: Value::Null,
+                place,
+            })
+            .set_at(rest, node);
     }
 
     /// Removes what is at a dotted path; whether there was something.
     pub fn remove(&mut self, path: &str) -> bool {
-        let (parent, key) = path.rsplit_once('.').unwrap_or(("", path));
-        let mut node = self;
-        for key in parent.split('.').filter(|s| !s.is_empty()) {
-            let Value::Object(object) = &mut node.value else {
-                return false;
-            };
-            let Some(next) = object.get_mut(key) else {
-                return false;
-            };
-            node = next;
-        }
-        match &mut node.value {
-            Value::Object(object) => object.remove(key).is_some(),
-            _ => false,
+        self.remove_at(&split_path(path))
+    }
+
+    /// Removes what is below some keys; whether there was something.
+    pub fn remove_at(&mut self, path: &[String]) -> bool {
+        let (Some((key, rest)), Value::Object(object)) = (path.split_first(), &mut self.value)
+        else {
+            return false;
+        };
+        match object.get_mut(key) {
+            Some(inner) if !rest.is_empty() => inner.remove_at(rest),
+            _ => object.remove(key).is_some(),
         }
     }
 }
