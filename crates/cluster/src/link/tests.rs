@@ -279,11 +279,11 @@ proptest! {
         let mut buf = BytesMut::from(&bytes[..]);
         while let Ok(Some(_)) = frame::decode(&mut buf) {}
         let mut buf = BytesMut::from(&bytes[..]);
-        drop(Receiver::new().receive(&mut buf, |_, _| {}));
+        let _ = Receiver::new().receive(&mut buf, |_, _| {});
         let mut buf = BytesMut::from(&bytes[..]);
         let mut sender = Sender::new(1);
         sender.connected();
-        drop(sender.receive(&mut buf));
+        let _ = sender.receive(&mut buf);
     }
 
     #[test]

@@ -1,0 +1,208 @@
+//! Leaving, being removed, coming back.
+
+use dunlin_cluster::{Operation, OperationError};
+
+use crate::net::{Net, RETAINED, USERS};
+
+fn force_leave(net: &mut Net, node: usize, target: usize) -> Result<(), OperationError> {
+    let target = net.nodes[target].name.clone();
+    net.run_operation(node, Operation::ForceLeave { node: target })
+}
+
+#[test]
+fn a_leaver_stands_alone_with_its_credentials() {
+    let mut net = Net::clustered(1, 3);
+    net.put(0, USERS, "admin", Some("hash"));
+    net.put(0, RETAINED, "t", Some("v"));
+    net.until_whole();
+    assert_eq!(net.run_operation(2, Operation::Leave), Ok(()));
+    assert!(net.shows(2, &[2], &[]));
+    assert!(
+        net.shows(0, &[0, 1], &[]) && net.shows(1, &[0, 1], &[]),
+        "{}",
+        net.describe()
+    );
+    assert!(net.get(2, USERS, "admin").is_some());
+    assert_eq!(net.get(2, RETAINED, "t"), None);
+    assert_eq!(net.nodes[2].archives, net.nodes[2].resets);
+    assert!(net.nodes[0].gone.contains(&net.site(2)));
+    net.run(15_000);
+    assert!(net.shows(0, &[0, 1], &[]) && net.shows(2, &[2], &[]));
+    net.check_disks();
+    assert_eq!(net.join(2, 0), Ok(()));
+    net.until_whole();
+}
+
+#[test]
+fn alone_there_is_nothing_to_leave() {
+    let mut net = Net::with(2, 1);
+    let outcome = net.run_operation(0, Operation::Leave);
+    assert_eq!(outcome, Err(OperationError::NotInCluster { node: None }));
+}
+
+#[test]
+fn a_member_that_was_away_while_the_other_left_learns_it() {
+    let mut net = Net::clustered(3, 2);
+    net.kill(1);
+    net.until(1_000, "down", |net| net.shows(0, &[0], &[1]));
+    assert_eq!(net.run_operation(0, Operation::Leave), Ok(()));
+    net.start(1);
+    net.until(3_000, "it learns", |net| net.shows(1, &[1], &[]));
+    assert!(net.shows(0, &[0], &[]));
+    assert_eq!(net.join(1, 0), Ok(()));
+    net.until_whole();
+}
+
+#[test]
+fn force_leave_refuses_what_makes_no_sense() {
+    let mut net = Net::clustered(4, 2);
+    let own = force_leave(&mut net, 0, 0);
+    assert!(matches!(own, Err(OperationError::SelfNode { .. })));
+    net.add("emqx9@10.0.0.9");
+    let unknown = force_leave(&mut net, 0, 2);
+    assert!(matches!(
+        unknown,
+        Err(OperationError::NotInCluster { node: Some(_) })
+    ));
+}
+
+#[test]
+fn a_running_member_removed_by_another_leaves_and_may_join_again_at_once() {
+    let mut net = Net::clustered(5, 3);
+    net.put(0, USERS, "admin", Some("hash"));
+    net.until_whole();
+    let resets = net.nodes[2].resets;
+    assert_eq!(force_leave(&mut net, 0, 2), Ok(()));
+    assert!(net.shows(0, &[0, 1], &[]));
+    net.until(1_000, "it stands alone", |net| net.nodes[2].resets > resets);
+    assert!(
+        net.shows(2, &[2], &[]) && net.shows(1, &[0, 1], &[]),
+        "{}",
+        net.describe()
+    );
+    assert!(net.get(2, USERS, "admin").is_some());
+    assert_eq!(net.join(2, 1), Ok(()));
+    net.until_whole();
+    net.check_disks();
+}
+
+#[test]
+fn a_join_right_after_the_removal_works() {
+    let mut net = Net::clustered(6, 2);
+    let target = net.nodes[1].name.clone();
+    net.operate(0, Operation::ForceLeave { node: target });
+    net.run(6);
+    let outcome = net.join(1, 0);
+    let early = matches!(outcome, Err(OperationError::AlreadyInCluster { .. }));
+    assert!(outcome.is_ok() || early, "{outcome:?}");
+    net.run(1_000);
+    if early {
+        assert_eq!(net.join(1, 0), Ok(()));
+    }
+    net.until_whole();
+}
+
+#[test]
+fn a_dead_member_removed_meanwhile_stands_alone_when_it_returns() {
+    for meet in [0, 1] {
+        let mut net = Net::clustered(7, 3);
+        net.kill(2);
+        net.until(1_000, "down", |net| net.shows(0, &[0, 1], &[2]));
+        assert_eq!(force_leave(&mut net, 0, 2), Ok(()));
+        net.until(1_000, "removed", |net| net.shows(1, &[0, 1], &[]));
+        // Only one of the others is there to tell it.
+        net.kill(1 - meet);
+        net.start(2);
+        net.until(3_000, "it stands alone", |net| net.shows(2, &[2], &[]));
+        assert_eq!(net.nodes[2].archives, net.nodes[2].resets);
+        assert_eq!(net.join(2, meet), Ok(()));
+        net.start(1 - meet);
+        net.until_whole();
+        assert!(net.shows(0, &[0, 1, 2], &[]));
+        net.check_disks();
+    }
+}
+
+#[test]
+fn a_removal_in_a_split_reaches_the_member_when_the_split_ends() {
+    let mut net = Net::clustered(8, 3);
+    net.cut(0, 2);
+    net.cut(1, 2);
+    net.until(6_000, "split", |net| net.shows(0, &[0, 1], &[2]));
+    assert_eq!(force_leave(&mut net, 0, 2), Ok(()));
+    net.put(2, USERS, "late", Some("v"));
+    net.run(1_000);
+    net.heal(0, 2);
+    net.heal(1, 2);
+    net.until(5_000, "it stands alone", |net| net.shows(2, &[2], &[]));
+    assert!(net.get(2, USERS, "late").is_some());
+    assert_eq!(net.join(2, 0), Ok(()));
+    net.until_whole();
+}
+
+#[test]
+fn a_leaver_killed_at_every_step_ends_in_or_out() {
+    for step in 0..6 {
+        let mut net = Net::clustered(9, 3);
+        net.nodes[2].dies_after = Some(step);
+        net.operate(2, Operation::Leave);
+        net.run(3_000);
+        if net.nodes[2].core.is_none() {
+            net.start(2);
+        }
+        net.nodes[2].dies_after = None;
+        net.run(3_000);
+        let out = net.shows(2, &[2], &[]) && net.shows(0, &[0, 1], &[]);
+        assert!(out || net.is_whole(), "step {step}\n{}", net.describe());
+        net.check_disks();
+    }
+}
+
+#[test]
+fn a_long_dead_member_is_removed_by_itself_and_may_rejoin() {
+    let mut net = Net::new(10);
+    for name in ["emqx1@10.0.0.1", "emqx2@10.0.0.2", "emqx3@10.0.0.3"] {
+        let node = net.add(name);
+        net.nodes[node].config.autoclean_ms = Some(60_000);
+        net.start(node);
+    }
+    net.join(1, 0).expect("joins");
+    net.join(2, 0).expect("joins");
+    net.until_whole();
+    net.kill(2);
+    net.run(30_000);
+    // The observers restart; the time the member is down goes on counting.
+    for node in [0, 1] {
+        net.kill(node);
+        net.run(100);
+        net.start(node);
+    }
+    assert!(net.shows(0, &[0, 1], &[2]) || net.shows(0, &[0], &[1, 2]));
+    net.run(40_000);
+    assert!(
+        net.shows(0, &[0, 1], &[]) && net.shows(1, &[0, 1], &[]),
+        "{}",
+        net.describe()
+    );
+    net.start(2);
+    net.until(3_000, "it stands alone", |net| net.shows(2, &[2], &[]));
+    assert_eq!(net.join(2, 0), Ok(()));
+    net.until_whole();
+}
+
+#[test]
+fn a_minority_removes_nobody() {
+    let mut net = Net::new(11);
+    for name in ["emqx1@10.0.0.1", "emqx2@10.0.0.2", "emqx3@10.0.0.3"] {
+        let node = net.add(name);
+        net.nodes[node].config.autoclean_ms = Some(20_000);
+        net.start(node);
+    }
+    net.join(1, 0).expect("joins");
+    net.join(2, 0).expect("joins");
+    net.until_whole();
+    net.kill(1);
+    net.kill(2);
+    net.run(60_000);
+    assert!(net.shows(0, &[0], &[1, 2]));
+}

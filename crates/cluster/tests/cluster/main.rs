@@ -1,0 +1,7 @@
+//! Whole clusters of the real core in virtual time: what operators and clients are promised.
+
+mod join;
+mod leave;
+mod links;
+mod net;
+mod tables;

@@ -1,0 +1,807 @@
+//! A whole cluster in memory: nodes, disks, connections and virtual time from one seed.
+//!
+//! Connections behave like TCP: ordered, delayed while cut, reset when a process dies. Disks keep
+//! exactly what was reported as persisted, whole batches only.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dunlin_cluster::{
+    CallError, Clock, Cluster, Config, ConnId, Cookie, DialError, DownReason, Effect, Input,
+    MEMBERS, NodeName, Now, Operation, OperationError, Peer, RestoreError, Restored, SiteId,
+    TableId, TableSpec, Write,
+};
+
+/// Virtual time at which everything starts, milliseconds since 1970.
+pub const START_WALL_MS: u64 = 1_700_000_000_000;
+
+/// Lost when leaving.
+pub const RETAINED: TableId = TableId(16);
+
+/// Kept when leaving.
+pub const USERS: TableId = TableId(17);
+
+pub fn specs() -> Vec<TableSpec> {
+    let spec = |id, name, keep_on_leave| TableSpec {
+        id,
+        name,
+        rows_max: 100_000,
+        value_bytes_max: 1_000_000,
+        keep_on_leave,
+    };
+    vec![
+        spec(RETAINED, "retained", false),
+        spec(USERS, "users", true),
+    ]
+}
+
+type Table = BTreeMap<Bytes, Bytes>;
+
+/// What a crash leaves.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Disk {
+    pub tables: BTreeMap<String, Table>,
+}
+
+impl Disk {
+    fn apply(&mut self, writes: Vec<Write>) {
+        for write in writes {
+            match write {
+                Write::Put { table, key, value } => {
+                    self.tables.entry(table).or_default().insert(key, value);
+                }
+                Write::Delete { table, key } => {
+                    self.tables.entry(table).or_default().remove(&key);
+                }
+                Write::Clear { table } => {
+                    self.tables.remove(&table);
+                }
+                Write::Rename { from, to } => {
+                    let rows = self.tables.remove(&from).unwrap_or_default();
+                    self.tables.insert(to, rows);
+                }
+            }
+        }
+    }
+
+    fn rows(&self, table: &str) -> impl Iterator<Item = (Bytes, Bytes)> {
+        let rows = self.tables.get(table).into_iter().flatten();
+        rows.map(|(key, value)| (key.clone(), value.clone()))
+    }
+
+    pub fn restored(&self) -> Restored {
+        let mut rows: Vec<_> = self
+            .rows("members")
+            .map(|(key, value)| (MEMBERS, key, value))
+            .collect();
+        for spec in specs() {
+            rows.extend(
+                self.rows(spec.name)
+                    .map(|(key, value)| (spec.id, key, value)),
+            );
+        }
+        Restored {
+            meta: self.rows("meta").collect(),
+            rows,
+        }
+    }
+
+    /// Whether any staging table has rows.
+    pub fn is_staging(&self) -> bool {
+        self.tables
+            .iter()
+            .any(|(name, rows)| name.starts_with("staging/") && !rows.is_empty())
+    }
+}
+
+/// One node: its core, its disk, and what its driver knows.
+pub struct Node {
+    pub name: NodeName,
+    pub config: Config,
+    pub core: Option<Cluster>,
+    pub disk: Disk,
+    /// Milliseconds its wall clock is ahead.
+    pub skew_ms: i64,
+    /// Own node state.
+    pub own: BTreeMap<(u8, Bytes), Bytes>,
+    /// The node state of others.
+    pub seen: BTreeMap<SiteId, BTreeMap<(u8, Bytes), Bytes>>,
+    snapshot: BTreeMap<SiteId, BTreeMap<(u8, Bytes), Bytes>>,
+    pub snapshots: usize,
+    pub up: BTreeMap<SiteId, Peer>,
+    pub downs: Vec<(SiteId, DownReason)>,
+    pub gone: Vec<SiteId>,
+    pub done: BTreeMap<u64, Result<(), OperationError>>,
+    pub called: BTreeMap<u64, Result<Bytes, CallError>>,
+    pub calls_in: Vec<Bytes>,
+    pub casts: Vec<Bytes>,
+    pub settled: u64,
+    pub resets: usize,
+    pub archives: usize,
+    pub handed: Vec<(ConnId, Bytes)>,
+    /// Calls are answered with their own payload, unless switched off.
+    pub answers: bool,
+    pub frozen: bool,
+    /// The process dies when this many more batches are durable.
+    pub dies_after: Option<usize>,
+    pub archive_fails: bool,
+    pub disk_fails: bool,
+    pub batches: usize,
+    life: u64,
+    next_accept: u64,
+}
+
+#[derive(Debug)]
+enum Event {
+    Input(Input),
+    Persist(u64, Vec<Write>),
+    Dialed(ConnId, String, u16),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct End {
+    node: usize,
+    conn: ConnId,
+}
+
+struct Pipe {
+    other: End,
+    /// When the last byte sent arrives.
+    last_ms: u64,
+}
+
+pub struct Net {
+    pub nodes: Vec<Node>,
+    pub now_ms: u64,
+    pub delay_ms: u64,
+    seed: u64,
+    starts: u64,
+    count: u64,
+    queue: BinaryHeap<Reverse<(u64, u64)>>,
+    events: BTreeMap<u64, (usize, u64, Event)>,
+    pipes: BTreeMap<End, Pipe>,
+    /// Bytes and ends that wait for a cut to heal.
+    held: BTreeMap<End, Vec<Input>>,
+    cuts: std::collections::BTreeSet<(usize, usize)>,
+    pub trace: DefaultHasher,
+    next_id: u64,
+}
+
+impl Net {
+    pub fn new(seed: u64) -> Self {
+        Self {
+            nodes: Vec::new(),
+            now_ms: 0,
+            delay_ms: 2,
+            seed,
+            starts: 0,
+            count: 0,
+            queue: BinaryHeap::new(),
+            events: BTreeMap::new(),
+            pipes: BTreeMap::new(),
+            held: BTreeMap::new(),
+            cuts: std::collections::BTreeSet::new(),
+            trace: DefaultHasher::new(),
+            next_id: 0,
+        }
+    }
+
+    /// `count` nodes, running and alone.
+    pub fn with(seed: u64, count: usize) -> Self {
+        let mut net = Self::new(seed);
+        for index in 1..=count {
+            net.add(&format!("emqx{index}@10.0.0.{index}"));
+        }
+        for node in 0..count {
+            net.start(node);
+        }
+        net.run(10);
+        net
+    }
+
+    /// `count` nodes in one cluster.
+    pub fn clustered(seed: u64, count: usize) -> Self {
+        let mut net = Self::with(seed, count);
+        for node in 1..count {
+            net.join(node, 0).expect("joins");
+        }
+        net.until_whole();
+        net
+    }
+
+    pub fn add(&mut self, name: &str) -> usize {
+        let name = NodeName::parse(name).expect("valid");
+        let mut config = Config::new(name.clone(), Cookie::new("secret"));
+        config.tables = specs();
+        self.nodes.push(Node {
+            name,
+            config,
+            core: None,
+            disk: Disk::default(),
+            skew_ms: 0,
+            own: BTreeMap::new(),
+            seen: BTreeMap::new(),
+            snapshot: BTreeMap::new(),
+            snapshots: 0,
+            up: BTreeMap::new(),
+            downs: Vec::new(),
+            gone: Vec::new(),
+            done: BTreeMap::new(),
+            called: BTreeMap::new(),
+            calls_in: Vec::new(),
+            casts: Vec::new(),
+            settled: 0,
+            resets: 0,
+            archives: 0,
+            handed: Vec::new(),
+            answers: true,
+            frozen: false,
+            dies_after: None,
+            archive_fails: false,
+            disk_fails: false,
+            batches: 0,
+            life: 0,
+            next_accept: 1,
+        });
+        self.nodes.len() - 1
+    }
+
+    pub fn start(&mut self, node: usize) {
+        self.try_start(node).expect("starts");
+    }
+
+    pub fn try_start(&mut self, node: usize) -> Result<(), RestoreError> {
+        assert!(self.nodes[node].core.is_none(), "runs already");
+        self.starts += 1;
+        let seed = self.seed.wrapping_mul(1_000_003).wrapping_add(self.starts);
+        let now = self.now(node);
+        let config = self.nodes[node].config.clone();
+        let restored = self.nodes[node].disk.restored();
+        let (core, effects) = Cluster::new(now, config, restored, Arc::new(Clock::new()), seed)?;
+        let this = &mut self.nodes[node];
+        this.core = Some(core);
+        this.life += 1;
+        this.seen.clear();
+        this.up.clear();
+        this.own.clear();
+        this.settled = 0;
+        self.perform(node, effects);
+        Ok(())
+    }
+
+    /// The process dies: its peers' connections are reset, its port refuses.
+    pub fn kill(&mut self, node: usize) {
+        self.nodes[node].core = None;
+        self.nodes[node].frozen = false;
+        let ends: Vec<_> = self
+            .pipes
+            .keys()
+            .copied()
+            .filter(|end| end.node == node)
+            .collect();
+        for end in ends {
+            self.hang_up(end);
+        }
+    }
+
+    /// Bytes between two nodes stop, both ways; connections stay until somebody gives up.
+    pub fn cut(&mut self, a: usize, b: usize) {
+        self.cuts.extend([(a, b), (b, a)]);
+    }
+
+    pub fn heal(&mut self, a: usize, b: usize) {
+        self.cuts.remove(&(a, b));
+        self.cuts.remove(&(b, a));
+        let held: Vec<_> = self.held.keys().copied().collect();
+        for end in held {
+            let Some(pipe) = self.pipes.get(&end) else {
+                self.held.remove(&end);
+                continue;
+            };
+            let other = pipe.other;
+            if !self.is_cut(end.node, other.node) {
+                // TCP repeats after a while, not at once.
+                for input in self.held.remove(&end).unwrap_or_default() {
+                    self.carry(end, other, input, 200);
+                }
+            }
+        }
+    }
+
+    /// Resets one connection of each pair between two nodes.
+    pub fn reset_links(&mut self, a: usize, b: usize) {
+        let between = |(end, pipe): (&End, &Pipe)| {
+            (end.node == a && pipe.other.node == b).then_some((*end, pipe.other))
+        };
+        let pairs: Vec<_> = self.pipes.iter().filter_map(between).collect();
+        for (end, other) in pairs {
+            self.hang_up(end);
+            self.after(1, end.node, Event::Input(Input::Closed { conn: end.conn }));
+            let _ = other;
+        }
+    }
+
+    fn is_cut(&self, from: usize, to: usize) -> bool {
+        self.cuts.contains(&(from, to))
+    }
+
+    pub fn now(&self, node: usize) -> Now {
+        let wall_ms = (START_WALL_MS + self.now_ms).saturating_add_signed(self.nodes[node].skew_ms);
+        Now {
+            mono_ms: self.now_ms,
+            wall_ms,
+        }
+    }
+
+    fn after(&mut self, ms: u64, node: usize, event: Event) {
+        self.count += 1;
+        self.queue.push(Reverse((self.now_ms + ms, self.count)));
+        self.events
+            .insert(self.count, (node, self.nodes[node].life, event));
+    }
+
+    /// A little different for every message, from the seed.
+    fn jitter(&mut self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (self.seed, self.count).hash(&mut hasher);
+        hasher.finish() % (self.delay_ms + 1)
+    }
+
+    fn carry(&mut self, from: End, to: End, input: Input, extra_ms: u64) {
+        let delay = self.delay_ms + self.jitter() + extra_ms;
+        let now_ms = self.now_ms;
+        let Some(pipe) = self.pipes.get_mut(&from) else {
+            return;
+        };
+        let due = (now_ms + delay).max(pipe.last_ms);
+        pipe.last_ms = due;
+        self.after(due - now_ms, to.node, Event::Input(input));
+    }
+
+    fn hang_up(&mut self, end: End) {
+        let Some(pipe) = self.pipes.get(&end) else {
+            return;
+        };
+        let other = pipe.other;
+        let input = Input::Closed { conn: other.conn };
+        if self.is_cut(end.node, other.node) {
+            // Nobody hears of it; the other end gives up by itself.
+        } else {
+            self.carry(end, other, input, 0);
+        }
+        self.pipes.remove(&end);
+        self.held.remove(&end);
+    }
+
+    fn dialed(&mut self, from: usize, conn: ConnId, host: &str, port: u16) {
+        let found = self
+            .nodes
+            .iter()
+            .position(|n| n.name.host() == host && n.name.port() == port);
+        let failed = |error| Event::Input(Input::DialFailed { conn, error });
+        let Some(to) = found else {
+            return self.after(0, from, failed(DialError::Resolve("no such host".into())));
+        };
+        if self.is_cut(from, to) {
+            return;
+        }
+        if self.nodes[to].core.is_none() {
+            return self.after(0, from, failed(DialError::Refused(None)));
+        }
+        let accepted = ConnId(self.nodes[to].next_accept);
+        self.nodes[to].next_accept += 2;
+        let (near, far) = (
+            End { node: from, conn },
+            End {
+                node: to,
+                conn: accepted,
+            },
+        );
+        let last_ms = self.now_ms;
+        self.pipes.insert(
+            near,
+            Pipe {
+                other: far,
+                last_ms,
+            },
+        );
+        self.pipes.insert(
+            far,
+            Pipe {
+                other: near,
+                last_ms,
+            },
+        );
+        let name = self.nodes[from].name.to_string();
+        self.carry(
+            near,
+            far,
+            Input::Accepted {
+                conn: accepted,
+                from: name,
+            },
+            0,
+        );
+        self.carry(far, near, Input::Connected { conn }, 0);
+    }
+
+    pub fn input(&mut self, node: usize, input: Input) {
+        let now = self.now(node);
+        let Some(core) = self.nodes[node].core.as_mut() else {
+            return;
+        };
+        let mut effects = Vec::new();
+        core.handle(now, input, &mut effects);
+        self.perform(node, effects);
+    }
+
+    fn perform(&mut self, node: usize, effects: Vec<Effect>) {
+        for effect in effects {
+            (node, self.now_ms, format!("{effect:?}")).hash(&mut self.trace);
+            self.effect(node, effect);
+        }
+    }
+
+    fn effect(&mut self, node: usize, effect: Effect) {
+        let delay = self.delay_ms;
+        let this = &mut self.nodes[node];
+        match effect {
+            Effect::Dial { conn, host, port } => {
+                self.after(delay, node, Event::Dialed(conn, host, port));
+            }
+            Effect::Send { conn, bytes } => {
+                let end = End { node, conn };
+                let Some(pipe) = self.pipes.get(&end) else {
+                    return;
+                };
+                let other = pipe.other;
+                let input = Input::Received {
+                    conn: other.conn,
+                    bytes,
+                };
+                if self.is_cut(node, other.node) {
+                    self.held.entry(end).or_default().push(input);
+                } else {
+                    self.carry(end, other, input, 0);
+                }
+            }
+            Effect::Close { conn } => self.hang_up(End { node, conn }),
+            Effect::HandOff { conn, unread, .. } => this.handed.push((conn, unread)),
+            Effect::Persist { token, writes } => self.after(1, node, Event::Persist(token, writes)),
+            Effect::Archive { token } => {
+                this.archives += 1;
+                let fails = this.archive_fails;
+                let result = if fails {
+                    Err("full".into())
+                } else {
+                    Ok("backup/x".into())
+                };
+                self.after(1, node, Event::Input(Input::Archived { token, result }));
+            }
+            Effect::Up { peer } => {
+                this.up.insert(peer.site, peer);
+            }
+            Effect::Down { site, reason } => {
+                assert!(this.up.remove(&site).is_some(), "down without up");
+                this.downs.push((site, reason));
+            }
+            Effect::Gone { site } => {
+                this.up.remove(&site);
+                this.seen.remove(&site);
+                this.gone.push(site);
+            }
+            Effect::OwnedBegin { site } => {
+                this.snapshots += 1;
+                this.snapshot.insert(site, BTreeMap::new());
+            }
+            Effect::OwnedRow {
+                site,
+                table,
+                key,
+                value,
+            } => {
+                let bracket = this.snapshot.get_mut(&site);
+                let rows = bracket.unwrap_or_else(|| this.seen.entry(site).or_default());
+                match value {
+                    Some(value) => rows.insert((table, key), value),
+                    None => rows.remove(&(table, key)),
+                };
+            }
+            Effect::OwnedEnd { site } => {
+                let rows = this.snapshot.remove(&site).expect("begun");
+                this.seen.insert(site, rows);
+            }
+            Effect::SnapshotWanted { want, cursor } => {
+                let after = |row: &(u8, Bytes)| cursor.as_ref().is_none_or(|c| row > c);
+                let rows: Vec<_> = this.own.iter().filter(|(row, _)| after(row)).collect();
+                // Smaller chunks than a real driver's, to have many.
+                let done = rows.len() <= 10;
+                let chunk = rows.into_iter().take(10);
+                let rows = chunk
+                    .map(|((t, k), v)| (*t, k.clone(), v.clone()))
+                    .collect();
+                self.after(
+                    1,
+                    node,
+                    Event::Input(Input::SnapshotRows { want, rows, done }),
+                );
+            }
+            Effect::Settled { number } => {
+                assert!(number > this.settled, "settled goes forward");
+                this.settled = number;
+            }
+            Effect::Merged { .. } | Effect::Progress { .. } => {}
+            Effect::Reset => this.resets += 1,
+            Effect::CallIn { call, payload, .. } => {
+                this.calls_in.push(payload.clone());
+                if this.answers {
+                    self.after(1, node, Event::Input(Input::Reply { call, payload }));
+                }
+            }
+            Effect::CallDone { id, result } => {
+                assert!(this.called.insert(id, result).is_none(), "done once");
+            }
+            Effect::CastIn { payload, .. } => this.casts.push(payload),
+            Effect::Done { id, result } => {
+                assert!(this.done.insert(id, result).is_none(), "done once");
+            }
+        }
+    }
+
+    fn happen(&mut self, node: usize, life: u64, event: Event) {
+        let alive = self.nodes[node].core.is_some() && self.nodes[node].life == life;
+        match event {
+            Event::Dialed(conn, host, port) if alive => self.dialed(node, conn, &host, port),
+            Event::Persist(token, writes) if alive => self.persisted(node, token, writes),
+            Event::Input(Input::Accepted { conn, from }) if !alive => {
+                drop(from);
+                self.hang_up(End { node, conn });
+            }
+            Event::Input(input) if alive => {
+                if let Input::Closed { conn } = &input {
+                    self.pipes.remove(&End { node, conn: *conn });
+                }
+                self.input(node, input);
+            }
+            _ => {}
+        }
+    }
+
+    fn persisted(&mut self, node: usize, token: u64, writes: Vec<Write>) {
+        let this = &mut self.nodes[node];
+        if this.disk_fails {
+            let error = "disk full".to_owned();
+            return self.input(node, Input::PersistFailed { token, error });
+        }
+        this.disk.apply(writes);
+        this.batches += 1;
+        if let Some(left) = &mut this.dies_after {
+            if *left == 0 {
+                this.dies_after = None;
+                return self.kill(node);
+            }
+            *left -= 1;
+        }
+        self.input(node, Input::Persisted { token });
+    }
+
+    /// One step of virtual time; `false` when nothing would happen before `limit_ms`.
+    fn step(&mut self, limit_ms: u64) -> bool {
+        let ticks = self
+            .nodes
+            .iter()
+            .filter(|n| !n.frozen)
+            .filter_map(|n| n.core.as_ref());
+        let tick = ticks.map(Cluster::next_tick).min().unwrap_or(u64::MAX);
+        let event = self.queue.peek().map_or(u64::MAX, |Reverse((due, _))| *due);
+        let next = tick.min(event);
+        if next > limit_ms {
+            self.now_ms = limit_ms;
+            return false;
+        }
+        if event <= tick.max(self.now_ms) {
+            let Some(Reverse((due, id))) = self.queue.pop() else {
+                return false;
+            };
+            self.now_ms = self.now_ms.max(due);
+            let Some((node, life, event)) = self.events.remove(&id) else {
+                return true;
+            };
+            if self.nodes[node].frozen && self.nodes[node].life == life {
+                // A stopped process hears everything when it goes on, in order.
+                self.queue.push(Reverse((self.now_ms + 5, id)));
+                self.events.insert(id, (node, life, event));
+            } else {
+                self.happen(node, life, event);
+            }
+            return true;
+        }
+        self.now_ms = self.now_ms.max(tick);
+        for node in 0..self.nodes.len() {
+            let this = &self.nodes[node];
+            let due = this
+                .core
+                .as_ref()
+                .is_some_and(|core| core.next_tick() <= self.now_ms);
+            if due && !this.frozen {
+                self.input(node, Input::Tick);
+                let again = self.nodes[node]
+                    .core
+                    .as_ref()
+                    .map_or(u64::MAX, Cluster::next_tick);
+                assert!(
+                    again > self.now_ms,
+                    "a tick is not due again at once: {again}"
+                );
+            }
+        }
+        true
+    }
+
+    pub fn run(&mut self, ms: u64) {
+        let limit = self.now_ms + ms;
+        while self.step(limit) {}
+    }
+
+    /// Runs until something holds and returns how long that took.
+    pub fn until(&mut self, max_ms: u64, what: &str, holds: impl Fn(&Self) -> bool) -> u64 {
+        let start = self.now_ms;
+        while !holds(self) {
+            let more = self.step(start + max_ms);
+            assert!(
+                more || holds(self),
+                "not within {max_ms} ms: {what}\n{}",
+                self.describe()
+            );
+        }
+        self.now_ms - start
+    }
+
+    pub fn describe(&self) -> String {
+        let shown = self.nodes.iter().map(|node| {
+            let status = node.core.as_ref().map(Cluster::status);
+            format!("{}: {status:?}\n  done {:?}\n", node.name, node.done)
+        });
+        shown.collect()
+    }
+
+    pub fn core(&self, node: usize) -> &Cluster {
+        self.nodes[node].core.as_ref().expect("runs")
+    }
+
+    pub fn site(&self, node: usize) -> SiteId {
+        self.core(node).identity().read().expect("readable").site
+    }
+
+    /// Starts an operation and returns its id.
+    pub fn operate(&mut self, node: usize, op: Operation) -> u64 {
+        self.next_id += 1;
+        let id = self.next_id;
+        self.input(node, Input::Operation { id, op });
+        id
+    }
+
+    /// An operation and its outcome.
+    pub fn run_operation(&mut self, node: usize, op: Operation) -> Result<(), OperationError> {
+        let id = self.operate(node, op);
+        self.until(30_000, "the operation ends", |net| {
+            net.nodes[node].done.contains_key(&id)
+        });
+        self.nodes[node].done[&id].clone()
+    }
+
+    pub fn join(&mut self, node: usize, target: usize) -> Result<(), OperationError> {
+        let target = self.nodes[target].name.clone();
+        self.run_operation(node, Operation::Join { target })
+    }
+
+    pub fn put(&mut self, node: usize, table: TableId, key: &str, value: Option<&str>) {
+        let value = value.map(|value| Bytes::copy_from_slice(value.as_bytes()));
+        let key = Bytes::copy_from_slice(key.as_bytes());
+        self.input(node, Input::Put { table, key, value });
+    }
+
+    pub fn get(&self, node: usize, table: TableId, key: &str) -> Option<Bytes> {
+        self.core(node).table(table).get(key.as_bytes())
+    }
+
+    pub fn own(&mut self, node: usize, key: &str, value: Option<&str>) {
+        let key = Bytes::copy_from_slice(key.as_bytes());
+        let value = value.map(|value| Bytes::copy_from_slice(value.as_bytes()));
+        let rows = &mut self.nodes[node].own;
+        match &value {
+            Some(value) => rows.insert((0, key.clone()), value.clone()),
+            None => rows.remove(&(0, key.clone())),
+        };
+        self.input(
+            node,
+            Input::Own {
+                table: 0,
+                key,
+                value,
+            },
+        );
+    }
+
+    /// Running and stopped members as a node shows them, by short name.
+    pub fn shown(&self, node: usize) -> (Vec<String>, Vec<String>) {
+        let status = self.core(node).status();
+        let short = |name: &NodeName| name.short().to_owned();
+        (
+            status.running().map(short).collect(),
+            status.stopped().map(short).collect(),
+        )
+    }
+
+    pub fn shows(&self, node: usize, running: &[usize], stopped: &[usize]) -> bool {
+        let names = |nodes: &[usize]| -> Vec<String> {
+            nodes
+                .iter()
+                .map(|n| self.nodes[*n].name.short().to_owned())
+                .collect()
+        };
+        self.shown(node) == (names(running), names(stopped))
+    }
+
+    /// Whether all running nodes show each other as running, are up to each other, and have equal
+    /// tables and each other's node state.
+    pub fn is_whole(&self) -> bool {
+        let running: Vec<_> = (0..self.nodes.len())
+            .filter(|n| self.nodes[*n].core.is_some())
+            .collect();
+        running.iter().all(|a| {
+            let shown = self.shown(*a).0;
+            let mut names: Vec<_> = running
+                .iter()
+                .map(|n| self.nodes[*n].name.short().to_owned())
+                .collect();
+            names.sort();
+            shown == names && running.iter().all(|b| a == b || self.agree(*a, *b))
+        })
+    }
+
+    fn agree(&self, a: usize, b: usize) -> bool {
+        let site = self.site(b);
+        let seen = self.nodes[a].seen.get(&site).cloned().unwrap_or_default();
+        let equal =
+            |table| self.core(a).table(table).digests() == self.core(b).table(table).digests();
+        self.nodes[a].up.contains_key(&site)
+            && seen == self.nodes[b].own
+            && [MEMBERS, RETAINED, USERS].into_iter().all(equal)
+    }
+
+    pub fn until_whole(&mut self) -> u64 {
+        self.until(30_000, "one whole cluster", Self::is_whole)
+    }
+
+    /// Checks that every node's disk would restore what its memory has.
+    pub fn check_disks(&mut self) {
+        self.run(5);
+        for node in 0..self.nodes.len() {
+            let Some(core) = &self.nodes[node].core else {
+                continue;
+            };
+            for (name, id) in [
+                ("members", MEMBERS),
+                ("retained", RETAINED),
+                ("users", USERS),
+            ] {
+                let table = core.table(id);
+                let read = table.read();
+                let memory: Table = read
+                    .rows(std::ops::Bound::Unbounded)
+                    .map(|(key, row)| (Bytes::copy_from_slice(key), row.encode()))
+                    .collect();
+                let disk: Table = self.nodes[node].disk.rows(name).collect();
+                assert_eq!(memory, disk, "{name} of node {node}");
+            }
+            assert!(
+                !self.nodes[node].disk.is_staging(),
+                "staging of node {node}"
+            );
+        }
+    }
+}
