@@ -3,11 +3,12 @@
 
 use std::collections::BTreeSet;
 
+use crate::check::{Checked, Typed};
 use crate::error::{ConfigError, LayerKind, Place};
 use crate::hocon::{self, Node, Value};
 use crate::raw::Raw;
 use crate::render::MASK;
-use crate::schema::{Checked, Kind, Typed, rename_node};
+use crate::schema::{Kind, rename_node};
 use crate::section::root_kind;
 
 /// What `cluster.hocon` begins with.

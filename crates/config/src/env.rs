@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::check::is_secret_key;
 use crate::error::{ConfigError, LayerKind, Warning};
 use crate::hocon::{Kind as Token, Mode, Node, Object, Origin, Value, lex, merge, parse_value};
 use crate::render::MASK;
-use crate::schema::{Kind, find, is_secret_key, rename_node};
+use crate::schema::{Kind, find, rename_node};
 use crate::section::{root_kind, roots};
 
 /// What every variable of ours starts with.

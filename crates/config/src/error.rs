@@ -326,17 +326,45 @@ pub enum Rule {
     TcpKeepalive,
 }
 
+impl Rule {
+    /// The text of rules that have no data.
+    const fn fixed_text(&self) -> &'static str {
+        match self {
+            Self::NodeName => {
+                "Invalid node name, should be of format '^[0-9A-Za-z_-]+$' before the @, for \
+                 example emqx@127.0.0.1."
+            }
+            Self::NodeHost => {
+                "The part after @ must be an IP address or a host name, for example \
+                 emqx@127.0.0.1."
+            }
+            Self::EtcdServer => {
+                "cluster.etcd.server is required when discovery_strategy is etcd, for example \
+                 \"http://127.0.0.1:2379\""
+            }
+            Self::StatsdIntervals => {
+                "sample_time_interval must not be greater than flush_time_interval"
+            }
+            Self::SampleInterval => "must be between 1 and 60 and be a divisor of 60.",
+            Self::EmptyCookie => "the cookie must not be empty; all nodes of a cluster share it",
+            Self::Watermarks => "cpu_low_watermark must not be above cpu_high_watermark",
+            Self::TimeOffset => {
+                "Invalid time offset, should be of format: +[hh]:[mm], i.e. +08:00 or -02:00"
+            }
+            Self::TcpKeepalive => {
+                "must be none, or idle seconds, interval seconds and probes such as \"240,30,5\""
+            }
+            Self::DnsNeedsAddress { .. }
+            | Self::DnsFamily { .. }
+            | Self::DuplicateBind { .. }
+            | Self::Seed { .. } => "",
+        }
+    }
+}
+
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NodeName => f.write_str(
-                "Invalid node name, should be of format '^[0-9A-Za-z_-]+$' before the @, for \
-                 example emqx@127.0.0.1.",
-            ),
-            Self::NodeHost => f.write_str(
-                "The part after @ must be an IP address or a host name, for example \
-                 emqx@127.0.0.1.",
-            ),
             Self::DnsNeedsAddress { record_type } => write!(
                 f,
                 "Node name must be of name@IP format for DNS cluster discovery strategy with \
@@ -349,34 +377,13 @@ impl fmt::Display for Rule {
                 f,
                 "Node name address {family} is incompatible with DNS record type {record_type}"
             ),
-            Self::EtcdServer => f.write_str(
-                "cluster.etcd.server is required when discovery_strategy is etcd, for example \
-                 \"http://127.0.0.1:2379\"",
-            ),
-            Self::StatsdIntervals => {
-                f.write_str("sample_time_interval must not be greater than flush_time_interval")
-            }
-            Self::SampleInterval => f.write_str("must be between 1 and 60 and be a divisor of 60."),
             Self::DuplicateBind { bind, other } => write!(
                 f,
                 "{bind} is already taken by {other}; give one of them another port or set \
                  enable = false"
             ),
-            Self::Seed { seed } => {
-                write!(f, "`{seed}` is not a node name; write name@host")
-            }
-            Self::EmptyCookie => {
-                f.write_str("the cookie must not be empty; all nodes of a cluster share it")
-            }
-            Self::Watermarks => {
-                f.write_str("cpu_low_watermark must not be above cpu_high_watermark")
-            }
-            Self::TimeOffset => f.write_str(
-                "Invalid time offset, should be of format: +[hh]:[mm], i.e. +08:00 or -02:00",
-            ),
-            Self::TcpKeepalive => f.write_str(
-                "must be none, or idle seconds, interval seconds and probes such as \"240,30,5\"",
-            ),
+            Self::Seed { seed } => write!(f, "`{seed}` is not a node name; write name@host"),
+            fixed => f.write_str(fixed.fixed_text()),
         }
     }
 }

@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
+use crate::check::Checked;
 use crate::error::{ConfigError, LayerKind, Place, Rule, Warning};
 use crate::hocon::Value;
-use crate::schema::Checked;
 use crate::settings::{Bind, DnsRecordType, Settings, Strategy};
 use crate::unit;
 

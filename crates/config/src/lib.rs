@@ -11,6 +11,7 @@
 #![warn(missing_docs)]
 
 pub mod change;
+pub mod check;
 pub mod env;
 pub mod error;
 pub mod hocon;
@@ -22,11 +23,12 @@ pub mod schema;
 pub mod section;
 pub mod settings;
 pub mod unit;
+mod view;
 pub mod words;
 
+pub use check::Secrets;
 pub use env::EnvOverride;
 pub use error::{ConfigError, LayerKind, Place, Warning};
 pub use hocon::Files;
 pub use raw::{Layer, Loaded, Raw, Sources, load};
-pub use schema::Secrets;
 pub use settings::Settings;

@@ -1,12 +1,13 @@
 //! What each layer said, put together: the raw tree with places, and the checked tree
 //! with defaults. [`load`] is the way from texts to [`Settings`].
 
+use crate::check::{Checked, Checker, Secrets};
 use crate::env::{self, EnvOverride};
 use crate::error::{ConfigError, LayerKind, Place, Warning};
-use crate::hocon::{Document, Files, Node, Object, Text, Value, merge, read_with};
+use crate::hocon::{Document, Files, Node, Text, Value, merge, read_with};
 use crate::integrity;
 use crate::nearest::nearest;
-use crate::schema::{Checked, Checker, Secrets, find, rename};
+use crate::schema::{find, rename};
 use crate::section::{self, listeners, root_kind, roots};
 use crate::settings::Settings;
 
@@ -213,16 +214,5 @@ fn unknown_roots(root: &mut Node, warnings: &mut Vec<Warning>) {
             nearest: near.map(str::to_owned),
             key,
         });
-    }
-}
-
-/// The empty root, for callers that build a layer key by key.
-pub fn empty_layer(kind: LayerKind) -> Node {
-    Node {
-        value: Value::Object(Object::new()),
-        place: Place {
-            layer: kind,
-            ..Place::default_value()
-        },
     }
 }

@@ -2,9 +2,10 @@
 
 use std::fmt::Write as _;
 
+use crate::check::Secrets;
 use crate::hocon::{Node, Value, write, write_value};
 use crate::raw::Raw;
-use crate::schema::{Effect, Field, Kind, Secrets};
+use crate::schema::{Effect, Field, Kind};
 use crate::section::roots;
 
 /// What is shown instead of a secret.

@@ -59,6 +59,9 @@ fn substitutions_are_bounded() {
     assert_eq!(syntax(&format!("{chain}\na400 = 1")), Syntax::TooLarge);
     let many = lines(600, &|n| format!("b{n} = ${{a}}"));
     assert_eq!(syntax(&format!("{many}\na = 1")), Syntax::TooLarge);
+    // The slowest order: each reference can only be replaced after the next one.
+    let backwards = lines(512, &|n| format!("a{n} = ${{a{m}}}", m = n + 1));
+    assert!(parse(&format!("{backwards}\na512 = 1")).is_ok());
     assert!(matches!(
         parse("a = ${a}").expect_err("cycle")[0],
         ConfigError::Unresolved { .. }

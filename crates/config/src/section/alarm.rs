@@ -1,7 +1,8 @@
 //! `alarm`: what is done with alarms.
 
-use crate::schema::{Field, Kind, View, field};
+use crate::schema::{Field, Kind, field};
 use crate::settings::Alarm;
+use crate::view::View;
 
 pub(crate) static FIELDS: &[Field] = &[
     field(

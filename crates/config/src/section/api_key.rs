@@ -1,7 +1,8 @@
 //! `api_key`: keys for the REST API.
 
-use crate::schema::{Field, Kind, View, field};
+use crate::schema::{Field, Kind, field};
 use crate::settings::ApiKey;
+use crate::view::View;
 
 pub(crate) static FIELDS: &[Field] = &[field(
     "bootstrap_file",

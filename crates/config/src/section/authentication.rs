@@ -1,8 +1,10 @@
 //! `authentication`: the chain of authenticators. What an authenticator takes is
 //! declared by the crate that runs it; here it is kept as written.
 
+use crate::check::Typed;
 use crate::hocon::{Node, Value};
-use crate::schema::{Field, Kind, Typed, View, optional};
+use crate::schema::{Field, Kind, optional};
+use crate::view::View;
 
 /// A chain of authenticators; one may stand without the list.
 pub(crate) const CHAIN: Kind = Kind::ListOrOne(&Kind::Raw);

@@ -1,8 +1,9 @@
 //! `authorization`: what clients may do.
 
 use super::authentication;
-use crate::schema::{Field, Kind, View, field, group, open};
+use crate::schema::{Field, Kind, field, group, open};
 use crate::settings::{Authorization, AuthorizationCache, DenyAction, NoMatch};
+use crate::view::View;
 
 pub(crate) static FIELDS: &[Field] = &[
     field(

@@ -1,7 +1,8 @@
 //! `broker`: the registry of sessions.
 
-use crate::schema::{Field, Kind, View, field, open, optional};
+use crate::schema::{Field, Kind, field, open, optional};
 use crate::settings::{Broker, SessionLocking, SharedStrategy};
+use crate::view::View;
 
 pub(crate) static FIELDS: &[Field] = &[
     field(

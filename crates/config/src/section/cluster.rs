@@ -3,10 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::tls;
-use crate::schema::{Field, Kind, View, field, group, open, optional};
+use crate::schema::{Field, Kind, field, group, open, optional};
 use crate::settings::{
     AutocleanQuorum, Cluster, DnsRecordType, K8sAddressType, ProtoDist, Strategy,
 };
+use crate::view::View;
 
 const STRATEGIES: &[&str] = &[
     "manual",

@@ -1,8 +1,9 @@
 //! `dashboard`: the management interface over HTTP.
 
 use super::{COUNT, POSITIVE, tls};
-use crate::schema::{Field, Kind, View, field, group, open, optional};
+use crate::schema::{Field, Kind, field, group, open, optional};
 use crate::settings::{Dashboard, HttpListener, HttpsListener, Secret};
+use crate::view::View;
 
 pub(crate) static FIELDS: &[Field] = &[
     group(

@@ -1,8 +1,9 @@
 //! `delayed`: messages published with a delay.
 
 use super::{COUNT, INFINITY};
-use crate::schema::{Field, Kind, View, field};
+use crate::schema::{Field, Kind, field};
 use crate::settings::Delayed;
+use crate::view::View;
 
 pub(crate) static FIELDS: &[Field] = &[
     field(

@@ -1,8 +1,9 @@
 //! `durable_sessions`: sessions that survive their node.
 
 use super::POSITIVE;
-use crate::schema::{Field, Kind, View, field, optional};
+use crate::schema::{Field, Kind, field, optional};
 use crate::settings::DurableSessions;
+use crate::view::View;
 
 pub(crate) static FIELDS: &[Field] = &[
     field(

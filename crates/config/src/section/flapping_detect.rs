@@ -1,8 +1,9 @@
 //! `flapping_detect`: bans for clients that connect too often.
 
 use super::{DISABLED, POSITIVE};
-use crate::schema::{Field, Kind, View, field};
+use crate::schema::{Field, Kind, field};
 use crate::settings::FlappingDetect;
+use crate::view::View;
 
 pub(crate) static FIELDS: &[Field] = &[
     field(

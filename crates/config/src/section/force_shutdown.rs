@@ -1,8 +1,9 @@
 //! `force_shutdown`: limits of one connection.
 
 use super::COUNT;
-use crate::schema::{Field, Kind, View, field};
+use crate::schema::{Field, Kind, field};
 use crate::settings::ForceShutdown;
+use crate::view::View;
 
 pub(crate) static FIELDS: &[Field] = &[
     field(

@@ -1,8 +1,9 @@
 //! `limiter`: limits of the whole node.
 
 use super::INFINITY;
-use crate::schema::{Field, Kind, View, open, optional};
+use crate::schema::{Field, Kind, open, optional};
 use crate::settings::Limits;
+use crate::view::View;
 
 pub(crate) static FIELDS: &[Field] = &[
     optional(

@@ -1,11 +1,13 @@
 //! `listeners`: where clients connect.
 
 use super::{COUNT, INFINITY, POSITIVE, authentication, tls};
-use crate::schema::{Checked, Field, Kind, Typed, View, field, group, open, optional};
+use crate::check::{Checked, Typed};
+use crate::schema::{Field, Kind, field, group, open, optional};
 use crate::settings::{
     AccessRule, EnableAuthn, Listener, ListenerKind, Piggyback, TcpOptions, Websocket,
 };
 use crate::unit;
+use crate::view::View;
 
 /// The value that keeps a default listener away.
 pub(crate) const MARKED_FOR_DELETION: &str = "marked_for_deletion";

@@ -1,11 +1,13 @@
 //! `log`: where events are written, and how.
 
 use super::{INFINITY, POSITIVE};
-use crate::schema::{Checked, Field, Kind, View, field, group, open, optional};
+use crate::check::Checked;
+use crate::schema::{Field, Kind, field, group, open, optional};
 use crate::settings::{
     Log, LogFile, LogFormatter, LogHandler, LogLevel, PayloadEncode, TimeOffset, TimestampFormat,
 };
 use crate::unit;
+use crate::view::View;
 
 pub(crate) static FIELDS: &[Field] = &[
     group("console", CONSOLE, "Log to standard output.").alias(&["console_handler"]),

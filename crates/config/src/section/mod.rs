@@ -3,8 +3,10 @@
 
 use std::sync::LazyLock;
 
-use crate::schema::{Checked, Field, Kind, Typed, View, group};
+use crate::check::{Checked, Typed};
+use crate::schema::{Field, Kind, group};
 use crate::settings::Settings;
+use crate::view::View;
 
 mod accepted;
 mod alarm;

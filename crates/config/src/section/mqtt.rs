@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::{COUNT, DISABLED, INFINITY, POSITIVE};
-use crate::schema::{Field, Kind, Typed, View, field, optional};
+use crate::check::Typed;
+use crate::schema::{Field, Kind, field, optional};
 use crate::settings::{ClientAttr, Mqtt, PeerCertField, QueuePriority, SharedStrategy, StickyPick};
+use crate::view::View;
 
 const CERT: Kind = Kind::Enum(&["disabled", "cn", "dn", "crt", "pem", "md5"]);
 static PRIORITY: Kind = Kind::Int { min: 1, max: 255 };

@@ -1,8 +1,9 @@
 //! `node`: who this node is.
 
 use super::{DISABLED, POSITIVE, SIZE_T};
-use crate::schema::{Field, Kind, View, field, group, open, optional};
+use crate::schema::{Field, Kind, field, group, open, optional};
 use crate::settings::{Node, Role, Secret};
+use crate::view::View;
 
 const RANGE_PORTS: Kind = Kind::Int {
     min: 1024,

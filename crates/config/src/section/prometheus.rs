@@ -1,8 +1,9 @@
 //! `prometheus`: metrics for Prometheus.
 
 use super::MAP;
-use crate::schema::{Field, Kind, View, field, group, open, optional};
+use crate::schema::{Field, Kind, field, group, open, optional};
 use crate::settings::Prometheus;
+use crate::view::View;
 
 pub(crate) static FIELDS: &[Field] = &[
     field(

@@ -1,8 +1,9 @@
 //! `psk_authentication`: pre-shared keys for TLS.
 
 use super::POSITIVE;
-use crate::schema::{Field, Kind, View, field};
+use crate::schema::{Field, Kind, field};
 use crate::settings::PskAuthentication;
+use crate::view::View;
 
 pub(crate) static FIELDS: &[Field] = &[
     field(

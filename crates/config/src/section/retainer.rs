@@ -1,8 +1,9 @@
 //! `retainer`: retained messages.
 
 use super::{COUNT, DISABLED, INFINITY};
-use crate::schema::{Field, Kind, View, field, group, open, optional};
+use crate::schema::{Field, Kind, field, group, open, optional};
 use crate::settings::{RetainedStorage, Retainer};
+use crate::view::View;
 
 pub(crate) static FIELDS: &[Field] = &[
     field(

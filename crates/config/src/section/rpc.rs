@@ -1,8 +1,9 @@
 //! `rpc`: the connections that carry messages between nodes.
 
 use super::POSITIVE;
-use crate::schema::{Field, Kind, View, field, optional};
+use crate::schema::{Field, Kind, field, optional};
 use crate::settings::{Rpc, RpcMode, RpcProtocol};
+use crate::view::View;
 
 pub(crate) static FIELDS: &[Field] = &[
     field(

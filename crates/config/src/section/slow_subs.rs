@@ -1,8 +1,9 @@
 //! `slow_subs`: detection of slow subscribers.
 
 use super::POSITIVE;
-use crate::schema::{Field, Kind, View, field};
+use crate::schema::{Field, Kind, field};
 use crate::settings::SlowSubs;
+use crate::view::View;
 
 pub(crate) static FIELDS: &[Field] = &[
     field(

@@ -1,8 +1,9 @@
 //! `statsd`: EMQX 5.0's push of counters over UDP.
 
 use super::MAP;
-use crate::schema::{Field, Kind, View, field, optional};
+use crate::schema::{Field, Kind, field, optional};
 use crate::settings::Statsd;
+use crate::view::View;
 
 pub(crate) static FIELDS: &[Field] = &[
     field(

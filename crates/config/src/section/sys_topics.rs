@@ -1,8 +1,9 @@
 //! `sys_topics`: what the node tells about itself under `$SYS`.
 
 use super::DISABLED;
-use crate::schema::{Field, Kind, View, field, group};
+use crate::schema::{Field, Kind, field, group};
 use crate::settings::SysTopics;
+use crate::view::View;
 
 pub(crate) static FIELDS: &[Field] = &[
     field(

@@ -1,8 +1,9 @@
 //! `sysmon`: watermarks of the machine.
 
 use super::{DISABLED, INFINITY};
-use crate::schema::{Field, Kind, View, field, group, open};
+use crate::schema::{Field, Kind, field, group, open};
 use crate::settings::Sysmon;
+use crate::view::View;
 
 pub(crate) static FIELDS: &[Field] = &[
     group("os", OS, "Watermarks of processor and memory."),

@@ -1,8 +1,9 @@
 //! TLS options, which several roots share.
 
 use super::SIZE_T;
-use crate::schema::{Field, Kind, View, field, open, optional};
+use crate::schema::{Field, Kind, field, open, optional};
 use crate::settings::{ClientTls, Secret, SslOptions, Verify};
+use crate::view::View;
 
 const VERSIONS: &[&str] = &[
     "tlsv1.3", "tlsv1.2", "tlsv1.1", "tlsv1", "dtlsv1.2", "dtlsv1",

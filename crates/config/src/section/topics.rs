@@ -1,7 +1,8 @@
 //! `rewrite`, `auto_subscribe` and `topic_metrics`: lists of rules about topics.
 
-use crate::schema::{Field, Kind, View, field, optional};
+use crate::schema::{Field, Kind, field, optional};
 use crate::settings::{AutoSubscription, RewriteAction, RewriteRule};
+use crate::view::View;
 
 const FLAG: Kind = Kind::Int { min: 0, max: 1 };
 const UP_TO_TWO: Kind = Kind::Int { min: 0, max: 2 };

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::{flapping_detect, force_shutdown, mqtt};
-use crate::schema::{Field, Kind, View, open, optional};
+use crate::schema::{Field, Kind, open, optional};
 use crate::settings::Zone;
+use crate::view::View;
 
 const fn inherits(name: &'static str, fields: &'static [Field], doc: &'static str) -> Field {
     optional(name, Kind::Partial(fields), doc)
