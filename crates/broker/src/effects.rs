@@ -12,9 +12,10 @@ use std::sync::Arc;
 use bytes::{Buf, Bytes, BytesMut};
 use dunlin_cluster::{Hlc, NodeName, Peer, SiteId, Stamp};
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 use crate::message::Message;
-use crate::router::{NodeIndex, SessionKey};
+use crate::router::{GroupKey, NodeIndex, SessionKey, SubOptions};
 use crate::session::SessionState;
 use crate::settings::ListenerSettings;
 
@@ -237,18 +238,18 @@ pub struct Delivery {
     /// The message.
     pub message: Message,
     /// The receiving subscriptions.
-    pub to: Vec<Target>,
+    pub to: SmallVec<[Target; 2]>,
 }
 
 /// One receiving subscription.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Target {
     /// The session.
     pub session: SessionKey,
     /// What the subscription asked for.
-    pub options: crate::router::SubOptions,
-    /// Whether the message was picked for it by a shared group.
-    pub shared: bool,
+    pub options: SubOptions,
+    /// The shared group that picked it.
+    pub group: Option<Arc<GroupKey>>,
 }
 
 /// Letters to a shard.

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::{Bytes, BytesMut};
+use dunlin_cluster::link::stream::{WINDOW_BYTES, WINDOW_FRAMES};
 use dunlin_cluster::{
     BootId, Cookie, Handshake, HandshakeError, Hello, Identity, LinkError, Now, Peer, Purpose,
     Receiver, Sender, SiteId,
@@ -30,9 +31,9 @@ const REDIAL_MAX_MS: u64 = 1_000;
 pub(crate) const STALL_MS: u64 = 5_000;
 /// Share of the window that stays free for messages already read when publishers are paused:
 /// frames and bytes above this are "full" for QoS 1 and 2.
-const HIGH_FRAMES: usize = dunlin_cluster::WINDOW_FRAMES / 4 * 3;
+const HIGH_FRAMES: usize = WINDOW_FRAMES / 4 * 3;
 /// The same in bytes.
-const HIGH_BYTES: usize = dunlin_cluster::WINDOW_BYTES / 4 * 3;
+const HIGH_BYTES: usize = WINDOW_BYTES / 4 * 3;
 
 /// What this node proves itself with to others.
 #[derive(Clone, Debug)]
@@ -100,6 +101,8 @@ pub(crate) struct PeerReceived {
     pub(crate) acked: bool,
     /// Connections that waited for room and may go on.
     pub(crate) unblocked: Vec<Conn>,
+    /// The connection is useless: the node to dial again and after how many ms.
+    pub(crate) redial: Option<(NodeIndex, u64)>,
 }
 
 /// All data links of a shard.
@@ -129,11 +132,6 @@ impl Links {
 
     pub(crate) fn set_peering(&mut self, peering: Peering) {
         self.peering = Some(peering);
-    }
-
-    /// Whether the node can be reached now.
-    pub(crate) fn is_up(&self, node: NodeIndex) -> bool {
-        self.get(node).is_some_and(|link| link.up)
     }
 
     /// Whether a QoS 1 or 2 message to the node should wait for room.
@@ -304,6 +302,7 @@ impl Links {
         if failed {
             buf.clear();
             fx.peer_close.push(conn);
+            got.redial = self.closed(conn);
         }
         got
     }
@@ -320,8 +319,6 @@ impl Links {
         let result = stream.receiver.receive(buf, |_, payload| got.payloads.push(payload));
         if let Err(error) = result {
             tracing::warn!(site = %key.0, %error, "peer_data_link_failed");
-            stream.conn = None;
-            self.sockets.remove(&conn);
             return Err(error);
         }
         fx.peer_wake.push(conn);
@@ -340,7 +337,6 @@ impl Links {
         let Some(link) = self.get_mut(node) else { return true };
         if let Err(error) = link.proven(buf) {
             tracing::warn!(node = %link.peer.name, %error, "peer_data_handshake_failed");
-            self.forget_conn(node);
             return true;
         }
         if link.handshake.is_some() {
@@ -350,7 +346,6 @@ impl Links {
         let before = link.sender.acked_number();
         if let Err(error) = link.sender.receive(buf) {
             tracing::warn!(node = %link.peer.name, %error, "peer_data_link_failed");
-            self.forget_conn(node);
             return true;
         }
         if link.sender.acked_number() != before {
@@ -381,6 +376,10 @@ impl Links {
                 None
             }
             PeerSocket::Out(node) => {
+                let link = self.get_mut(node)?;
+                if link.conn != Some(conn) {
+                    return None;
+                }
                 self.forget_conn(node);
                 let link = self.get_mut(node)?;
                 link.failures += 1;

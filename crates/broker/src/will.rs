@@ -13,6 +13,8 @@ pub(crate) struct Will {
     pub message: Message,
     /// Seconds between the end of the connection and the publish.
     pub delay_s: u32,
+    /// Message Expiry Interval, seconds, from the publish on.
+    pub expiry_s: Option<u32>,
 }
 
 /// What becomes of a will when its connection ends.

@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 
+use dunlin_mqtt::Reason;
 use smallvec::SmallVec;
 
 use crate::router::NodeIndex;
@@ -44,8 +45,7 @@ pub(crate) type Waits = SmallVec<[Wait; 1]>;
 pub(crate) struct PendingAck {
     pub(crate) kind: AckKind,
     pub(crate) packet_id: u16,
-    /// v5 reason code.
-    pub(crate) reason: u8,
+    pub(crate) reason: Reason,
     pub(crate) waits: Waits,
 }
 
@@ -64,10 +64,6 @@ impl Acks {
         self.queue.len()
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.queue.is_empty()
-    }
-
     /// Takes the head once `done` says that each of its waits is over.
     pub(crate) fn pop_ready(&mut self, mut done: impl FnMut(&Wait) -> bool) -> Option<PendingAck> {
         let head = self.queue.front_mut()?;
@@ -78,6 +74,11 @@ impl Acks {
     /// Whether a QoS 2 publish with this id waits here for its PUBREC.
     pub(crate) fn has_pubrec(&self, packet_id: u16) -> bool {
         self.queue.iter().any(|a| a.kind == AckKind::Pubrec && a.packet_id == packet_id)
+    }
+
+    /// How many of them are for QoS 1; the ids of the others are counted with the session's.
+    pub(crate) fn len_qos1(&self) -> usize {
+        self.queue.iter().filter(|ack| ack.kind == AckKind::Puback).count()
     }
 
     /// The store has made `token` durable.
@@ -96,7 +97,7 @@ mod tests {
         PendingAck {
             kind: AckKind::Puback,
             packet_id,
-            reason: 0,
+            reason: Reason::Success,
             waits: waits.iter().copied().collect(),
         }
     }
@@ -115,6 +116,6 @@ mod tests {
         acks.stored(9);
         assert_eq!(acks.pop_ready(upto(0)).map(|a| a.packet_id), Some(1));
         assert_eq!(acks.pop_ready(upto(0)).map(|a| a.packet_id), Some(2));
-        assert!(acks.is_empty());
+        assert_eq!(acks.len(), 0);
     }
 }

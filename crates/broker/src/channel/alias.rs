@@ -3,6 +3,8 @@
 //! Tables are made on first use: most clients never send an alias. They die with the connection
 //! [MQTT-3.3.2-7].
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use hashbrown::HashMap;
 
@@ -10,7 +12,7 @@ use hashbrown::HashMap;
 #[derive(Debug, Default)]
 pub(crate) struct AliasIn {
     // Sparse: a client may use alias 65,535 first, and must not make us allocate for it.
-    topics: HashMap<u16, Bytes, foldhash::fast::FixedState>,
+    topics: HashMap<u16, Arc<Box<str>>, foldhash::fast::FixedState>,
 }
 
 /// A topic alias that is out of bounds or was never set.
@@ -23,24 +25,24 @@ pub(crate) enum AliasError {
 }
 
 impl AliasIn {
-    /// Resolves a publish: sets the alias when a topic comes with it, else looks it up.
-    pub(crate) fn resolve(&mut self, alias: u16, max: u16, topic: Bytes) -> Result<Bytes, AliasError> {
+    /// Resolves a publish: sets the alias when a topic comes with it, else gives its topic.
+    pub(crate) fn resolve(
+        &mut self,
+        alias: u16,
+        max: u16,
+        topic: &str,
+    ) -> Result<Option<Arc<Box<str>>>, AliasError> {
         if alias == 0 || alias > max {
             return Err(AliasError::Invalid);
         }
         if topic.is_empty() {
-            return self.topics.get(&alias).cloned().ok_or(AliasError::Unknown);
+            return self.topics.get(&alias).cloned().map(Some).ok_or(AliasError::Unknown);
         }
-        match self.topics.get_mut(&alias) {
-            // Re-sending the same topic with its alias is common and must not keep the newest
-            // receive buffer alive.
-            Some(known) if *known == topic => {}
-            Some(known) => *known = Bytes::copy_from_slice(&topic),
-            None => {
-                self.topics.insert(alias, Bytes::copy_from_slice(&topic));
-            }
+        // Sending the topic again with its alias is common and costs no allocation.
+        if self.topics.get(&alias).is_none_or(|known| ***known != *topic) {
+            self.topics.insert(alias, Arc::new(topic.into()));
         }
-        Ok(topic)
+        Ok(None)
     }
 }
 
@@ -89,14 +91,14 @@ mod tests {
     #[test]
     fn inbound_aliases_are_set_used_replaced_and_bounded() {
         let mut aliases = AliasIn::default();
-        let t = |s: &'static str| Bytes::from_static(s.as_bytes());
-        assert_eq!(aliases.resolve(0, 10, t("a")), Err(AliasError::Invalid));
-        assert_eq!(aliases.resolve(11, 10, t("a")), Err(AliasError::Invalid));
-        assert_eq!(aliases.resolve(3, 10, t("")), Err(AliasError::Unknown));
-        assert_eq!(aliases.resolve(3, 10, t("a")), Ok(t("a")));
-        assert_eq!(aliases.resolve(3, 10, t("")), Ok(t("a")));
-        assert_eq!(aliases.resolve(3, 10, t("b")), Ok(t("b")));
-        assert_eq!(aliases.resolve(3, 10, t("")), Ok(t("b")));
+        let known = |topic: &str| Ok(Some(Arc::new(Box::from(topic))));
+        assert_eq!(aliases.resolve(0, 10, "a"), Err(AliasError::Invalid));
+        assert_eq!(aliases.resolve(11, 10, "a"), Err(AliasError::Invalid));
+        assert_eq!(aliases.resolve(3, 10, ""), Err(AliasError::Unknown));
+        assert_eq!(aliases.resolve(3, 10, "a"), Ok(None));
+        assert_eq!(aliases.resolve(3, 10, ""), known("a"));
+        assert_eq!(aliases.resolve(3, 10, "b"), Ok(None));
+        assert_eq!(aliases.resolve(3, 10, ""), known("b"));
     }
 
     #[test]

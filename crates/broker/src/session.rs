@@ -1,0 +1,457 @@
+//! What outlives a connection: subscriptions, the messages on their way to the client, what the
+//! client may still release, the will. And the form in which a session moves to another shard or
+//! node.
+//!
+//! Must never be in two places at once: a session that moves is taken out here before it is entered
+//! there, and what arrives meanwhile is collected, not delivered.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dunlin_cluster::Hlc;
+use dunlin_mqtt::topic::QUEUE_GROUP;
+use dunlin_mqtt::{QoS, Version};
+use serde::{Deserialize, Serialize};
+
+use crate::access::Identity;
+use crate::channel::qos2::AwaitingRel;
+use crate::effects::{Conn, PeerCert, ReplyTo, ShardId, TakeoverRequest, TakeoverResult};
+use crate::inflight::{Exchange, Inflight};
+use crate::message::{Head, Message, Origin, Parts};
+use crate::queue::{Queue, Queued};
+use crate::router::{FilterId, GroupKey, SubOptions};
+use crate::settings::{ListenerSettings, Mqtt};
+use crate::will::Will;
+
+/// Version of the encoded form of a moving session; a node reads its own and older ones.
+const STATE_VERSION: u8 = 1;
+
+/// Session expiry interval that never ends.
+pub(crate) const NEVER: u32 = u32::MAX;
+
+/// The group an exclusive subscription is kept in: one that can have one member only. A share name
+/// has no slash, so no client can name it.
+pub(crate) const EXCLUSIVE_GROUP: &str = "$exclusive/";
+
+/// What a client said and showed when it connected last.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) peer: SocketAddr,
+    pub(crate) listener: Arc<ListenerSettings>,
+    pub(crate) cert: Option<Box<PeerCert>>,
+    /// Prefix of all its topics and filters in the router.
+    pub(crate) mountpoint: Option<Box<str>>,
+    pub(crate) mqtt: Arc<Mqtt>,
+    pub(crate) connected_at_wall_ms: u64,
+    pub(crate) disconnected_at_wall_ms: Option<u64>,
+    pub(crate) version: Version,
+    pub(crate) keepalive_s: u16,
+    pub(crate) clean_start: bool,
+    pub(crate) bridge: bool,
+    /// The server chose its identifier.
+    pub(crate) assigned: bool,
+}
+
+impl Client {
+    /// A topic or filter of the router as the client knows it.
+    pub(crate) fn unmounted<'a>(&self, topic: &'a str) -> &'a str {
+        match &self.mountpoint {
+            Some(mountpoint) => topic.strip_prefix(&**mountpoint).unwrap_or(topic),
+            None => topic,
+        }
+    }
+}
+
+/// One subscription.
+#[derive(Clone, Debug)]
+pub(crate) struct Subscription {
+    /// The filter in the router, mountpoint included, `$share/group/` not.
+    pub(crate) filter: FilterId,
+    pub(crate) options: SubOptions,
+    pub(crate) retain_handling: u8,
+    /// The shared group.
+    pub(crate) group: Option<Arc<GroupKey>>,
+}
+
+impl Subscription {
+    /// The filter as the client wrote it.
+    pub(crate) fn written_as(&self, filter: &str) -> String {
+        match self.group.as_ref().map(|key| key.group()) {
+            None => filter.to_owned(),
+            Some(EXCLUSIVE_GROUP) => format!("{EXCLUSIVE_GROUP}{filter}"),
+            Some(QUEUE_GROUP) => format!("{QUEUE_GROUP}/{filter}"),
+            Some(group) => format!("$share/{group}/{filter}"),
+        }
+    }
+}
+
+/// A session that is on its way to this shard.
+#[derive(Debug, Default)]
+pub(crate) struct Arriving {
+    /// What came for it meanwhile.
+    pub(crate) collected: Queue,
+    /// Others that want it when it is here.
+    pub(crate) wanted: Vec<(TakeoverRequest, ReplyTo)>,
+}
+
+/// A session that is leaving this shard.
+#[derive(Debug)]
+pub(crate) struct Leaving {
+    /// Where it goes.
+    pub(crate) reply: ReplyTo,
+    /// Shards that may still have deliveries on the way here; `None`: between nodes, until the
+    /// new owner says that routes have moved.
+    pub(crate) fences_left: Option<ShardId>,
+}
+
+/// A session.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) origin: Arc<Origin>,
+    pub(crate) client: Box<Client>,
+    pub(crate) conn: Option<Conn>,
+    /// When its connection was accepted: the newest owner of a client identifier wins.
+    pub(crate) stamp: Hlc,
+    pub(crate) subscriptions: Vec<Subscription>,
+    pub(crate) inflight: Inflight,
+    pub(crate) queue: Queue,
+    pub(crate) awaiting_rel: Option<Box<AwaitingRel>>,
+    pub(crate) will: Option<Box<Will>>,
+    pub(crate) arriving: Option<Box<Arriving>>,
+    pub(crate) leaving: Option<Box<Leaving>>,
+    pub(crate) created_at_wall_ms: u64,
+    /// Mono ms; meaningful without a connection.
+    pub(crate) expires_ms: u64,
+    /// Mono ms; meaningful while a will waits.
+    pub(crate) will_ms: u64,
+    pub(crate) expiry_s: u32,
+    pub(crate) dropped: u32,
+    /// How many messages the client takes unacknowledged.
+    pub(crate) window: u16,
+}
+
+impl Session {
+    pub(crate) fn new(origin: Arc<Origin>, client: Client, wall_ms: u64, window: u16) -> Self {
+        Self {
+            origin,
+            client: Box::new(client),
+            conn: None,
+            stamp: Hlc::default(),
+            subscriptions: Vec::new(),
+            inflight: Inflight::new(),
+            queue: Queue::new(),
+            awaiting_rel: None,
+            will: None,
+            arriving: None,
+            leaving: None,
+            created_at_wall_ms: wall_ms,
+            expires_ms: 0,
+            will_ms: 0,
+            expiry_s: 0,
+            dropped: 0,
+            window,
+        }
+    }
+
+    pub(crate) fn clientid(&self) -> &str {
+        &self.origin.clientid
+    }
+
+    pub(crate) fn identity(&self) -> Identity<'_> {
+        Identity {
+            clientid: &self.origin.clientid,
+            username: self.origin.username.as_deref(),
+            peer: self.client.peer,
+            listener: &self.client.listener.id,
+            cert: self.client.cert.as_deref(),
+        }
+    }
+
+    /// The subscription to a filter of the router, in a group or not.
+    pub(crate) fn find(&self, filter: FilterId, group: Option<&str>) -> Option<usize> {
+        self.subscriptions.iter().position(|sub| {
+            sub.filter == filter && sub.group.as_ref().map(|key| key.group()) == group
+        })
+    }
+
+    /// Whether the session collects instead of delivering.
+    pub(crate) fn collects(&self) -> bool {
+        self.arriving.is_some() || self.leaving.is_some()
+    }
+}
+
+/// A session between two owners. Within a node its messages are shared, between nodes it travels as
+/// [`encode_result`] writes it.
+#[derive(Clone, Debug, Default)]
+pub struct SessionState {
+    pub(crate) created_at_wall_ms: u64,
+    pub(crate) subscriptions: Vec<MovedSubscription>,
+    pub(crate) inflight: Vec<Exchange>,
+    pub(crate) queue: Vec<Queued>,
+    pub(crate) awaiting_rel: Vec<u16>,
+    pub(crate) dropped: u32,
+}
+
+/// A subscription of a moving session, by name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct MovedSubscription {
+    pub(crate) filter: String,
+    pub(crate) group: Option<String>,
+    pub(crate) options: SubOptions,
+    pub(crate) retain_handling: u8,
+}
+
+/// The wire form of a [`SessionState`]. Fields are only ever added at the end.
+#[derive(Serialize, Deserialize)]
+struct WireState {
+    created_at_wall_ms: u64,
+    subscriptions: Vec<MovedSubscription>,
+    inflight: Vec<WireExchange>,
+    queue: Vec<WireQueued>,
+    awaiting_rel: Vec<u16>,
+    dropped: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WireExchange {
+    packet_id: u16,
+    /// `None`: PUBREL was sent.
+    queued: Option<WireQueued>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WireQueued {
+    topic: String,
+    properties: Vec<u8>,
+    payload: Vec<u8>,
+    clientid: String,
+    username: Option<String>,
+    /// QoS as published, retain, DUP.
+    published: (u8, bool, bool),
+    expires_wall_ms: Option<u64>,
+    group: Option<(String, String)>,
+    sub_id: u32,
+    qos: u8,
+    retain: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+enum WireResult {
+    None,
+    Session(Box<WireState>),
+    Failed,
+}
+
+/// The bytes a takeover's answer travels as.
+pub fn encode_result(result: &TakeoverResult) -> Bytes {
+    let wire = match result {
+        TakeoverResult::None => WireResult::None,
+        TakeoverResult::Failed => WireResult::Failed,
+        TakeoverResult::Session(state) => WireResult::Session(Box::new(to_wire(state))),
+    };
+    let mut out = vec![STATE_VERSION];
+    out = postcard::to_extend(&wire, out).expect("plain values always encode");
+    out.into()
+}
+
+/// Reads what [`encode_result`] wrote; `None` for bytes that are no answer or of a newer version.
+pub fn decode_result(bytes: &[u8]) -> Option<TakeoverResult> {
+    let (version, rest) = bytes.split_first()?;
+    if *version != STATE_VERSION {
+        return None;
+    }
+    Some(match postcard::from_bytes(rest).ok()? {
+        WireResult::None => TakeoverResult::None,
+        WireResult::Failed => TakeoverResult::Failed,
+        WireResult::Session(wire) => TakeoverResult::Session(Box::new(from_wire(*wire))),
+    })
+}
+
+fn to_wire(state: &SessionState) -> WireState {
+    WireState {
+        created_at_wall_ms: state.created_at_wall_ms,
+        subscriptions: state.subscriptions.clone(),
+        inflight: state.inflight.iter().map(exchange_to_wire).collect(),
+        queue: state.queue.iter().map(queued_to_wire).collect(),
+        awaiting_rel: state.awaiting_rel.clone(),
+        dropped: state.dropped,
+    }
+}
+
+fn from_wire(wire: WireState) -> SessionState {
+    SessionState {
+        created_at_wall_ms: wire.created_at_wall_ms,
+        subscriptions: wire.subscriptions,
+        inflight: wire.inflight.into_iter().map(exchange_from_wire).collect(),
+        queue: wire.queue.into_iter().map(queued_from_wire).collect(),
+        awaiting_rel: wire.awaiting_rel,
+        dropped: wire.dropped,
+    }
+}
+
+fn exchange_to_wire(exchange: &Exchange) -> WireExchange {
+    match exchange {
+        Exchange::Sent(packet_id, queued) => {
+            WireExchange { packet_id: *packet_id, queued: Some(queued_to_wire(queued)) }
+        }
+        Exchange::Released(packet_id) => WireExchange { packet_id: *packet_id, queued: None },
+    }
+}
+
+fn exchange_from_wire(wire: WireExchange) -> Exchange {
+    match wire.queued {
+        Some(queued) => Exchange::Sent(wire.packet_id, queued_from_wire(queued)),
+        None => Exchange::Released(wire.packet_id),
+    }
+}
+
+fn queued_to_wire(queued: &Queued) -> WireQueued {
+    let message = &queued.message;
+    WireQueued {
+        topic: message.topic().to_owned(),
+        properties: message.properties().to_vec(),
+        payload: message.payload().to_vec(),
+        clientid: message.clientid().to_owned(),
+        username: message.username().map(str::to_owned),
+        published: (message.qos().as_u8(), message.retain(), message.dup()),
+        expires_wall_ms: message.expires_wall_ms(),
+        group: queued.group.as_ref().map(|g| (g.group().to_owned(), g.filter().to_owned())),
+        sub_id: queued.sub_id,
+        qos: queued.qos.as_u8(),
+        retain: queued.retain,
+    }
+}
+
+fn queued_from_wire(wire: WireQueued) -> Queued {
+    let (qos, retain, dup) = wire.published;
+    let origin = Origin {
+        clientid: wire.clientid.into(),
+        username: wire.username.map(Into::into),
+    };
+    let parts = Parts {
+        topic: &wire.topic,
+        properties: &wire.properties,
+        payload: &wire.payload,
+        clientid: "",
+    };
+    let head = Head {
+        qos: QoS::from_u8(qos).unwrap_or_default(),
+        retain,
+        dup,
+        origin: Some(Arc::new(origin)),
+        received_mono_ms: 0,
+        expires_wall_ms: wire.expires_wall_ms,
+    };
+    Queued {
+        message: Message::new(parts, head),
+        group: wire.group.map(|(group, filter)| Arc::new(GroupKey::new(&group, &filter))),
+        sub_id: wire.sub_id,
+        qos: QoS::from_u8(wire.qos).unwrap_or_default(),
+        retain: wire.retain,
+    }
+}
+
+/// Whether two messages are the same one, as two nodes received it.
+fn is_same(a: &Queued, b: &Queued) -> bool {
+    a.qos == b.qos
+        && a.message.topic() == b.message.topic()
+        && a.message.clientid() == b.message.clientid()
+        && a.message.payload() == b.message.payload()
+        && a.message.properties() == b.message.properties()
+}
+
+/// Joins what the old owner collected with what the new one did meanwhile. Both saw a stretch of
+/// the same publishers' streams: what is at the end of the first and the beginning of the second,
+/// per publisher in the same order, came twice.
+pub(crate) fn join_collected(old: Vec<Queued>, new: Vec<Queued>) -> Vec<Queued> {
+    let mut joined = old;
+    let known = joined.len();
+    // For each message of `old`, whether it was met again.
+    let mut met = vec![false; known];
+    for queued in new {
+        let twin = (0..known).find(|at| !met[*at] && is_same(&joined[*at], &queued));
+        match twin {
+            Some(at) => met[at] = true,
+            None => joined.push(queued),
+        }
+    }
+    joined
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn queued(payload: &str) -> Queued {
+        let parts = Parts {
+            topic: "a/b",
+            properties: &[1, 1],
+            payload: payload.as_bytes(),
+            clientid: "publisher",
+        };
+        let head = Head {
+            qos: QoS::ExactlyOnce,
+            retain: true,
+            expires_wall_ms: Some(5),
+            ..Head::default()
+        };
+        Queued {
+            message: Message::new(parts, head),
+            group: Some(Arc::new(GroupKey::new("g", "a/#"))),
+            sub_id: 7,
+            qos: QoS::AtLeastOnce,
+            retain: false,
+        }
+    }
+
+    #[test]
+    fn a_session_survives_the_wire() {
+        let state = SessionState {
+            created_at_wall_ms: 9,
+            subscriptions: vec![MovedSubscription {
+                filter: "a/#".to_owned(),
+                group: Some("g".to_owned()),
+                options: SubOptions::new(QoS::AtLeastOnce).with_no_local(true).with_sub_id(7),
+                retain_handling: 2,
+            }],
+            inflight: vec![Exchange::Sent(3, queued("one")), Exchange::Released(4)],
+            queue: vec![queued("two")],
+            awaiting_rel: vec![8, 9],
+            dropped: 2,
+        };
+        let bytes = encode_result(&TakeoverResult::Session(Box::new(state)));
+        let Some(TakeoverResult::Session(back)) = decode_result(&bytes) else {
+            panic!("a session comes back");
+        };
+        assert_eq!(back.subscriptions[0].filter, "a/#");
+        assert_eq!(back.subscriptions[0].options.sub_id(), Some(7));
+        assert_eq!(back.awaiting_rel, [8, 9]);
+        let Exchange::Sent(3, first) = &back.inflight[0] else { panic!("sent") };
+        assert!(is_same(first, &queued("one")));
+        assert_eq!(first.group.as_ref().map(|g| g.filter()), Some("a/#"));
+        assert_eq!(first.message.expires_wall_ms(), Some(5));
+        assert!(matches!(back.inflight[1], Exchange::Released(4)));
+        assert!(is_same(&back.queue[0], &queued("two")));
+    }
+
+    #[test]
+    fn garbage_and_newer_versions_are_no_answer() {
+        assert!(decode_result(&[]).is_none());
+        assert!(decode_result(&[9, 0]).is_none());
+        assert!(decode_result(&[1, 77, 1, 2]).is_none());
+        let none = encode_result(&TakeoverResult::None);
+        assert!(matches!(decode_result(&none), Some(TakeoverResult::None)));
+    }
+
+    #[test]
+    fn what_both_owners_collected_is_kept_once() {
+        let list = |texts: &[&str]| texts.iter().map(|t| queued(t)).collect::<Vec<_>>();
+        let joined = join_collected(list(&["3", "4", "5"]), list(&["4", "5", "6"]));
+        let texts: Vec<_> =
+            joined.iter().map(|q| String::from_utf8_lossy(q.message.payload())).collect();
+        assert_eq!(texts, ["3", "4", "5", "6"]);
+        assert_eq!(join_collected(list(&["1", "1"]), list(&["1"])).len(), 2);
+        assert_eq!(join_collected(Vec::new(), list(&["1", "1"])).len(), 2);
+    }
+}

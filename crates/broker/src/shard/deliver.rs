@@ -1,0 +1,625 @@
+//! From a message to the bytes of a receiver: straight into its output when it may be sent, into
+//! its session's queue when it may not.
+//!
+//! What many receivers get alike is encoded once and copied; a large payload is not even copied but
+//! shared. Nothing is allocated for a message that goes straight out at QoS 0.
+
+use std::num::NonZeroU16;
+use std::sync::Arc;
+
+use bytes::{BufMut, BytesMut};
+use dunlin_cluster::Now;
+use dunlin_mqtt::{Outgoing, QoS, Reason, encode_publish, encode_publish_head, publish_len};
+
+use crate::channel::Channel;
+use crate::channel::alias::Alias;
+use crate::channel::publish::put_ack;
+use crate::effects::{Conn, ShardEffects};
+use crate::inflight::{AckFault, Resend};
+use crate::message::Message;
+use crate::metrics::{Metric, Metrics};
+use crate::queue::{DropReason, Queued};
+use crate::router::{GroupKey, SessionKey, SubOptions};
+use crate::session::{Client, Session};
+use crate::shard::{OUTPUT_HIGH_BYTES, Shard, Timer};
+
+/// Payloads from this size on are shared by all receivers' outputs instead of copied into each:
+/// above it a vectored write is cheaper than the copy.
+const SHARED_PAYLOAD_BYTES: usize = 2_048;
+
+/// A PUBLISH encoded once for several receivers.
+#[derive(Debug, Default)]
+pub(crate) struct Encoded {
+    /// More than one receiver is expected: keeping the encoding is worth it.
+    several: bool,
+    /// What `bytes` is for: v5, QoS, retain.
+    key: Option<(bool, QoS, bool)>,
+    bytes: BytesMut,
+    /// Where the packet identifier is.
+    id_at: usize,
+    /// The message in a buffer of its own, once somebody keeps it.
+    kept: Option<Message>,
+}
+
+impl Encoded {
+    /// The next message comes, for about so many receivers.
+    pub(crate) fn begin(&mut self, receivers: u32) {
+        self.several = receivers > 1;
+        self.key = None;
+        self.kept = None;
+    }
+
+    /// The message for somebody who keeps it; compacted once for all of them.
+    fn keep(&mut self, message: &Message) -> Message {
+        if !self.several {
+            return message.clone().compact();
+        }
+        self.kept.get_or_insert_with(|| message.clone().compact()).clone()
+    }
+}
+
+/// A PUBLISH for one receiver.
+#[derive(Clone, Copy)]
+struct Sending<'a> {
+    message: &'a Message,
+    qos: QoS,
+    retain: bool,
+    sub_id: u32,
+    packet_id: Option<NonZeroU16>,
+    dup: bool,
+}
+
+impl Shard {
+    /// Gives a message to one subscription.
+    #[allow(clippy::too_many_arguments)] // one place calls it for each way a message comes
+    pub(crate) fn deliver(
+        &mut self,
+        now: Now,
+        key: SessionKey,
+        options: SubOptions,
+        group: Option<&Arc<GroupKey>>,
+        message: &Message,
+        encoded: &mut Encoded,
+        fx: &mut ShardEffects,
+    ) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        let client = &session.client;
+        if (options.no_local() || client.mqtt.ignore_loop_deliver || client.bridge)
+            && is_own(session, message)
+            && loops_dropped(session, options)
+        {
+            self.metrics.count(Metric::DeliveryDropped);
+            self.metrics.count(Metric::DeliveryDroppedNoLocal);
+            return;
+        }
+        let published = message.qos();
+        let qos = if client.mqtt.upgrade_qos {
+            published.max(options.qos())
+        } else {
+            published.min(options.qos())
+        };
+        let retain = message.retain() && (options.retain_as_published() || client.bridge);
+        let sending = Sending {
+            message,
+            qos,
+            retain,
+            sub_id: options.sub_id().unwrap_or(0),
+            packet_id: None,
+            dup: false,
+        };
+        self.send_or_queue(now, key, sending, group, encoded, fx);
+    }
+
+    fn send_or_queue(
+        &mut self,
+        now: Now,
+        key: SessionKey,
+        sending: Sending<'_>,
+        group: Option<&Arc<GroupKey>>,
+        encoded: &mut Encoded,
+        fx: &mut ShardEffects,
+    ) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        let conn = session.conn.filter(|_| !session.collects());
+        let room = conn.is_some_and(|conn| {
+            let channel = &self.channels[conn.0 as usize];
+            channel.is_open() && channel.output.len() < OUTPUT_HIGH_BYTES
+        });
+        let free = session.queue.is_empty();
+        if let Some(conn) = conn.filter(|_| room) {
+            if sending.qos == QoS::AtMostOnce {
+                // Behind a full window QoS 0 is queued too, so that its order is kept; without
+                // such a queue it goes out at once.
+                if free || !session.client.mqtt.mqueue_store_qos0 {
+                    self.send_now(now, key, conn, sending, encoded, fx);
+                    return;
+                }
+            } else if free && !session.inflight.is_full(session.window) {
+                let queued = queued(encoded, &sending, group);
+                self.send_inflight(now, key, conn, queued, encoded, fx);
+                return;
+            }
+        }
+        let queued = queued(encoded, &sending, group);
+        enqueue(&self.metrics, session, queued);
+    }
+
+    /// Writes a QoS 0 message.
+    fn send_now(
+        &mut self,
+        now: Now,
+        key: SessionKey,
+        conn: Conn,
+        sending: Sending<'_>,
+        encoded: &mut Encoded,
+        fx: &mut ShardEffects,
+    ) {
+        if sending.message.is_expired(now.wall_ms) {
+            count_expired(&self.metrics);
+            return;
+        }
+        self.put(now, key, conn, sending, encoded, fx);
+    }
+
+    /// Gives a message a packet identifier and writes it.
+    fn send_inflight(
+        &mut self,
+        now: Now,
+        key: SessionKey,
+        conn: Conn,
+        queued: Queued,
+        encoded: &mut Encoded,
+        fx: &mut ShardEffects,
+    ) {
+        if queued.message.is_expired(now.wall_ms) {
+            count_expired(&self.metrics);
+            return;
+        }
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        let first = session.inflight.is_empty();
+        let retry_ms = session.client.mqtt.retry_interval_ms;
+        let sending = sending_of(&queued);
+        if self.is_too_large(now, key, conn, &sending) {
+            return;
+        }
+        let (message, qos) = (queued.message.clone(), queued.qos);
+        let (retain, sub_id) = (queued.retain, queued.sub_id);
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        let Ok(id) = session.inflight.send(queued, now.mono_ms) else { return };
+        let packet_id = NonZeroU16::new(id);
+        if let Some(retry_ms) = retry_ms.filter(|_| first) {
+            let generation = self.channels[conn.0 as usize].generation;
+            self.wheel.arm(now.mono_ms + retry_ms, Timer::Retry(conn, generation));
+        }
+        let sending = Sending { message: &message, qos, retain, sub_id, packet_id, dup: false };
+        self.put(now, key, conn, sending, encoded, fx);
+    }
+
+    /// Whether a receiver's Maximum Packet Size forbids a message; it is dropped and counted then
+    /// [MQTT-3.1.2-25].
+    fn is_too_large(
+        &self,
+        now: Now,
+        key: SessionKey,
+        conn: Conn,
+        sending: &Sending<'_>,
+    ) -> bool {
+        let channel = &self.channels[conn.0 as usize];
+        let Some(session) = self.sessions.get(key) else { return true };
+        if channel.packet_bytes_max == u32::MAX {
+            return false;
+        }
+        let sub_ids = [sending.sub_id];
+        let packet = outgoing(now, &session.client, sending, &sub_ids);
+        let too_large =
+            publish_len(channel.version, &packet) > channel.packet_bytes_max as usize;
+        if too_large {
+            self.metrics.count(Metric::DeliveryDropped);
+            self.metrics.count(Metric::DeliveryDroppedTooLarge);
+        }
+        too_large
+    }
+
+    /// Encodes a PUBLISH into a connection's output and counts it.
+    fn put(
+        &mut self,
+        now: Now,
+        key: SessionKey,
+        conn: Conn,
+        sending: Sending<'_>,
+        encoded: &mut Encoded,
+        fx: &mut ShardEffects,
+    ) {
+        // Lends a buffer and wakes the connection.
+        _ = self.write(conn, fx);
+        let Some(session) = self.sessions.get(key) else { return };
+        let channel = &mut self.channels[conn.0 as usize];
+        let before = channel.output.len();
+        if encoded.several && is_common(channel, &session.client, &sending) {
+            put_common(now, channel, &session.client, &sending, encoded);
+        } else if !put_own(now, channel, &session.client, &sending) {
+            self.metrics.count(Metric::DeliveryDropped);
+            self.metrics.count(Metric::DeliveryDroppedTooLarge);
+            return;
+        }
+        let bytes = (channel.output.len() - before) as u64;
+        channel.traffic.send_pkt += 1;
+        channel.traffic.send_msg += 1;
+        channel.traffic.send_oct += bytes;
+        let metrics = &self.metrics;
+        metrics.count(Metric::PacketsSent);
+        metrics.count(Metric::PacketsPublishSent);
+        metrics.count(Metric::MessagesSent);
+        metrics.count(Metric::MessagesDelivered);
+        metrics.count(Metric::sent_at(sending.qos.as_u8()));
+        metrics.add(Metric::BytesSent, bytes);
+    }
+
+    /// Sends what waits in a session's queue, as far as window and output allow.
+    pub(crate) fn pump(&mut self, now: Now, key: SessionKey, fx: &mut ShardEffects) {
+        if self.sessions.get(key).is_none_or(|session| session.queue.is_empty()) {
+            return;
+        }
+        let mut encoded = std::mem::take(&mut self.batch.encoded);
+        encoded.begin(1);
+        while let Some((conn, queued)) = self.next_queued(now, key) {
+            if queued.qos == QoS::AtMostOnce {
+                let sending = sending_of(&queued);
+                self.put(now, key, conn, sending, &mut encoded, fx);
+            } else {
+                self.send_inflight(now, key, conn, queued, &mut encoded, fx);
+            }
+        }
+        self.batch.encoded = encoded;
+    }
+
+    /// The next queued message that may be sent now.
+    fn next_queued(&mut self, now: Now, key: SessionKey) -> Option<(Conn, Queued)> {
+        let session = self.sessions.get_mut(key)?;
+        let conn = session.conn.filter(|_| !session.collects())?;
+        let channel = &self.channels[conn.0 as usize];
+        if !channel.is_open() || channel.output.len() >= OUTPUT_HIGH_BYTES {
+            return None;
+        }
+        if session.inflight.is_full(session.window)
+            && session.queue.iter().next().is_none_or(|next| next.qos != QoS::AtMostOnce)
+        {
+            return None;
+        }
+        let metrics = &self.metrics;
+        let queued = session.queue.pop(now.wall_ms, |_| count_expired(metrics))?;
+        // Behind messages that expired there may be one the window has no room for.
+        if queued.qos != QoS::AtMostOnce && session.inflight.is_full(session.window) {
+            let rule = Arc::clone(&session.client.mqtt);
+            session.queue.push_front(queued, &rule);
+            return None;
+        }
+        Some((conn, queued))
+    }
+
+    /// A session has a connection again: everything in flight is sent again, in order
+    /// [MQTT-4.4.0-1].
+    pub(crate) fn resend(&mut self, now: Now, key: SessionKey, fx: &mut ShardEffects) {
+        let Some(conn) = self.sessions.get(key).and_then(|session| session.conn) else { return };
+        if self.sessions.get(key).is_none_or(|session| session.inflight.is_empty()) {
+            return;
+        }
+        _ = self.write(conn, fx);
+        let Some(session) = self.sessions.get(key) else { return };
+        let channel = &mut self.channels[conn.0 as usize];
+        for again in session.inflight.resend() {
+            put_again(now, channel, &session.client, again, &self.metrics);
+        }
+        if let Some(retry_ms) = session.client.mqtt.retry_interval_ms {
+            let timer = Timer::Retry(conn, channel.generation);
+            self.wheel.arm(now.mono_ms + retry_ms, timer);
+        }
+    }
+
+    /// `retry_interval` is over for something in flight.
+    pub(crate) fn on_retry(
+        &mut self,
+        now: Now,
+        conn: Conn,
+        generation: u32,
+        fx: &mut ShardEffects,
+    ) {
+        if !self.is_current(conn, generation) || !self.channels[conn.0 as usize].is_open() {
+            return;
+        }
+        _ = self.write(conn, fx);
+        let channel = &mut self.channels[conn.0 as usize];
+        let Some(session) = self.sessions.get_mut(channel.session) else { return };
+        let Some(interval_ms) = session.client.mqtt.retry_interval_ms else { return };
+        let (client, metrics) = (&session.client, &self.metrics);
+        let next = session.inflight.retry(now.mono_ms, interval_ms, |again| {
+            put_again(now, channel, client, again, metrics);
+        });
+        if let Some(next) = next {
+            self.wheel.arm(next, Timer::Retry(conn, generation));
+        }
+    }
+
+    pub(crate) fn on_puback(
+        &mut self,
+        now: Now,
+        conn: Conn,
+        id: NonZeroU16,
+        fx: &mut ShardEffects,
+    ) {
+        self.metrics.count(Metric::PacketsPubackReceived);
+        let key = self.channels[conn.0 as usize].session;
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        match session.inflight.puback(id.get()) {
+            Ok(_) => self.metrics.count(Metric::MessagesAcked),
+            Err(AckFault::Missed) => self.metrics.count(Metric::PacketsPubackMissed),
+            Err(AckFault::InUse) => self.metrics.count(Metric::PacketsPubackInuse),
+        }
+        self.pump(now, key, fx);
+    }
+
+    pub(crate) fn on_pubrec(
+        &mut self,
+        now: Now,
+        conn: Conn,
+        id: NonZeroU16,
+        reason: Reason,
+        fx: &mut ShardEffects,
+    ) {
+        self.metrics.count(Metric::PacketsPubrecReceived);
+        let channel = &self.channels[conn.0 as usize];
+        let (key, v5) = (channel.session, channel.version.is_v5());
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        if reason.is_error() {
+            // The receiver wants none of it; the identifier is free [MQTT-4.3.3-4].
+            session.inflight.abandon(id.get());
+            self.pump(now, key, fx);
+            return;
+        }
+        let answer = match session.inflight.pubrec(id.get(), now.mono_ms) {
+            Ok(_) => {
+                self.metrics.count(Metric::MessagesAcked);
+                Reason::Success
+            }
+            Err(AckFault::InUse) => {
+                self.metrics.count(Metric::PacketsPubrecInuse);
+                Reason::Success
+            }
+            Err(AckFault::Missed) => {
+                self.metrics.count(Metric::PacketsPubrecMissed);
+                Reason::PacketIdentifierNotFound
+            }
+        };
+        let Some(out) = self.write(conn, fx) else { return };
+        let bytes = put_ack(out, 0x62, id.get(), answer, v5);
+        self.count_sent(conn, Metric::PacketsPubrelSent, bytes);
+    }
+
+    pub(crate) fn on_pubcomp(
+        &mut self,
+        now: Now,
+        conn: Conn,
+        id: NonZeroU16,
+        fx: &mut ShardEffects,
+    ) {
+        self.metrics.count(Metric::PacketsPubcompReceived);
+        let key = self.channels[conn.0 as usize].session;
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        match session.inflight.pubcomp(id.get()) {
+            Ok(()) => {}
+            Err(AckFault::Missed) => self.metrics.count(Metric::PacketsPubcompMissed),
+            Err(AckFault::InUse) => self.metrics.count(Metric::PacketsPubcompInuse),
+        }
+        self.pump(now, key, fx);
+    }
+
+    /// Sends a retained message to a new subscription.
+    pub(crate) fn deliver_retained(
+        &mut self,
+        now: Now,
+        key: SessionKey,
+        options: SubOptions,
+        message: &Message,
+        fx: &mut ShardEffects,
+    ) {
+        let mut encoded = std::mem::take(&mut self.batch.encoded);
+        encoded.begin(1);
+        let qos = message.qos().min(options.qos());
+        let sending = Sending {
+            message,
+            qos,
+            retain: true,
+            sub_id: options.sub_id().unwrap_or(0),
+            packet_id: None,
+            dup: false,
+        };
+        self.send_or_queue(now, key, sending, None, &mut encoded, fx);
+        self.batch.encoded = encoded;
+    }
+}
+
+/// Whether a message is the client's own.
+fn is_own(session: &Session, message: &Message) -> bool {
+    match message.origin() {
+        Some(origin) if Arc::ptr_eq(origin, &session.origin) => true,
+        _ => message.clientid() == session.clientid(),
+    }
+}
+
+/// Whether a client's own messages are kept from this subscription.
+fn loops_dropped(session: &Session, options: SubOptions) -> bool {
+    let client = &session.client;
+    let v3 = !client.version.is_v5();
+    options.no_local() || v3 && (client.mqtt.ignore_loop_deliver || client.bridge)
+}
+
+fn queued(
+    encoded: &mut Encoded,
+    sending: &Sending<'_>,
+    group: Option<&Arc<GroupKey>>,
+) -> Queued {
+    Queued {
+        message: encoded.keep(sending.message),
+        group: group.cloned(),
+        sub_id: sending.sub_id,
+        qos: sending.qos,
+        retain: sending.retain,
+    }
+}
+
+fn sending_of(queued: &Queued) -> Sending<'_> {
+    Sending {
+        message: &queued.message,
+        qos: queued.qos,
+        retain: queued.retain,
+        sub_id: queued.sub_id,
+        packet_id: None,
+        dup: false,
+    }
+}
+
+/// Puts a message into a session's queue; what falls out is counted.
+pub(crate) fn enqueue(metrics: &Metrics, session: &mut Session, queued: Queued) {
+    let rule = Arc::clone(&session.client.mqtt);
+    let queue = match &mut session.arriving {
+        Some(arriving) => &mut arriving.collected,
+        None => &mut session.queue,
+    };
+    let Some((_, reason)) = queue.push(queued, &rule) else { return };
+    session.dropped = session.dropped.saturating_add(1);
+    metrics.count(Metric::DeliveryDropped);
+    metrics.count(match reason {
+        DropReason::QueueFull => Metric::DeliveryDroppedQueueFull,
+        DropReason::Qos0 => Metric::DeliveryDroppedQos0Msg,
+    });
+}
+
+fn count_expired(metrics: &Metrics) {
+    metrics.count(Metric::DeliveryDropped);
+    metrics.count(Metric::DeliveryDroppedExpired);
+}
+
+/// The packet for one receiver, topic unmounted. `sub_ids` is the place of the one identifier.
+fn outgoing<'a>(
+    now: Now,
+    client: &Client,
+    sending: &Sending<'a>,
+    sub_ids: &'a [u32; 1],
+) -> Outgoing<'a> {
+    Outgoing {
+        topic: client.unmounted(sending.message.topic()),
+        payload: sending.message.payload(),
+        qos: sending.qos,
+        retain: sending.retain,
+        dup: sending.dup,
+        packet_id: sending.packet_id,
+        topic_alias: None,
+        subscription_ids: if sending.sub_id == 0 { &[] } else { sub_ids },
+        message_expiry_interval: sending.message.expiry_left_s(now.wall_ms),
+        forwarded: sending.message.properties(),
+    }
+}
+
+/// Whether a receiver gets what every other of its version and QoS gets.
+fn is_common(channel: &Channel, client: &Client, sending: &Sending<'_>) -> bool {
+    sending.sub_id == 0
+        && !sending.dup
+        && client.mountpoint.is_none()
+        && channel.packet_bytes_max == u32::MAX
+        && channel.rare.as_ref().is_none_or(|rare| rare.aliases_out.is_none())
+}
+
+/// Copies the common encoding, made on first use, and sets the packet identifier.
+fn put_common(
+    now: Now,
+    channel: &mut Channel,
+    client: &Client,
+    sending: &Sending<'_>,
+    encoded: &mut Encoded,
+) {
+    let v5 = channel.version.is_v5();
+    let key = (v5, sending.qos, sending.retain);
+    let shared = sending.message.payload().len() >= SHARED_PAYLOAD_BYTES;
+    if encoded.key != Some(key) {
+        encoded.key = Some(key);
+        encoded.bytes.clear();
+        let packet = outgoing(now, client, sending, &[0]);
+        if shared {
+            encode_publish_head(channel.version, &packet, &mut encoded.bytes);
+        } else {
+            encode_publish(channel.version, &packet, &mut encoded.bytes);
+        }
+        // Behind the fixed header and the topic with its length.
+        let remaining = encoded.bytes[1..].iter().position(|byte| byte & 0x80 == 0);
+        encoded.id_at = 1 + remaining.unwrap_or(0) + 1 + 2 + packet.topic.len();
+    }
+    let out = channel.output.buffer();
+    let at = out.len();
+    out.put_slice(&encoded.bytes);
+    if let Some(id) = sending.packet_id {
+        let at = at + encoded.id_at;
+        out[at..at + 2].copy_from_slice(&id.get().to_be_bytes());
+    }
+    if shared {
+        channel.output.share(sending.message.payload_bytes());
+    }
+}
+
+/// Encodes for this receiver alone. False if its Maximum Packet Size forbids it.
+fn put_own(now: Now, channel: &mut Channel, client: &Client, sending: &Sending<'_>) -> bool {
+    let sub_ids = [sending.sub_id];
+    let mut packet = outgoing(now, client, sending, &sub_ids);
+    if channel.packet_bytes_max != u32::MAX
+        && publish_len(channel.version, &packet) > channel.packet_bytes_max as usize
+    {
+        return false;
+    }
+    let aliases = channel.rare.as_mut().and_then(|rare| rare.aliases_out.as_mut());
+    if let Some(aliases) = aliases {
+        match aliases.pick(packet.topic.as_bytes()) {
+            Alias::None => {}
+            Alias::Set(alias) => packet.topic_alias = Some(alias),
+            Alias::Use(alias) => {
+                packet.topic_alias = Some(alias);
+                packet.topic = "";
+            }
+        }
+    }
+    if packet.payload.len() >= SHARED_PAYLOAD_BYTES {
+        encode_publish_head(channel.version, &packet, channel.output.buffer());
+        channel.output.share(sending.message.payload_bytes());
+    } else {
+        encode_publish(channel.version, &packet, channel.output.buffer());
+    }
+    true
+}
+
+/// Sends something in flight again.
+fn put_again(
+    now: Now,
+    channel: &mut Channel,
+    client: &Client,
+    again: Resend<'_>,
+    metrics: &Metrics,
+) {
+    let before = channel.output.len();
+    let metric = match again {
+        Resend::Publish(id, queued) => {
+            let mut sending = sending_of(queued);
+            sending.packet_id = NonZeroU16::new(id);
+            sending.dup = true;
+            put_own(now, channel, client, &sending);
+            Metric::PacketsPublishSent
+        }
+        Resend::Pubrel(id) => {
+            put_ack(channel.output.buffer(), 0x62, id, Reason::Success, false);
+            Metric::PacketsPubrelSent
+        }
+    };
+    let bytes = (channel.output.len() - before) as u64;
+    channel.traffic.send_pkt += 1;
+    channel.traffic.send_oct += bytes;
+    metrics.count(Metric::PacketsSent);
+    metrics.count(metric);
+    metrics.add(Metric::BytesSent, bytes);
+}

@@ -1,0 +1,140 @@
+//! The shard's side of its data links: letters about nodes, bytes of their connections.
+
+use bytes::{Bytes, BytesMut};
+use dunlin_cluster::{DialError, Hello, Now, Peer, SiteId};
+
+use crate::channel::Paused;
+use crate::effects::{Conn, PeerConn, ShardEffects, ToControl};
+use crate::peer_link::STALL_MS;
+use crate::router::NodeIndex;
+use crate::shard::{Shard, Timer};
+
+/// Dials failed in a row after which control is told that a node that is up cannot be reached.
+const UNREACHABLE_AFTER: u32 = 5;
+
+impl Shard {
+    pub(crate) fn on_peer_up(
+        &mut self,
+        now: Now,
+        peer: (NodeIndex, Peer),
+        address: (String, u16),
+        fx: &mut ShardEffects,
+    ) {
+        let first = !self.links.any_up();
+        self.links.peer_up(now, peer, address, &mut self.random, fx);
+        if first {
+            self.wheel.arm(now.mono_ms + STALL_MS, Timer::Stalled);
+        }
+        // A new boot forgets what the old one was to acknowledge.
+        self.release_acks(fx);
+    }
+
+    pub(crate) fn on_peer_down(&mut self, now: Now, node: NodeIndex, fx: &mut ShardEffects) {
+        let blocked = self.links.peer_down(node, fx);
+        self.release_acks(fx);
+        self.unblock(now, blocked, fx);
+    }
+
+    pub(crate) fn on_peer_gone(
+        &mut self,
+        now: Now,
+        site: SiteId,
+        node: NodeIndex,
+        fx: &mut ShardEffects,
+    ) {
+        let blocked = self.links.peer_gone(site, node, fx);
+        self.release_acks(fx);
+        self.unblock(now, blocked, fx);
+    }
+
+    /// A data connection this shard asked for stands.
+    pub fn peer_connected(&mut self, _: Now, conn: PeerConn, fx: &mut ShardEffects) {
+        self.links.connected(conn, fx);
+    }
+
+    /// A data connection this shard asked for could not be made.
+    pub fn peer_dial_failed(
+        &mut self,
+        now: Now,
+        conn: PeerConn,
+        error: &DialError,
+        fx: &mut ShardEffects,
+    ) {
+        tracing::debug!(conn = conn.0, %error, "peer_data_dial_failed");
+        self.peer_closed(now, conn, fx);
+    }
+
+    /// A data connection another node made; control has proven who it is. `conn` is the driver's
+    /// number and odd.
+    pub fn peer_accepted(
+        &mut self,
+        _: Now,
+        conn: PeerConn,
+        hello: &Hello,
+        fx: &mut ShardEffects,
+    ) {
+        self.links.accepted(conn, hello, fx);
+    }
+
+    /// Bytes of a data connection; takes all complete frames off `buf`.
+    pub fn peer_received(
+        &mut self,
+        now: Now,
+        conn: PeerConn,
+        buf: &mut BytesMut,
+        fx: &mut ShardEffects,
+    ) {
+        let got = self.links.received(now, conn, buf, fx);
+        for payload in got.payloads {
+            self.route_forward(now, payload);
+        }
+        self.flush(now, fx);
+        if got.acked {
+            self.release_acks(fx);
+        }
+        self.unblock(now, got.unblocked, fx);
+        if let Some((node, after_ms)) = got.redial {
+            self.wheel.arm(now.mono_ms + after_ms, Timer::Redial(node));
+        }
+    }
+
+    /// A data connection ended. It is dialed again after a pause while its node is up.
+    pub fn peer_closed(&mut self, now: Now, conn: PeerConn, fx: &mut ShardEffects) {
+        let Some((node, after_ms)) = self.links.closed(conn) else { return };
+        self.wheel.arm(now.mono_ms + after_ms, Timer::Redial(node));
+        if let Some((peer, failures)) = self.links.failures(node)
+            && failures == UNREACHABLE_AFTER
+        {
+            let name = peer.name.clone();
+            self.tell(ToControl::PeerUnreachable { node, name, failures }, fx);
+        }
+    }
+
+    /// What is to be written to a data connection.
+    pub fn peer_output(&mut self, conn: PeerConn, out: &mut Vec<Bytes>) {
+        self.links.output(conn, out);
+    }
+
+    pub(crate) fn on_stalled(&mut self, now: Now, fx: &mut ShardEffects) {
+        for node in self.links.drop_stalled(now, fx) {
+            tracing::warn!(node = node.0, "peer_data_link_stalled");
+            self.links.dial(now, node, &mut self.random, fx);
+        }
+        if self.links.any_up() {
+            self.wheel.arm(now.mono_ms + STALL_MS, Timer::Stalled);
+        }
+    }
+
+    /// Connections that waited for room on a link go on.
+    fn unblock(&mut self, now: Now, blocked: Vec<Conn>, fx: &mut ShardEffects) {
+        for conn in blocked {
+            let Some(channel) = self.channels.get_mut(conn.0 as usize) else { continue };
+            if channel.is_open() && channel.paused.clear(Paused::WINDOW) {
+                let goes_on = self.retry_held(now, conn, fx);
+                if goes_on {
+                    fx.resume.push(conn);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! What becomes of a session without its connection: kept for its time, ended, its will published,
+//! its shared messages given to others.
+
+use std::sync::Arc;
+
+use dunlin_cluster::{Hlc, Now};
+use dunlin_mqtt::Reason;
+
+use crate::access::{Action, Verdict};
+use crate::channel::Phase;
+use crate::effects::{ClientEvent, CloseReason, Conn, ShardEffects, ToControl};
+use crate::inflight::Exchange;
+use crate::message::{Head, Message, Parts};
+use crate::metrics::Metric;
+use crate::queue::Queued;
+use crate::router::{SessionKey, SubscriberKey};
+use crate::session::{NEVER, Session};
+use crate::shard::{Shard, Timer};
+use crate::will::{Fate, Will, fate};
+
+/// Connections a draining shard closes per step, and the pause between two steps, ms: ten thousand
+/// clients that come back to the other nodes in one instant would be a storm.
+const DRAIN_STEP: usize = 500;
+const DRAIN_PAUSE_MS: u64 = 50;
+
+impl Shard {
+    /// A session lost its connection.
+    pub(crate) fn detach(
+        &mut self,
+        now: Now,
+        key: SessionKey,
+        conn: Conn,
+        why: CloseReason,
+        fx: &mut ShardEffects,
+    ) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        if session.conn != Some(conn) {
+            return;
+        }
+        session.conn = None;
+        session.client.disconnected_at_wall_ms = Some(now.wall_ms);
+        let event = ClientEvent::Disconnected {
+            clientid: session.clientid().to_owned(),
+            username: session.origin.username.as_deref().map(str::to_owned),
+            reason: why,
+            at_wall_ms: now.wall_ms,
+        };
+        self.settle_will(now, key, why, fx);
+        self.tell(ToControl::Client(Box::new(event)), fx);
+        match why {
+            // Whoever closed it goes on with the session.
+            CloseReason::TakenOver | CloseReason::Discarded | CloseReason::Kicked => {}
+            _ => self.keep_or_end(now, key, fx),
+        }
+    }
+
+    fn settle_will(
+        &mut self,
+        now: Now,
+        key: SessionKey,
+        why: CloseReason,
+        fx: &mut ShardEffects,
+    ) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        let Some(will) = session.will.take() else { return };
+        // A DISCONNECT that takes the will back has removed it.
+        match fate(why, true, will.delay_s, session.expiry_s) {
+            Fate::Drop => {}
+            Fate::Now => self.publish_will(now, key, *will, fx),
+            Fate::After { delay_s } => {
+                session.will_ms = now.mono_ms + u64::from(delay_s) * 1_000;
+                session.will = Some(will);
+                self.wheel.arm(session.will_ms, Timer::Will(key));
+            }
+        }
+    }
+
+    pub(crate) fn on_will_due(&mut self, now: Now, key: SessionKey, fx: &mut ShardEffects) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        // A client that came back has cancelled it, or brought another.
+        if session.conn.is_some() || session.will_ms > now.mono_ms {
+            return;
+        }
+        if let Some(will) = session.will.take() {
+            self.publish_will(now, key, *will, fx);
+        }
+    }
+
+    fn publish_will(&mut self, now: Now, key: SessionKey, will: Will, fx: &mut ShardEffects) {
+        let allowed = self.sessions.get(key).is_none_or(|s| self.may_publish_will(s, &will));
+        if !allowed {
+            self.metrics.count(Metric::AuthorizationDeny);
+            self.metrics.count(Metric::MessagesDropped);
+            return;
+        }
+        self.publish_here(now, dated(now, &will), fx);
+    }
+
+    fn may_publish_will(&self, session: &Session, will: &Will) -> bool {
+        let Some(authorizer) = &self.access.authorizer else { return true };
+        let message = &will.message;
+        let action =
+            Action::Publish { qos: message.qos().as_u8(), retain: message.retain() };
+        let topic = session.client.unmounted(message.topic());
+        authorizer.authorize(&session.identity(), action, topic) == Verdict::Allow
+    }
+
+    /// A session without connection lives as long as its expiry interval says.
+    pub(crate) fn keep_or_end(&mut self, now: Now, key: SessionKey, fx: &mut ShardEffects) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        match session.expiry_s {
+            0 => self.end_session(now, key, CloseReason::Expired, fx),
+            NEVER => session.expires_ms = u64::MAX,
+            seconds => {
+                session.expires_ms = now.mono_ms + u64::from(seconds) * 1_000;
+                self.wheel.arm(session.expires_ms, Timer::Expiry(key));
+            }
+        }
+    }
+
+    pub(crate) fn on_expiry(&mut self, now: Now, key: SessionKey, fx: &mut ShardEffects) {
+        let Some(session) = self.sessions.get(key) else { return };
+        if session.conn.is_some() || session.expires_ms > now.mono_ms {
+            return;
+        }
+        if session.leaving.is_some() {
+            // Its new owner has had the session for half a minute and never asked for the rest.
+            self.forget_session(now, key, fx);
+        } else if session.arriving.is_none() {
+            self.end_session(now, key, CloseReason::Expired, fx);
+        }
+    }
+
+    /// Ends a session: connection, will, subscriptions, claim; what a shared group picked it for
+    /// goes to another member.
+    pub(crate) fn end_session(
+        &mut self,
+        now: Now,
+        key: SessionKey,
+        why: CloseReason,
+        fx: &mut ShardEffects,
+    ) {
+        self.disconnect(now, key, why, fx);
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        if let Some(will) = session.will.take() {
+            self.publish_will(now, key, *will, fx);
+        }
+        let Some(mut session) = self.forget_session(now, key, fx) else { return };
+        self.metrics.count(Metric::SessionTerminated);
+        let exclude = SubscriberKey { session: key, shard: self.id };
+        let sent = session.inflight.take().filter_map(|exchange| match exchange {
+            Exchange::Sent(_, queued) => Some(queued),
+            Exchange::Released(_) => None,
+        });
+        let left: Vec<Queued> = sent.chain(session.queue.take()).collect();
+        for Queued { message, group, qos, .. } in left {
+            if let Some(group) = group.filter(|_| qos.as_u8() > 0) {
+                self.redispatch(message, group, exclude);
+            }
+        }
+        self.flush(now, fx);
+    }
+
+    /// Takes a session out of everything, without a word to anybody but control.
+    pub(crate) fn forget_session(
+        &mut self,
+        _: Now,
+        key: SessionKey,
+        fx: &mut ShardEffects,
+    ) -> Option<Box<Session>> {
+        for sub in self.moved_subscriptions(key) {
+            self.leave_router(key, &sub.filter, sub.group.as_deref(), fx);
+        }
+        let session = self.sessions.remove(key)?;
+        if let Some(arriving) = &session.arriving {
+            debug_assert!(arriving.wanted.is_empty() || session.conn.is_none());
+        }
+        let clientid = session.clientid();
+        if self.shared.registry().release(clientid, session.stamp) {
+            self.tell(ToControl::ClientChanged { clientid: clientid.to_owned() }, fx);
+        }
+        Some(session)
+    }
+
+    /// A duplicate that lost, or an operator's wish.
+    pub(crate) fn on_kick(
+        &mut self,
+        now: Now,
+        clientid: &str,
+        reason: CloseReason,
+        older_than: Option<Hlc>,
+        fx: &mut ShardEffects,
+    ) -> bool {
+        let Some(key) = self.sessions.find(clientid) else { return false };
+        let Some(session) = self.sessions.get(key) else { return false };
+        if older_than.is_some_and(|limit| session.stamp >= limit) {
+            return false;
+        }
+        self.end_session(now, key, reason, fx);
+        true
+    }
+
+    pub(crate) fn on_drain(&mut self, now: Now, fx: &mut ShardEffects) {
+        self.draining = true;
+        self.drain_some(now, fx);
+    }
+
+    /// Closes the next clients of a stopping node.
+    pub(crate) fn drain_some(&mut self, now: Now, fx: &mut ShardEffects) {
+        let open = |phase: Phase| phase != Phase::Closing;
+        let next: Vec<Conn> = self
+            .channels
+            .iter()
+            .filter(|(_, channel)| open(channel.phase))
+            .map(|(at, _)| Conn(at as u32))
+            .take(DRAIN_STEP + 1)
+            .collect();
+        for conn in next.iter().take(DRAIN_STEP) {
+            let reason = Some(Reason::ServerShuttingDown);
+            self.hang_up(now, *conn, CloseReason::Shutdown, reason, fx);
+        }
+        if next.len() > DRAIN_STEP {
+            self.wheel.arm(now.mono_ms + DRAIN_PAUSE_MS, Timer::Drain);
+        } else {
+            self.tell(ToControl::Drained { shard: self.id }, fx);
+        }
+    }
+}
+
+/// The will as it is published now: its expiry interval counts from here [MQTT-3.3.2-5].
+fn dated(now: Now, will: &Will) -> Message {
+    let message = &will.message;
+    let parts = Parts {
+        topic: message.topic(),
+        properties: message.properties(),
+        payload: message.payload(),
+        clientid: "",
+    };
+    let head = Head {
+        qos: message.qos(),
+        retain: message.retain(),
+        dup: false,
+        origin: message.origin().map(Arc::clone),
+        received_mono_ms: now.mono_ms,
+        expires_wall_ms: will
+            .expiry_s
+            .map(|seconds| now.wall_ms.saturating_add(u64::from(seconds) * 1_000)),
+    };
+    Message::new(parts, head)
+}

@@ -1,0 +1,596 @@
+//! A client identifier has one session: how a new connection gets it from wherever it is.
+//!
+//! ```text
+//!  same shard    the session stays, the connection is exchanged
+//!  other shard   Take: the old shard points the router at the heir in one write, waits until every
+//!                shard's earlier letters have arrived (fence), then hands the session over
+//!  other node    Begin: the old node copies the session and keeps collecting; the new node enters
+//!                the subscriptions, waits until all nodes route here, then Finish brings the rest
+//! ```
+//! While a session is on its way its messages are collected on both sides and joined at the end, so
+//! nothing is lost and nothing comes twice. The newest connection wins; a loser gets 0x8E.
+
+use std::sync::Arc;
+
+use dunlin_cluster::Now;
+use dunlin_mqtt::{Reason, RetainHandling};
+
+use crate::channel::connect::{Welcome, new_session};
+use crate::channel::qos2::AwaitingRel;
+use crate::channel::subscribe::Wanted;
+use crate::channel::{Paused, Phase};
+use crate::effects::{
+    CloseReason, Conn, ReplyTo, ShardEffects, TakeoverRequest, TakeoverResult, TakeoverStep,
+    ToControl, ToShard,
+};
+use crate::metrics::Metric;
+use crate::registry::Previous;
+use crate::router::{NodeIndex, SessionKey, SubscriberKey};
+use crate::session::{Arriving, Leaving, MovedSubscription, SessionState, join_collected};
+use crate::shard::{Shard, Timer};
+
+/// How long another node may take to answer, ms: what EMQX allows per step.
+const TAKEOVER_TIMEOUT_MS: u64 = 15_000;
+
+/// How long a session that was copied to another node collects before it is given up, ms: the new
+/// owner finishes within a second unless it died.
+pub(crate) const LEAVING_MAX_MS: u64 = 30_000;
+
+/// How long `Finish` waits for other nodes' routes, ms.
+const SETTLE_MAX_MS: u64 = 200;
+
+/// A takeover this shard asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PendingTakeover {
+    key: SessionKey,
+    step: TakeoverStep,
+    /// The other node; `None`: another shard.
+    node: Option<NodeIndex>,
+}
+
+impl Shard {
+    /// Finds or makes the session of an accepted CONNECT.
+    pub(crate) fn claim_session(
+        &mut self,
+        now: Now,
+        conn: Conn,
+        welcome: Welcome,
+        fx: &mut ShardEffects,
+    ) {
+        let clientid = welcome.origin.clientid.clone();
+        let clean_start = welcome.clean_start;
+        if let Some(key) = self.sessions.find(&clientid)
+            && self.sessions.get(key).is_some_and(|session| session.leaving.is_none())
+        {
+            if !clean_start {
+                self.resume_here(now, conn, key, welcome, fx);
+                return;
+            }
+            self.metrics.count(Metric::SessionDiscarded);
+            self.end_session(now, key, CloseReason::Discarded, fx);
+        }
+        let mut session = new_session(now, welcome);
+        session.conn = Some(conn);
+        let key = self.sessions.insert(session);
+        self.channels[conn.0 as usize].session = key;
+        let previous = self.claim(now, key, &clientid, fx);
+        let step = if clean_start { TakeoverStep::Discard } else { TakeoverStep::Take };
+        match previous {
+            Previous::Local { shard, .. } if shard != self.id => {
+                let token = self.await_session(conn, key, step, None, fx);
+                let request = self.request(key, step, true);
+                let reply = ReplyTo::Shard { shard: self.id, token };
+                fx.send(shard, ToShard::Takeover { request, reply });
+            }
+            Previous::Remote { node, .. } if self.shared.reachable(node) => {
+                let step = if clean_start { step } else { TakeoverStep::Begin };
+                self.ask_node(now, conn, key, step, node, fx);
+            }
+            _ => self.open(now, conn, false, fx),
+        }
+    }
+
+    fn claim(
+        &mut self,
+        now: Now,
+        key: SessionKey,
+        clientid: &str,
+        fx: &mut ShardEffects,
+    ) -> Previous {
+        let (stamp, previous) = self.shared.claim(now, clientid, (self.id, key.slot));
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.stamp = stamp;
+        }
+        self.tell(ToControl::ClientChanged { clientid: clientid.to_owned() }, fx);
+        previous
+    }
+
+    /// The session is in this shard: only the connection is exchanged.
+    fn resume_here(
+        &mut self,
+        now: Now,
+        conn: Conn,
+        key: SessionKey,
+        welcome: Welcome,
+        fx: &mut ShardEffects,
+    ) {
+        self.disconnect(now, key, CloseReason::TakenOver, fx);
+        let clientid = welcome.origin.clientid.clone();
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        session.origin = welcome.origin;
+        session.client = Box::new(welcome.client);
+        session.will = welcome.will;
+        session.expiry_s = welcome.expiry_s;
+        session.window = welcome.receive_maximum;
+        session.conn = Some(conn);
+        let arriving = session.arriving.is_some();
+        self.channels[conn.0 as usize].session = key;
+        let previous = self.claim(now, key, &clientid, fx);
+        if let Previous::Local { shard, .. } = previous
+            && shard != self.id
+        {
+            // That shard's claim was faster than its letter: it has nothing of this session yet.
+            let older_than = self.sessions.get(key).map(|session| session.stamp);
+            let reason = CloseReason::TakenOver;
+            let clientid = clientid.into_string();
+            fx.send(shard, ToShard::Kick { clientid, reason, older_than });
+        }
+        if arriving {
+            self.hold_connect(conn, fx);
+        } else {
+            self.open(now, conn, true, fx);
+        }
+    }
+
+    /// Closes a session's connection for its successor.
+    pub(crate) fn disconnect(
+        &mut self,
+        now: Now,
+        key: SessionKey,
+        why: CloseReason,
+        fx: &mut ShardEffects,
+    ) {
+        let Some(old) = self.sessions.get(key).and_then(|session| session.conn) else { return };
+        let reason = match why {
+            CloseReason::Kicked => Reason::AdministrativeAction,
+            _ => Reason::SessionTakenOver,
+        };
+        if why == CloseReason::TakenOver {
+            self.metrics.count(Metric::SessionTakenover);
+        }
+        self.hang_up(now, old, why, Some(reason), fx);
+    }
+
+    fn request(&self, key: SessionKey, step: TakeoverStep, here: bool) -> TakeoverRequest {
+        let session = self.sessions.get(key).expect("the session was just claimed for");
+        TakeoverRequest {
+            clientid: session.clientid().to_owned(),
+            stamp: session.stamp,
+            step,
+            heir: here.then_some((self.id, key)),
+        }
+    }
+
+    fn hold_connect(&mut self, conn: Conn, fx: &mut ShardEffects) {
+        let channel = &mut self.channels[conn.0 as usize];
+        channel.phase = Phase::Held;
+        if channel.paused.set(Paused::HELD) {
+            fx.pause.push(conn);
+        }
+    }
+
+    /// From here on the session collects and CONNACK waits.
+    fn await_session(
+        &mut self,
+        conn: Conn,
+        key: SessionKey,
+        step: TakeoverStep,
+        node: Option<NodeIndex>,
+        fx: &mut ShardEffects,
+    ) -> u64 {
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.arriving = Some(Box::<Arriving>::default());
+        }
+        self.hold_connect(conn, fx);
+        let token = self.token();
+        self.takeovers.insert(token, PendingTakeover { key, step, node });
+        token
+    }
+
+    fn ask_node(
+        &mut self,
+        now: Now,
+        conn: Conn,
+        key: SessionKey,
+        step: TakeoverStep,
+        node: NodeIndex,
+        fx: &mut ShardEffects,
+    ) {
+        let token = self.await_session(conn, key, step, Some(node), fx);
+        let request = self.request(key, step, false);
+        self.tell(ToControl::Takeover { shard: self.id, token, node, request }, fx);
+        self.wheel.arm(now.mono_ms + TAKEOVER_TIMEOUT_MS, Timer::Takeover(token));
+    }
+
+    /// The client left while its session was on the way here.
+    pub(crate) fn abandon(
+        &mut self,
+        now: Now,
+        key: SessionKey,
+        conn: Conn,
+        fx: &mut ShardEffects,
+    ) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        if session.conn != Some(conn) {
+            return;
+        }
+        session.conn = None;
+        // No CONNACK was sent, so there never was a connection that could end badly.
+        session.will = None;
+        if session.arriving.is_none() {
+            self.keep_or_end(now, key, fx);
+        }
+    }
+
+    /// Another shard or node wants a session of this shard.
+    pub(crate) fn on_takeover(
+        &mut self,
+        now: Now,
+        request: TakeoverRequest,
+        reply: ReplyTo,
+        fx: &mut ShardEffects,
+    ) {
+        let key = self.sessions.find(&request.clientid);
+        let Some((key, session)) = key.and_then(|key| Some((key, self.sessions.get(key)?)))
+        else {
+            return self.reply(reply, TakeoverResult::None, fx);
+        };
+        if request.step == TakeoverStep::Finish {
+            return self.finish_leaving(now, key, reply, fx);
+        }
+        if session.stamp >= request.stamp || session.leaving.is_some() {
+            return self.reply(reply, TakeoverResult::None, fx);
+        }
+        if request.step == TakeoverStep::Discard {
+            self.metrics.count(Metric::SessionDiscarded);
+            self.end_session(now, key, CloseReason::Discarded, fx);
+            return self.reply(reply, TakeoverResult::None, fx);
+        }
+        let arriving = session.arriving.is_some();
+        self.disconnect(now, key, CloseReason::TakenOver, fx);
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        match &mut session.arriving {
+            Some(on_its_way) if arriving => on_its_way.wanted.push((request, reply)),
+            _ => match request.heir {
+                Some(heir) => self.leave_to_shard(now, key, heir, reply, fx),
+                None => self.leave_to_node(now, key, reply, fx),
+            },
+        }
+    }
+
+    fn reply(&self, reply: ReplyTo, result: TakeoverResult, fx: &mut ShardEffects) {
+        match reply {
+            ReplyTo::Shard { shard, token } => {
+                fx.send(shard, ToShard::TakenOver { token, result });
+            }
+            ReplyTo::Call(call) => self.tell(ToControl::TakeoverReply { call, result }, fx),
+        }
+    }
+
+    fn leave_to_shard(
+        &mut self,
+        now: Now,
+        key: SessionKey,
+        (shard, session): (u16, SessionKey),
+        reply: ReplyTo,
+        fx: &mut ShardEffects,
+    ) {
+        let from = SubscriberKey { session: key, shard: self.id };
+        let to = SubscriberKey { session, shard };
+        let moved = self.moved_subscriptions(key);
+        let mut router = self.shared.router().write();
+        for sub in &moved {
+            match &sub.group {
+                None => router.reassign(&sub.filter, from, to),
+                Some(group) => router.reassign_member(group, &sub.filter, from, to),
+            };
+        }
+        drop(router);
+        let others = self.shared.shards().saturating_sub(1);
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        session.leaving = Some(Box::new(Leaving { reply, fences_left: Some(others) }));
+        if others == 0 {
+            return self.hand_out(now, key, fx);
+        }
+        let token = self.token();
+        self.fences.insert(token, key);
+        for other in (0..=others).filter(|other| *other != self.id) {
+            fx.send(other, ToShard::Fence { from: self.id, token });
+        }
+    }
+
+    /// A shard's earlier letters are here.
+    pub(crate) fn on_fenced(&mut self, now: Now, token: u64, fx: &mut ShardEffects) {
+        let Some(&key) = self.fences.get(&token) else { return };
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        let Some(leaving) = &mut session.leaving else { return };
+        let left = leaving.fences_left.map_or(0, |left| left.saturating_sub(1));
+        leaving.fences_left = Some(left);
+        if left == 0 {
+            self.fences.remove(&token);
+            self.hand_out(now, key, fx);
+        }
+    }
+
+    /// Takes a leaving session out of this shard and sends it to its heir.
+    fn hand_out(&mut self, _: Now, key: SessionKey, fx: &mut ShardEffects) {
+        let subscriptions = self.moved_subscriptions(key);
+        let Some(mut session) = self.sessions.remove(key) else { return };
+        let Some(leaving) = session.leaving.take() else { return };
+        let state = take_state(&mut session, subscriptions);
+        self.reply(leaving.reply, TakeoverResult::Session(Box::new(state)), fx);
+    }
+
+    /// Copies a session for another node and goes on collecting for it.
+    fn leave_to_node(
+        &mut self,
+        now: Now,
+        key: SessionKey,
+        reply: ReplyTo,
+        fx: &mut ShardEffects,
+    ) {
+        let subscriptions = self.moved_subscriptions(key);
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        let state = take_state(session, subscriptions);
+        session.leaving = Some(Box::new(Leaving { reply, fences_left: None }));
+        session.expires_ms = now.mono_ms + LEAVING_MAX_MS;
+        self.wheel.arm(session.expires_ms, Timer::Expiry(key));
+        self.reply(reply, TakeoverResult::Session(Box::new(state)), fx);
+    }
+
+    /// Routes have moved: the rest goes over and the session ends here.
+    fn finish_leaving(
+        &mut self,
+        now: Now,
+        key: SessionKey,
+        reply: ReplyTo,
+        fx: &mut ShardEffects,
+    ) {
+        let Some(session) = self.sessions.get_mut(key).filter(|s| s.leaving.is_some()) else {
+            return self.reply(reply, TakeoverResult::None, fx);
+        };
+        let rest = take_state(session, Vec::new());
+        self.forget_session(now, key, fx);
+        self.reply(reply, TakeoverResult::Session(Box::new(rest)), fx);
+    }
+
+    /// The subscriptions of a session by name.
+    pub(crate) fn moved_subscriptions(&self, key: SessionKey) -> Vec<MovedSubscription> {
+        let Some(session) = self.sessions.get(key) else { return Vec::new() };
+        let router = self.shared.router().read();
+        let moved = |sub: &crate::session::Subscription| MovedSubscription {
+            filter: router.filter(sub.filter).to_owned(),
+            group: sub.group.as_ref().map(|key| key.group().to_owned()),
+            options: sub.options,
+            retain_handling: sub.retain_handling,
+        };
+        session.subscriptions.iter().map(moved).collect()
+    }
+
+    /// The answer to a takeover of this shard.
+    pub(crate) fn on_taken_over(
+        &mut self,
+        now: Now,
+        token: u64,
+        result: TakeoverResult,
+        fx: &mut ShardEffects,
+    ) {
+        let Some(pending) = self.takeovers.remove(&token) else { return };
+        self.asked_for_rest.remove(&token);
+        let key = pending.key;
+        if self.sessions.get(key).is_none() {
+            // It ended meanwhile (a newer clean start): what came for it is not wanted.
+            if let TakeoverResult::Session(state) = result {
+                for sub in state.subscriptions {
+                    self.leave_router(key, &sub.filter, sub.group.as_deref(), fx);
+                }
+            }
+            return;
+        }
+        let state = match result {
+            TakeoverResult::Session(state) => Some(state),
+            TakeoverResult::None => None,
+            TakeoverResult::Failed => {
+                tracing::warn!(step = ?pending.step, "takeover_failed");
+                None
+            }
+        };
+        let present = state.is_some();
+        match (pending.step, pending.node) {
+            (TakeoverStep::Discard, _) => self.arrived(now, key, false, fx),
+            (TakeoverStep::Begin, Some(node)) if present => {
+                if let Some(state) = state {
+                    self.install(now, key, *state, true, fx);
+                }
+                self.wait_for_routes(now, key, node, fx);
+                self.open_held(now, key, true, fx);
+            }
+            (TakeoverStep::Finish, _) => {
+                self.join_rest(key, state);
+                self.settled_down(now, key, fx);
+            }
+            _ => {
+                if let Some(state) = state {
+                    self.install(now, key, *state, false, fx);
+                }
+                self.arrived(now, key, present, fx);
+            }
+        }
+    }
+
+    pub(crate) fn on_takeover_timeout(&mut self, now: Now, token: u64, fx: &mut ShardEffects) {
+        if self.takeovers.contains_key(&token) {
+            self.on_taken_over(now, token, TakeoverResult::Failed, fx);
+        }
+    }
+
+    /// Enters a session that came from elsewhere.
+    fn install(
+        &mut self,
+        now: Now,
+        key: SessionKey,
+        state: SessionState,
+        subscribe: bool,
+        fx: &mut ShardEffects,
+    ) {
+        for sub in &state.subscriptions {
+            if subscribe {
+                self.enter_subscription(key, &wanted(sub), fx);
+            } else {
+                self.adopt_subscription(key, sub);
+            }
+        }
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        session.created_at_wall_ms = state.created_at_wall_ms;
+        session.dropped = state.dropped;
+        for exchange in state.inflight {
+            session.inflight.restore(exchange, now.mono_ms);
+        }
+        let rule = Arc::clone(&session.client.mqtt);
+        for queued in state.queue {
+            session.queue.push(queued, &rule);
+        }
+        if !state.awaiting_rel.is_empty() {
+            let since_s = (now.mono_ms / 1_000) as u32;
+            let ids = state.awaiting_rel.into_iter();
+            session.awaiting_rel = Some(Box::new(AwaitingRel::from_ids(ids, since_s)));
+            if let Some(timeout_ms) = rule.await_rel_timeout_ms {
+                self.wheel.arm(now.mono_ms + timeout_ms, Timer::AwaitRel(key));
+            }
+        }
+    }
+
+    /// A subscription that the former owner has pointed at this session in the router already.
+    fn adopt_subscription(&mut self, key: SessionKey, sub: &MovedSubscription) {
+        let router = self.shared.router().read();
+        let Some(filter) = router.filter_id(&sub.filter) else { return };
+        let group = sub.group.as_deref().and_then(|group| {
+            let at = router.find_group_ref(group, &sub.filter)?;
+            Some(Arc::clone(router.group(at).key()))
+        });
+        drop(router);
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.subscriptions.push(crate::session::Subscription {
+                filter,
+                options: sub.options,
+                retain_handling: sub.retain_handling,
+                group,
+            });
+        }
+    }
+
+    /// `Finish` follows when every node routes here.
+    fn wait_for_routes(
+        &mut self,
+        now: Now,
+        key: SessionKey,
+        node: NodeIndex,
+        fx: &mut ShardEffects,
+    ) {
+        let token = self.token();
+        let step = TakeoverStep::Finish;
+        self.takeovers.insert(token, PendingTakeover { key, step, node: Some(node) });
+        self.tell(ToControl::Settle { shard: self.id, token }, fx);
+        self.wheel.arm(now.mono_ms + SETTLE_MAX_MS, Timer::Finish(token));
+    }
+
+    /// Routes have settled: asks for the rest of a session. False if the token is for another wait.
+    pub(crate) fn ask_for_rest(&mut self, now: Now, token: u64, fx: &mut ShardEffects) -> bool {
+        let Some(pending) = self.takeovers.get(&token).copied() else { return false };
+        let (Some(node), true) = (pending.node, self.sessions.get(pending.key).is_some()) else {
+            self.takeovers.remove(&token);
+            return true;
+        };
+        if !self.asked_for_rest.insert(token) {
+            return true;
+        }
+        let request = self.request(pending.key, TakeoverStep::Finish, false);
+        self.tell(ToControl::Takeover { shard: self.id, token, node, request }, fx);
+        self.wheel.arm(now.mono_ms + TAKEOVER_TIMEOUT_MS, Timer::Takeover(token));
+        true
+    }
+
+    /// What the former node collected, what this one did, each message once.
+    fn join_rest(&mut self, key: SessionKey, rest: Option<Box<SessionState>>) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        let Some(arriving) = &mut session.arriving else { return };
+        let ours: Vec<_> = arriving.collected.take().collect();
+        let theirs = rest.map_or_else(Vec::new, |rest| rest.queue);
+        let rule = Arc::clone(&session.client.mqtt);
+        for queued in join_collected(theirs, ours) {
+            session.queue.push(queued, &rule);
+        }
+    }
+
+    /// A session is here: what was collected follows what came with it.
+    fn arrived(&mut self, now: Now, key: SessionKey, present: bool, fx: &mut ShardEffects) {
+        self.join_rest(key, None);
+        if let Some(session) = self.sessions.get_mut(key)
+            && session.arriving.as_ref().is_some_and(|a| a.wanted.is_empty())
+        {
+            session.arriving = None;
+        }
+        self.open_held(now, key, present, fx);
+        self.settled_down(now, key, fx);
+    }
+
+    fn open_held(&mut self, now: Now, key: SessionKey, present: bool, fx: &mut ShardEffects) {
+        match self.sessions.get(key).and_then(|session| session.conn) {
+            Some(conn) if self.channels[conn.0 as usize].phase == Phase::Held => {
+                self.open(now, conn, present, fx);
+            }
+            _ => {}
+        }
+    }
+
+    /// The takeover is over: the session delivers, stays without a connection, or goes on to the
+    /// next who wants it.
+    fn settled_down(&mut self, now: Now, key: SessionKey, fx: &mut ShardEffects) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        let wanted = session.arriving.take().map_or_else(Vec::new, |arriving| arriving.wanted);
+        let connected = session.conn.is_some();
+        if !wanted.is_empty() {
+            for (request, reply) in wanted {
+                self.on_takeover(now, request, reply, fx);
+            }
+        } else if connected {
+            self.pump(now, key, fx);
+        } else {
+            self.keep_or_end(now, key, fx);
+        }
+    }
+}
+
+fn wanted(sub: &MovedSubscription) -> Wanted<'_> {
+    Wanted {
+        filter: &sub.filter,
+        group: sub.group.as_deref(),
+        options: sub.options,
+        retain_handling: RetainHandling::from_u8(sub.retain_handling).unwrap_or_default(),
+    }
+}
+
+fn take_state(
+    session: &mut crate::session::Session,
+    subscriptions: Vec<MovedSubscription>,
+) -> SessionState {
+    let awaiting = session.awaiting_rel.take();
+    SessionState {
+        created_at_wall_ms: session.created_at_wall_ms,
+        subscriptions,
+        inflight: session.inflight.take().collect(),
+        queue: session.queue.take().collect(),
+        awaiting_rel: awaiting.map_or_else(Vec::new, |waiting| waiting.ids().collect()),
+        dropped: session.dropped,
+    }
+}
