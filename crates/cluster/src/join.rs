@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use rand::RngExt;
 
-use crate::clock::SKEW_LIMIT_MS;
+use crate::clock::{Now, SKEW_LIMIT_MS};
 use crate::connect::{Flow, JOIN_DIAL_TIMEOUT_MS};
 use crate::error::{AbortCause, DialError, OperationError};
 use crate::identity::SiteId;
@@ -20,7 +20,7 @@ use crate::link::{HandshakeError, Hello};
 use crate::membership::{Member, Membership, member_key, members_of};
 use crate::name::NodeName;
 use crate::node::Cluster;
-use crate::peer::{Conn, Goal, Stage};
+use crate::peer::{Conn, Goal, Neighbour, Stage};
 use crate::restore;
 use crate::stand::{Standing, Swap, Telling};
 use crate::table::merged::{Applied, MEMBERS, Merged, Row, TableId};
@@ -103,6 +103,13 @@ impl Join {
 }
 
 impl Operations {
+    pub(crate) fn new(now: Now) -> Self {
+        Self {
+            since: now.wall_ms,
+            ..Self::default()
+        }
+    }
+
     /// Whether the tables are being replaced on disk.
     pub(crate) fn is_swapping(&self) -> bool {
         self.swap.is_some()
@@ -662,7 +669,10 @@ impl Cluster {
             Phase::Wait { retry_ms } if *retry_ms <= now_ms => self.join_try(),
             Phase::Tell(telling) if self.is_told(telling) => self.join_swap(),
             Phase::Connect { deadline_ms } => {
-                let all_up = self.neighbours.values().all(|n| n.up);
+                // The neighbours follow the swapped member table at the end of its call, and a peer
+                // that has attached shows us as running.
+                let met = |n: &Neighbour| n.up && n.link.sender.is_attached();
+                let all_up = !self.members_changed && self.neighbours.values().all(met);
                 if all_up || *deadline_ms <= now_ms {
                     self.done(Ok(()));
                 }

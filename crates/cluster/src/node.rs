@@ -112,7 +112,7 @@ impl Cluster {
             failure,
             own_log: OwnLog::default(),
             settled: 0,
-            operations: Operations::default(),
+            operations: Operations::new(now),
             down_since: start.down_since,
             next_sync_ms: now.mono_ms,
             next_sweep_ms: now.mono_ms,
@@ -178,6 +178,7 @@ impl Cluster {
         self.refresh_members();
         self.take_verdicts();
         self.refresh_members();
+        self.dial_members();
         self.spread_deltas();
         self.pump_owned();
         self.pump_comparisons();

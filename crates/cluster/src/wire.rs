@@ -99,8 +99,8 @@ pub(crate) enum Message {
     },
     /// Send these rows.
     Want { table: TableId, keys: Vec<Bytes> },
-    /// The last change of the receiver's node state the sender has; 0 asks for a snapshot.
-    OwnHave { number: u64 },
+    /// The last change of the receiver's node state the sender has; none asks for a snapshot.
+    OwnHave { number: Option<u64> },
     /// Changes of the sender's node state, numbered from `first`.
     OwnChanges { first: u64, changes: Vec<OwnChange> },
     /// A snapshot begins that stands for everything up to `number`.

@@ -131,11 +131,16 @@ impl OwnedOut {
     }
 
     /// The peer said what it has.
-    pub(crate) fn on_have(&mut self, log: &OwnLog, number: u64, want: SnapshotId) -> Vec<Message> {
-        if number == 0 || !log.reaches(number) {
+    pub(crate) fn on_have(
+        &mut self,
+        log: &OwnLog,
+        number: Option<u64>,
+        want: SnapshotId,
+    ) -> Vec<Message> {
+        let Some(number) = number.filter(|number| log.reaches(*number)) else {
             self.acked = 0;
             return vec![self.begin(log, want)];
-        }
+        };
         self.acked = number;
         self.state = Out::Following { sent: number };
         Vec::new()
@@ -241,19 +246,20 @@ impl OwnedOut {
 #[derive(Debug, Default)]
 pub(crate) struct OwnedIn {
     boot: Option<BootId>,
-    have: u64,
+    /// The last change of an unbroken sequence after a whole snapshot.
+    have: Option<u64>,
     /// The number the snapshot under way stands for.
     snapshot: Option<u64>,
 }
 
 impl OwnedIn {
     /// A connection to this boot stands; returns what to tell the peer we have.
-    pub(crate) fn connected(&mut self, boot: BootId) -> u64 {
+    pub(crate) fn connected(&mut self, boot: BootId) -> Option<u64> {
         if self.boot != Some(boot) || self.snapshot.is_some() {
             // A snapshot cut short has replaced some rows only, so it must come again whole.
             *self = Self {
                 boot: Some(boot),
-                have: 0,
+                have: None,
                 snapshot: None,
             };
         }
@@ -279,7 +285,7 @@ impl OwnedIn {
         out: &mut Vec<Effect>,
     ) -> Option<u64> {
         self.snapshot.take_if(|snapshot| *snapshot == number)?;
-        self.have = number;
+        self.have = Some(number);
         out.push(Effect::OwnedEnd { site });
         Some(number)
     }
@@ -296,15 +302,15 @@ impl OwnedIn {
         if self.snapshot.is_some() {
             return None;
         }
-        if first > self.have + 1 {
+        let Some(have) = self.have.filter(|have| first <= have + 1) else {
             return Some(Message::OwnHave { number: self.have });
-        }
-        let known = (self.have + 1 - first) as usize;
-        for change in changes.into_iter().skip(known) {
-            self.have += 1;
-            out.push(owned_row(site, change));
-        }
-        Some(Message::OwnAck { number: self.have })
+        };
+        let fresh = changes.into_iter().skip((have + 1 - first) as usize);
+        let before = out.len();
+        out.extend(fresh.map(|change| owned_row(site, change)));
+        let number = have + (out.len() - before) as u64;
+        self.have = Some(number);
+        Some(Message::OwnAck { number })
     }
 }
 

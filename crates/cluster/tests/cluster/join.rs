@@ -109,6 +109,7 @@ fn settings_that_do_not_fit_are_told_apart() {
         change(&mut net);
         net.start(0);
         net.start(1);
+        net.put(0, RETAINED, "t", Some("v"));
         net.run(10);
         refused(&mut net, 1, "emqx1@10.0.0.1")
     };
@@ -123,7 +124,7 @@ fn settings_that_do_not_fit_are_told_apart() {
     assert!(matches!(
         error,
         OperationError::ClockSkew {
-            ms: 39_000..=40_000,
+            ms: 39_000..=41_000,
             ..
         }
     ));
@@ -272,8 +273,10 @@ fn nodes_joining_each_other_end_together() {
     }
 }
 
+/// Each join leaves the cluster the one before made, so what remains may be two clusters; but never
+/// a member that does not know it is one.
 #[test]
-fn nodes_joining_in_a_circle_end_together() {
+fn nodes_joining_in_a_circle_end_in_agreement() {
     for seed in 0..20 {
         let mut net = Net::with(seed, 3);
         let names: Vec<_> = net.nodes.iter().map(|n| n.name.clone()).collect();
@@ -288,7 +291,20 @@ fn nodes_joining_in_a_circle_end_together() {
         net.until(30_000, "all end", |net| {
             net.nodes.iter().all(|n| !n.done.is_empty())
         });
-        net.until_whole();
+        net.run(3_000);
+        for node in 0..3 {
+            let (running, stopped) = net.shown(node);
+            assert!(stopped.is_empty(), "seed {seed}\n{}", net.describe());
+            let mates = (0..3).filter(|n| running.contains(&names[*n].short().to_owned()));
+            for mate in mates {
+                assert_eq!(
+                    net.shown(mate).0,
+                    running,
+                    "seed {seed}\n{}",
+                    net.describe()
+                );
+            }
+        }
         net.check_disks();
     }
 }

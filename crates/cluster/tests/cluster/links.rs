@@ -114,6 +114,7 @@ fn a_blip_of_a_second_changes_nothing_visible() {
     let mut net = Net::clustered(9, 3);
     net.own(1, "route", Some(""));
     net.until_whole();
+    net.run(100);
     let before: Vec<_> = net
         .nodes
         .iter()

@@ -4,4 +4,5 @@ mod join;
 mod leave;
 mod links;
 mod net;
+mod storm;
 mod tables;

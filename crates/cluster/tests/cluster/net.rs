@@ -16,15 +16,15 @@ use dunlin_cluster::{
 };
 
 /// Virtual time at which everything starts, milliseconds since 1970.
-pub const START_WALL_MS: u64 = 1_700_000_000_000;
+pub(crate) const START_WALL_MS: u64 = 1_700_000_000_000;
 
 /// Lost when leaving.
-pub const RETAINED: TableId = TableId(16);
+pub(crate) const RETAINED: TableId = TableId(16);
 
 /// Kept when leaving.
-pub const USERS: TableId = TableId(17);
+pub(crate) const USERS: TableId = TableId(17);
 
-pub fn specs() -> Vec<TableSpec> {
+pub(crate) fn specs() -> Vec<TableSpec> {
     let spec = |id, name, keep_on_leave| TableSpec {
         id,
         name,
@@ -42,8 +42,8 @@ type Table = BTreeMap<Bytes, Bytes>;
 
 /// What a crash leaves.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Disk {
-    pub tables: BTreeMap<String, Table>,
+pub(crate) struct Disk {
+    pub(crate) tables: BTreeMap<String, Table>,
 }
 
 impl Disk {
@@ -72,7 +72,7 @@ impl Disk {
         rows.map(|(key, value)| (key.clone(), value.clone()))
     }
 
-    pub fn restored(&self) -> Restored {
+    pub(crate) fn restored(&self) -> Restored {
         let mut rows: Vec<_> = self
             .rows("members")
             .map(|(key, value)| (MEMBERS, key, value))
@@ -90,7 +90,7 @@ impl Disk {
     }
 
     /// Whether any staging table has rows.
-    pub fn is_staging(&self) -> bool {
+    pub(crate) fn is_staging(&self) -> bool {
         self.tables
             .iter()
             .any(|(name, rows)| name.starts_with("staging/") && !rows.is_empty())
@@ -98,38 +98,38 @@ impl Disk {
 }
 
 /// One node: its core, its disk, and what its driver knows.
-pub struct Node {
-    pub name: NodeName,
-    pub config: Config,
-    pub core: Option<Cluster>,
-    pub disk: Disk,
+pub(crate) struct Node {
+    pub(crate) name: NodeName,
+    pub(crate) config: Config,
+    pub(crate) core: Option<Cluster>,
+    pub(crate) disk: Disk,
     /// Milliseconds its wall clock is ahead.
-    pub skew_ms: i64,
+    pub(crate) skew_ms: i64,
     /// Own node state.
-    pub own: BTreeMap<(u8, Bytes), Bytes>,
+    pub(crate) own: BTreeMap<(u8, Bytes), Bytes>,
     /// The node state of others.
-    pub seen: BTreeMap<SiteId, BTreeMap<(u8, Bytes), Bytes>>,
+    pub(crate) seen: BTreeMap<SiteId, BTreeMap<(u8, Bytes), Bytes>>,
     snapshot: BTreeMap<SiteId, BTreeMap<(u8, Bytes), Bytes>>,
-    pub snapshots: usize,
-    pub up: BTreeMap<SiteId, Peer>,
-    pub downs: Vec<(SiteId, DownReason)>,
-    pub gone: Vec<SiteId>,
-    pub done: BTreeMap<u64, Result<(), OperationError>>,
-    pub called: BTreeMap<u64, Result<Bytes, CallError>>,
-    pub calls_in: Vec<Bytes>,
-    pub casts: Vec<Bytes>,
-    pub settled: u64,
-    pub resets: usize,
-    pub archives: usize,
-    pub handed: Vec<(ConnId, Bytes)>,
+    pub(crate) snapshots: usize,
+    pub(crate) up: BTreeMap<SiteId, Peer>,
+    pub(crate) downs: Vec<(SiteId, DownReason)>,
+    pub(crate) gone: Vec<SiteId>,
+    pub(crate) done: BTreeMap<u64, Result<(), OperationError>>,
+    pub(crate) called: BTreeMap<u64, Result<Bytes, CallError>>,
+    pub(crate) calls_in: Vec<Bytes>,
+    pub(crate) casts: Vec<Bytes>,
+    pub(crate) settled: u64,
+    pub(crate) resets: usize,
+    pub(crate) archives: usize,
+    pub(crate) handed: Vec<(ConnId, Bytes)>,
     /// Calls are answered with their own payload, unless switched off.
-    pub answers: bool,
-    pub frozen: bool,
+    pub(crate) answers: bool,
+    pub(crate) frozen: bool,
     /// The process dies when this many more batches are durable.
-    pub dies_after: Option<usize>,
-    pub archive_fails: bool,
-    pub disk_fails: bool,
-    pub batches: usize,
+    pub(crate) dies_after: Option<usize>,
+    pub(crate) archive_fails: bool,
+    pub(crate) disk_fails: bool,
+    pub(crate) batches: usize,
     life: u64,
     next_accept: u64,
 }
@@ -153,10 +153,10 @@ struct Pipe {
     last_ms: u64,
 }
 
-pub struct Net {
-    pub nodes: Vec<Node>,
-    pub now_ms: u64,
-    pub delay_ms: u64,
+pub(crate) struct Net {
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) now_ms: u64,
+    pub(crate) delay_ms: u64,
     seed: u64,
     starts: u64,
     count: u64,
@@ -166,12 +166,12 @@ pub struct Net {
     /// Bytes and ends that wait for a cut to heal.
     held: BTreeMap<End, Vec<Input>>,
     cuts: std::collections::BTreeSet<(usize, usize)>,
-    pub trace: DefaultHasher,
+    pub(crate) trace: DefaultHasher,
     next_id: u64,
 }
 
 impl Net {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self {
             nodes: Vec::new(),
             now_ms: 0,
@@ -190,7 +190,7 @@ impl Net {
     }
 
     /// `count` nodes, running and alone.
-    pub fn with(seed: u64, count: usize) -> Self {
+    pub(crate) fn with(seed: u64, count: usize) -> Self {
         let mut net = Self::new(seed);
         for index in 1..=count {
             net.add(&format!("emqx{index}@10.0.0.{index}"));
@@ -203,7 +203,7 @@ impl Net {
     }
 
     /// `count` nodes in one cluster.
-    pub fn clustered(seed: u64, count: usize) -> Self {
+    pub(crate) fn clustered(seed: u64, count: usize) -> Self {
         let mut net = Self::with(seed, count);
         for node in 1..count {
             net.join(node, 0).expect("joins");
@@ -212,7 +212,7 @@ impl Net {
         net
     }
 
-    pub fn add(&mut self, name: &str) -> usize {
+    pub(crate) fn add(&mut self, name: &str) -> usize {
         let name = NodeName::parse(name).expect("valid");
         let mut config = Config::new(name.clone(), Cookie::new("secret"));
         config.tables = specs();
@@ -249,11 +249,11 @@ impl Net {
         self.nodes.len() - 1
     }
 
-    pub fn start(&mut self, node: usize) {
+    pub(crate) fn start(&mut self, node: usize) {
         self.try_start(node).expect("starts");
     }
 
-    pub fn try_start(&mut self, node: usize) -> Result<(), RestoreError> {
+    pub(crate) fn try_start(&mut self, node: usize) -> Result<(), RestoreError> {
         assert!(self.nodes[node].core.is_none(), "runs already");
         self.starts += 1;
         let seed = self.seed.wrapping_mul(1_000_003).wrapping_add(self.starts);
@@ -273,7 +273,7 @@ impl Net {
     }
 
     /// The process dies: its peers' connections are reset, its port refuses.
-    pub fn kill(&mut self, node: usize) {
+    pub(crate) fn kill(&mut self, node: usize) {
         self.nodes[node].core = None;
         self.nodes[node].frozen = false;
         let ends: Vec<_> = self
@@ -288,11 +288,11 @@ impl Net {
     }
 
     /// Bytes between two nodes stop, both ways; connections stay until somebody gives up.
-    pub fn cut(&mut self, a: usize, b: usize) {
+    pub(crate) fn cut(&mut self, a: usize, b: usize) {
         self.cuts.extend([(a, b), (b, a)]);
     }
 
-    pub fn heal(&mut self, a: usize, b: usize) {
+    pub(crate) fn heal(&mut self, a: usize, b: usize) {
         self.cuts.remove(&(a, b));
         self.cuts.remove(&(b, a));
         let held: Vec<_> = self.held.keys().copied().collect();
@@ -312,7 +312,7 @@ impl Net {
     }
 
     /// Resets one connection of each pair between two nodes.
-    pub fn reset_links(&mut self, a: usize, b: usize) {
+    pub(crate) fn reset_links(&mut self, a: usize, b: usize) {
         let between = |(end, pipe): (&End, &Pipe)| {
             (end.node == a && pipe.other.node == b).then_some((*end, pipe.other))
         };
@@ -328,7 +328,7 @@ impl Net {
         self.cuts.contains(&(from, to))
     }
 
-    pub fn now(&self, node: usize) -> Now {
+    pub(crate) fn now(&self, node: usize) -> Now {
         let wall_ms = (START_WALL_MS + self.now_ms).saturating_add_signed(self.nodes[node].skew_ms);
         Now {
             mono_ms: self.now_ms,
@@ -428,7 +428,7 @@ impl Net {
         self.carry(far, near, Input::Connected { conn }, 0);
     }
 
-    pub fn input(&mut self, node: usize, input: Input) {
+    pub(crate) fn input(&mut self, node: usize, input: Input) {
         let now = self.now(node);
         let Some(core) = self.nodes[node].core.as_mut() else {
             return;
@@ -641,13 +641,13 @@ impl Net {
         true
     }
 
-    pub fn run(&mut self, ms: u64) {
+    pub(crate) fn run(&mut self, ms: u64) {
         let limit = self.now_ms + ms;
         while self.step(limit) {}
     }
 
     /// Runs until something holds and returns how long that took.
-    pub fn until(&mut self, max_ms: u64, what: &str, holds: impl Fn(&Self) -> bool) -> u64 {
+    pub(crate) fn until(&mut self, max_ms: u64, what: &str, holds: impl Fn(&Self) -> bool) -> u64 {
         let start = self.now_ms;
         while !holds(self) {
             let more = self.step(start + max_ms);
@@ -660,7 +660,7 @@ impl Net {
         self.now_ms - start
     }
 
-    pub fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         let shown = self.nodes.iter().map(|node| {
             let status = node.core.as_ref().map(Cluster::status);
             format!("{}: {status:?}\n  done {:?}\n", node.name, node.done)
@@ -668,16 +668,16 @@ impl Net {
         shown.collect()
     }
 
-    pub fn core(&self, node: usize) -> &Cluster {
+    pub(crate) fn core(&self, node: usize) -> &Cluster {
         self.nodes[node].core.as_ref().expect("runs")
     }
 
-    pub fn site(&self, node: usize) -> SiteId {
+    pub(crate) fn site(&self, node: usize) -> SiteId {
         self.core(node).identity().read().expect("readable").site
     }
 
     /// Starts an operation and returns its id.
-    pub fn operate(&mut self, node: usize, op: Operation) -> u64 {
+    pub(crate) fn operate(&mut self, node: usize, op: Operation) -> u64 {
         self.next_id += 1;
         let id = self.next_id;
         self.input(node, Input::Operation { id, op });
@@ -685,7 +685,11 @@ impl Net {
     }
 
     /// An operation and its outcome.
-    pub fn run_operation(&mut self, node: usize, op: Operation) -> Result<(), OperationError> {
+    pub(crate) fn run_operation(
+        &mut self,
+        node: usize,
+        op: Operation,
+    ) -> Result<(), OperationError> {
         let id = self.operate(node, op);
         self.until(30_000, "the operation ends", |net| {
             net.nodes[node].done.contains_key(&id)
@@ -693,22 +697,22 @@ impl Net {
         self.nodes[node].done[&id].clone()
     }
 
-    pub fn join(&mut self, node: usize, target: usize) -> Result<(), OperationError> {
+    pub(crate) fn join(&mut self, node: usize, target: usize) -> Result<(), OperationError> {
         let target = self.nodes[target].name.clone();
         self.run_operation(node, Operation::Join { target })
     }
 
-    pub fn put(&mut self, node: usize, table: TableId, key: &str, value: Option<&str>) {
+    pub(crate) fn put(&mut self, node: usize, table: TableId, key: &str, value: Option<&str>) {
         let value = value.map(|value| Bytes::copy_from_slice(value.as_bytes()));
         let key = Bytes::copy_from_slice(key.as_bytes());
         self.input(node, Input::Put { table, key, value });
     }
 
-    pub fn get(&self, node: usize, table: TableId, key: &str) -> Option<Bytes> {
+    pub(crate) fn get(&self, node: usize, table: TableId, key: &str) -> Option<Bytes> {
         self.core(node).table(table).get(key.as_bytes())
     }
 
-    pub fn own(&mut self, node: usize, key: &str, value: Option<&str>) {
+    pub(crate) fn own(&mut self, node: usize, key: &str, value: Option<&str>) {
         let key = Bytes::copy_from_slice(key.as_bytes());
         let value = value.map(|value| Bytes::copy_from_slice(value.as_bytes()));
         let rows = &mut self.nodes[node].own;
@@ -727,7 +731,7 @@ impl Net {
     }
 
     /// Running and stopped members as a node shows them, by short name.
-    pub fn shown(&self, node: usize) -> (Vec<String>, Vec<String>) {
+    pub(crate) fn shown(&self, node: usize) -> (Vec<String>, Vec<String>) {
         let status = self.core(node).status();
         let short = |name: &NodeName| name.short().to_owned();
         (
@@ -736,7 +740,7 @@ impl Net {
         )
     }
 
-    pub fn shows(&self, node: usize, running: &[usize], stopped: &[usize]) -> bool {
+    pub(crate) fn shows(&self, node: usize, running: &[usize], stopped: &[usize]) -> bool {
         let names = |nodes: &[usize]| -> Vec<String> {
             nodes
                 .iter()
@@ -748,7 +752,7 @@ impl Net {
 
     /// Whether all running nodes show each other as running, are up to each other, and have equal
     /// tables and each other's node state.
-    pub fn is_whole(&self) -> bool {
+    pub(crate) fn is_whole(&self) -> bool {
         let running: Vec<_> = (0..self.nodes.len())
             .filter(|n| self.nodes[*n].core.is_some())
             .collect();
@@ -773,12 +777,12 @@ impl Net {
             && [MEMBERS, RETAINED, USERS].into_iter().all(equal)
     }
 
-    pub fn until_whole(&mut self) -> u64 {
+    pub(crate) fn until_whole(&mut self) -> u64 {
         self.until(30_000, "one whole cluster", Self::is_whole)
     }
 
     /// Checks that every node's disk would restore what its memory has.
-    pub fn check_disks(&mut self) {
+    pub(crate) fn check_disks(&mut self) {
         self.run(5);
         for node in 0..self.nodes.len() {
             let Some(core) = &self.nodes[node].core else {
