@@ -11,11 +11,13 @@
 
 pub mod access;
 mod channel;
+pub mod control;
 pub mod effects;
 mod forward;
 pub mod inflight;
 pub mod message;
 pub mod metrics;
+pub mod node;
 mod peer_link;
 pub mod queue;
 pub mod registry;
@@ -27,9 +29,14 @@ pub mod shard;
 pub mod shared;
 mod will;
 
+pub use control::{
+    API_KEYS, Control, ControlConfig, ControlEffects, ControlError, ControlInput, LinkEffect,
+    NodeInfo, RETAINED, USERS,
+};
 pub use effects::{
     Accepted, Answer, Ask, ClientEvent, ClientRow, CloseReason, Conn, Counts, Delivery, Output,
     PeerConn, ShardEffects, ShardId, SubscriptionRow, Target, ToControl, ToShard,
 };
+pub use node::{Node, NodeEffect, NodeInput, SocketId};
 pub use peer_link::Peering;
 pub use shard::Shard;

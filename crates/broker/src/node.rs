@@ -530,7 +530,7 @@ impl Node {
         self.next_accepted = self.next_accepted.wrapping_add(2);
         self.own(socket, PeerOwner::Shard(shard, peer));
         let fx = &mut self.shard_fx;
-        self.shards[usize::from(shard)].peer_accepted(now, peer, hello, fx);
+        self.shards[usize::from(shard)].peer_accepted(now, peer, &hello, fx);
         self.shard_done(now, shard, out);
         if !unread.is_empty() {
             self.read_peer(now, socket, (shard, peer), unread, out);
