@@ -221,6 +221,31 @@ impl Registry {
         rows
     }
 
+    /// Clients of another node and when they connected there, in key order from a bound on, at most
+    /// `limit`: rows of a listing.
+    pub fn clients_of(
+        &self,
+        node: NodeIndex,
+        from: Bound<&str>,
+        limit: usize,
+    ) -> Vec<(String, Hlc)> {
+        let from = from.map(str::as_bytes);
+        let mut rows = Vec::new();
+        for part in &self.parts {
+            let part = lock(part);
+            let there = part
+                .range::<[u8], _>((from, Bound::Unbounded))
+                .filter_map(|(id, places)| {
+                    let place = places.iter().find(|place| place.is_at(node))?;
+                    Some((id.as_str().to_owned(), place.hlc()))
+                });
+            rows.extend(there.take(limit));
+        }
+        rows.sort_unstable();
+        rows.truncate(limit);
+        rows
+    }
+
     /// (identifiers of this node, identifiers known in the whole cluster).
     pub fn counts(&self) -> (usize, usize) {
         let mut local = 0;

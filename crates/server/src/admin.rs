@@ -14,16 +14,37 @@ mod publish;
 mod retained;
 mod users;
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
+use dunlin_broker::control::ControlInput;
+use dunlin_broker::message::Message;
+use dunlin_broker::metrics::Gauges;
+use dunlin_broker::shared::Shared;
+use dunlin_broker::{Answer, Ask};
+use dunlin_cluster::{Merged, NodeName, TableId};
+use dunlin_config::Loaded;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::timeout;
+
+use crate::alarm::Alarms;
+use crate::control_thread::{ControlLetter, Request};
+use crate::discovery::Discovery;
+use crate::inbox::Inbox;
+use crate::listeners::Listeners;
+use crate::log::LogHandle;
+
+pub use crate::alarm::AlarmRow;
 pub use clients::{ClientFilter, ClientRow, Scope, SubscriptionRow, TopicRow};
 pub use cluster::{ClusterStatus, JoinOutcome, LeaveOutcome, MemberRow, NodeRow, Progress};
-pub use error::AdminError;
+pub use dunlin_cluster::OperationError;
+pub use error::{AdminError, PasswordRule};
 pub use figures::{BrokerDescription, Figures, NodeStatus};
 pub use listeners::ListenerRow;
 pub use publish::{Publication, Published};
 pub use retained::RetainedRow;
+pub(crate) use users::random;
 pub use users::{ApiKeyRow, Login, Role, UserRow, check_password_rule};
 
 /// The longest time an operation waits for another thread of this node before it is reported as
@@ -31,12 +52,123 @@ pub use users::{ApiKeyRow, Login, Role, UserRow, check_password_rule};
 /// hangs.
 pub const LOCAL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The longest time a question to another node may take. A healthy node answers in a millisecond;
-/// one that does not answer within a second must not hold up a page about the others.
-pub const PEER_TIMEOUT: Duration = Duration::from_secs(1);
-
 /// Handle on a running node.
 #[derive(Clone)]
 pub struct Admin {
     pub(crate) inner: Arc<Inner>,
+}
+
+/// What operations work with.
+pub(crate) struct Inner {
+    pub(crate) node: NodeName,
+    pub(crate) started: Instant,
+    pub(crate) loaded: Loaded,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) users: Arc<Merged>,
+    pub(crate) api_keys: Arc<Merged>,
+    pub(crate) control: Arc<Inbox<ControlLetter>>,
+    pub(crate) listeners: Arc<Listeners>,
+    pub(crate) alarms: Arc<Alarms>,
+    pub(crate) discovery: Discovery,
+    pub(crate) log: LogHandle,
+    pub(crate) sys_path: String,
+    pub(crate) serving: AtomicBool,
+    pub(crate) stop: Notify,
+    pub(crate) gauges: Mutex<Gauges>,
+}
+
+impl Admin {
+    /// The configuration the node was started with.
+    pub fn loaded(&self) -> &Loaded {
+        &self.inner.loaded
+    }
+
+    /// The log, to read and set levels.
+    pub fn log(&self) -> &LogHandle {
+        &self.inner.log
+    }
+
+    /// Asks the node to stop; returns at once. The process ends when clients are told and
+    /// everything is on disk.
+    pub fn stop(&self) {
+        self.inner.stop.notify_one();
+    }
+}
+
+impl Inner {
+    pub(crate) fn is_started(&self) -> bool {
+        self.serving.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn gauges(&self) -> MutexGuard<'_, Gauges> {
+        self.gauges.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn shards(&self) -> u16 {
+        self.shared.shards()
+    }
+
+    fn send(&self, request: Request) {
+        self.control.push(ControlLetter::Ask(request));
+    }
+
+    fn input(&self, input: ControlInput) {
+        self.control.push(ControlLetter::Core(input));
+    }
+
+    /// Sends a request made with the given answer slot and waits for the answer.
+    async fn request<T>(
+        &self,
+        request: impl FnOnce(oneshot::Sender<T>) -> Request,
+    ) -> Result<T, AdminError> {
+        let (done, answer) = oneshot::channel();
+        self.send(request(done));
+        match timeout(LOCAL_TIMEOUT, answer).await {
+            Ok(answer) => answer.map_err(|_| AdminError::Stopping),
+            Err(_) => Err(AdminError::Timeout {
+                waited_ms: LOCAL_TIMEOUT.as_millis() as u64,
+            }),
+        }
+    }
+
+    async fn ask_all(&self, what: Ask) -> Result<Vec<Answer>, AdminError> {
+        self.request(|done| Request::AskAll { what, done }).await
+    }
+
+    async fn ask_shard(&self, shard: u16, what: Ask) -> Result<Answer, AdminError> {
+        let answers = self
+            .request(|done| Request::AskShard { shard, what, done })
+            .await?;
+        answers.into_iter().next().ok_or(AdminError::Stopping)
+    }
+
+    /// Routes a message of the node itself; whether anybody is subscribed.
+    async fn publish(&self, message: Message) -> Result<bool, AdminError> {
+        let answers = self
+            .request(|done| Request::Publish { message, done })
+            .await?;
+        Ok(answers
+            .iter()
+            .any(|answer| matches!(answer, Answer::Published { matched: true })))
+    }
+
+    /// Writes (or, without a value, deletes) a cluster-state row and waits until it is durable.
+    async fn put_row(
+        &self,
+        table: TableId,
+        key: &str,
+        value: Option<Vec<u8>>,
+    ) -> Result<(), AdminError> {
+        let key = bytes::Bytes::copy_from_slice(key.as_bytes());
+        let value = value.map(bytes::Bytes::from);
+        let stored = self
+            .request(|done| Request::Put {
+                table,
+                key,
+                value,
+                done,
+            })
+            .await?;
+        stored.map_err(|reason| AdminError::Storage { reason })
+    }
 }

@@ -148,7 +148,12 @@ impl Connection {
     /// A client that takes nothing while much waits for it is not read from either: what it sends
     /// could only add to the heap.
     fn is_overfull(&self) -> bool {
-        let limit = self.seat.listener().settings.tcp_options.high_watermark_bytes;
+        let limit = self
+            .seat
+            .listener()
+            .settings
+            .tcp_options
+            .high_watermark_bytes;
         self.timer.is_some() && self.driver.waiting_bytes(self.conn) as u64 > limit
     }
 
@@ -161,7 +166,9 @@ impl Connection {
     }
 
     fn is_timer_over(&mut self, cx: &mut Context<'_>) -> bool {
-        self.timer.as_mut().is_some_and(|timer| timer.as_mut().poll(cx).is_ready())
+        self.timer
+            .as_mut()
+            .is_some_and(|timer| timer.as_mut().poll(cx).is_ready())
     }
 
     /// Writes the last bytes and ends our half of the stream.

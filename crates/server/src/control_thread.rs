@@ -9,16 +9,16 @@ use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use dunlin_broker::{
-    Answer, Ask, Control, ControlEffects, ControlInput, LinkEffect, Message, NodeInfo, ShardId,
-    ToShard,
+use dunlin_broker::control::{Control, ControlEffects, ControlInput, LinkEffect, NodeInfo};
+use dunlin_broker::message::Message;
+use dunlin_broker::{Answer, Ask, ShardId, ToShard};
+use dunlin_cluster::{
+    ConnId, Hello, NodeName, Operation, OperationError, Purpose, Status, TableId,
 };
-use dunlin_cluster::{ConnId, Hello, NodeName, Operation, OperationError, Purpose, Status, TableId};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
@@ -28,7 +28,7 @@ use crate::admin::Progress;
 use crate::driver::Post;
 use crate::peer::{self, LinkOutput};
 use crate::shard_thread::ShardLetter;
-use crate::store::StoreThread;
+use crate::store::StoreHandle;
 use crate::time;
 
 /// Connections accepted from peers that are open at once: all members of the largest cluster with
@@ -65,17 +65,27 @@ pub(crate) enum Request {
         done: oneshot::Sender<Result<(), String>>,
     },
     /// To every shard; answered when all have.
-    AskAll { what: Ask, done: oneshot::Sender<Vec<Answer>> },
+    AskAll {
+        what: Ask,
+        done: oneshot::Sender<Vec<Answer>>,
+    },
     /// To one shard.
-    AskShard { shard: ShardId, what: Ask, done: oneshot::Sender<Vec<Answer>> },
+    AskShard {
+        shard: ShardId,
+        what: Ask,
+        done: oneshot::Sender<Vec<Answer>>,
+    },
     /// Routed by one shard.
-    Publish { message: Message, done: oneshot::Sender<Vec<Answer>> },
+    Publish {
+        message: Message,
+        done: oneshot::Sender<Vec<Answer>>,
+    },
 }
 
 /// The driver of control.
 pub(crate) struct ControlDriver {
     post: Post,
-    store: StoreThread,
+    store: StoreHandle,
     core: RefCell<Core>,
     letters: RefCell<Option<Waker>>,
 }
@@ -129,7 +139,7 @@ impl ControlDriver {
     pub(crate) fn new(
         control: Control,
         first: ControlEffects,
-        store: StoreThread,
+        store: StoreHandle,
         post: Post,
     ) -> Rc<Self> {
         let driver = Rc::new(Self {
@@ -191,11 +201,6 @@ impl ControlDriver {
         .await;
     }
 
-    /// Gives the store back, to be stopped when everything else has.
-    pub(crate) fn into_store(self) -> StoreThread {
-        self.store
-    }
-
     fn poll(
         self: &Rc<Self>,
         cx: &mut Context<'_>,
@@ -254,11 +259,21 @@ impl ControlDriver {
                 drop(core);
                 self.input(ControlInput::Operation { id, op });
             }
-            Request::Put { table, key, value, done } => {
+            Request::Put {
+                table,
+                key,
+                value,
+                done,
+            } => {
                 let id = core.pending.number();
                 core.pending.durable.insert(id, done);
                 drop(core);
-                self.input(ControlInput::Put { table, key, value, done: Some(id) });
+                self.input(ControlInput::Put {
+                    table,
+                    key,
+                    value,
+                    done: Some(id),
+                });
             }
             Request::AskAll { what, done } => {
                 let ask = core.pending.ask(self.post.shards.len(), done);
@@ -383,7 +398,11 @@ impl ControlDriver {
         let shard = &self.post.shards[index % self.post.shards.len()];
         match stream.into_std() {
             Ok(stream) => {
-                shard.push(ShardLetter::Adopt { stream, hello: Box::new(hello), unread });
+                shard.push(ShardLetter::Adopt {
+                    stream,
+                    hello: Box::new(hello),
+                    unread,
+                });
             }
             Err(error) => tracing::warn!(reason = %error, "data_link_not_handed_over"),
         }
@@ -404,7 +423,9 @@ impl ControlDriver {
             }
         }
         self.store.persist(fx.persist.drain(..));
-        fx.archive.drain(..).for_each(|token| self.store.archive(token));
+        fx.archive
+            .drain(..)
+            .for_each(|token| self.store.archive(token));
         for (shard, letter) in fx.to_shard.drain(..) {
             self.post.shards[usize::from(shard)].push(ShardLetter::Core(letter));
         }
@@ -439,7 +460,9 @@ impl Core {
             LinkEffect::HandOff(conn, hello, unread) => (conn, None, false, Some((hello, unread))),
             LinkEffect::Dial(..) => return,
         };
-        let Some(link) = self.links.get_mut(&conn) else { return };
+        let Some(link) = self.links.get_mut(&conn) else {
+            return;
+        };
         if let Some(bytes) = bytes {
             link.output.push(bytes);
         }
@@ -492,12 +515,21 @@ impl Pending {
         // Questions whose asker has given up would stay if their shard died.
         self.asks.retain(|_, ask| !ask.done.is_closed());
         let number = self.number();
-        self.asks.insert(number, AskPending { wanted, answers: Vec::new(), done });
+        self.asks.insert(
+            number,
+            AskPending {
+                wanted,
+                answers: Vec::new(),
+                done,
+            },
+        );
         number
     }
 
     fn answered(&mut self, number: u64, answer: Answer) {
-        let Some(ask) = self.asks.get_mut(&number) else { return };
+        let Some(ask) = self.asks.get_mut(&number) else {
+            return;
+        };
         ask.answers.push(answer);
         if ask.answers.len() == ask.wanted {
             if let Some(ask) = self.asks.remove(&number) {

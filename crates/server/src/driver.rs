@@ -14,9 +14,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Bytes, BytesMut};
+use dunlin_broker::control::ControlInput;
 use dunlin_broker::{
-    Accepted, CloseReason, Conn, ControlInput, PeerConn, Shard, ShardEffects, ShardId, ToControl,
-    ToShard,
+    Accepted, CloseReason, Conn, PeerConn, Shard, ShardEffects, ShardId, ToControl, ToShard,
 };
 use dunlin_cluster::{DialError, Hello};
 use tokio::io::AsyncWrite;
@@ -61,6 +61,8 @@ struct Core {
     fx: ShardEffects,
     slots: Vec<Slot>,
     peers: BTreeMap<PeerConn, PeerSlot>,
+    /// The number of the last data link adopted; odd.
+    next_adopted: u32,
     /// Read buffer of whoever reads next.
     spare: BytesMut,
     /// Connections that do not read while a mailbox is full.
@@ -108,6 +110,7 @@ impl Driver {
                 fx,
                 slots: Vec::new(),
                 peers: BTreeMap::new(),
+                next_adopted: 1,
                 spare: BytesMut::new(),
                 parked: Vec::new(),
                 armed_ms: u64::MAX,
@@ -210,7 +213,11 @@ impl Driver {
 
     /// Bytes waiting for a client.
     pub(crate) fn waiting_bytes(&self, conn: Conn) -> usize {
-        self.core.borrow_mut().shard.output(conn).map_or(0, |output| output.len())
+        self.core
+            .borrow_mut()
+            .shard
+            .output(conn)
+            .map_or(0, |output| output.len())
     }
 
     /// Writes what waits for a client.
@@ -291,8 +298,14 @@ impl Driver {
         if !self.congested.get() {
             return;
         }
-        let boxes = self.post.shards.iter().map(|inbox| inbox.wake_when_emptied(waker));
-        let full = boxes.fold(self.post.control.wake_when_emptied(waker), |any, full| any | full);
+        let boxes = self
+            .post
+            .shards
+            .iter()
+            .map(|inbox| inbox.wake_when_emptied(waker));
+        let full = boxes.fold(self.post.control.wake_when_emptied(waker), |any, full| {
+            any | full
+        });
         if !full {
             self.congested.set(false);
             let parked = std::mem::take(&mut self.core.borrow_mut().parked);
@@ -309,12 +322,21 @@ impl Driver {
 
     /// A data link could not be dialed.
     pub(crate) fn peer_dial_failed(self: &Rc<Self>, conn: PeerConn, error: DialError) {
-        self.with(|core| core.shard.peer_dial_failed(now(), conn, error, &mut core.fx));
+        self.with(|core| {
+            core.shard
+                .peer_dial_failed(now(), conn, &error, &mut core.fx)
+        });
     }
 
-    /// Another node's shard dialed here; the shard numbers the connection.
-    pub(crate) fn peer_accepted(self: &Rc<Self>, hello: Hello) -> PeerConn {
-        self.with(|core| core.shard.peer_accepted(now(), hello, &mut core.fx))
+    /// Another node's shard dialed here. Connections it asks for itself have even numbers.
+    pub(crate) fn peer_accepted(self: &Rc<Self>, hello: &Hello) -> PeerConn {
+        self.with(|core| {
+            core.next_adopted = core.next_adopted.wrapping_add(2);
+            let conn = PeerConn(core.next_adopted);
+            core.peers.insert(conn, PeerSlot::default());
+            core.shard.peer_accepted(now(), conn, hello, &mut core.fx);
+            conn
+        })
     }
 
     /// Bytes on a data link; complete frames are taken out of `buf`.
@@ -397,8 +419,11 @@ impl Driver {
         }
         if !fx.to_control.is_empty() {
             let letter = |letter: ToControl| ControlLetter::Core(ControlInput::Shard(letter));
-            self.post.control.extend(fx.to_control.drain(..).map(letter));
-            self.congested.set(self.congested.get() || self.post.control.is_full());
+            self.post
+                .control
+                .extend(fx.to_control.drain(..).map(letter));
+            self.congested
+                .set(self.congested.get() || self.post.control.is_full());
         }
     }
 

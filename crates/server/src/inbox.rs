@@ -32,7 +32,11 @@ struct Slot<T> {
 impl<T> Inbox<T> {
     pub(crate) fn new() -> Self {
         Self {
-            slot: Mutex::new(Slot { letters: Vec::new(), reader: None, writers: Vec::new() }),
+            slot: Mutex::new(Slot {
+                letters: Vec::new(),
+                reader: None,
+                writers: Vec::new(),
+            }),
             waiting: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
         }
@@ -41,13 +45,6 @@ impl<T> Inbox<T> {
     /// Puts one letter in. After [`close`](Self::close) it is dropped.
     pub(crate) fn push(&self, letter: T) {
         self.with_letters(|letters| letters.push(letter));
-    }
-
-    /// Moves all letters of `batch` in, in order.
-    pub(crate) fn append(&self, batch: &mut Vec<T>) {
-        if !batch.is_empty() {
-            self.with_letters(|letters| letters.append(batch));
-        }
     }
 
     /// Puts in what an iterator gives, in order, as one batch.

@@ -15,13 +15,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use dunlin_broker::{CloseReason, ListenerSettings};
+use dunlin_broker::CloseReason;
+use dunlin_broker::settings::ListenerSettings;
 use dunlin_config::settings;
 
 use crate::tls::{ServerTls, TlsError};
 use rate::Bucket;
 
-pub(crate) use open::{display_bind, open};
+pub(crate) use open::{Listen, open};
 pub(crate) use welcome::accept_clients;
 
 /// A listener that could not be opened: which, where, why, and what to do.
@@ -81,9 +82,9 @@ impl BindFault {
             std::io::ErrorKind::AddrNotAvailable => {
                 format!("No interface of this machine has this address: change {key}")
             }
-            std::io::ErrorKind::PermissionDenied => format!(
-                "Ports below 1024 need CAP_NET_BIND_SERVICE: change {key} or grant it"
-            ),
+            std::io::ErrorKind::PermissionDenied => {
+                format!("Ports below 1024 need CAP_NET_BIND_SERVICE: change {key} or grant it")
+            }
             _ => format!("Change {key}"),
         }
     }
@@ -114,7 +115,9 @@ impl Listener {
             broker,
             tls,
             connections: AtomicU64::new(0),
-            rate: settings.max_conn_rate.map(|rate| Mutex::new(Bucket::new(rate))),
+            rate: settings
+                .max_conn_rate
+                .map(|rate| Mutex::new(Bucket::new(rate))),
             ended: Mutex::new(BTreeMap::new()),
             stopped: AtomicBool::new(false),
             settings,
@@ -139,7 +142,10 @@ impl Listener {
     /// Ended connections by reason.
     pub(crate) fn ended(&self) -> BTreeMap<String, u64> {
         let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
-        ended.iter().map(|(reason, count)| (reason.as_str().to_owned(), *count)).collect()
+        ended
+            .iter()
+            .map(|(reason, count)| (reason.as_str().to_owned(), *count))
+            .collect()
     }
 
     /// Whether clients from this address may connect: the first rule that matches decides; an
@@ -147,7 +153,11 @@ impl Listener {
     fn admits(&self, ip: IpAddr) -> bool {
         let ip = ip.to_canonical();
         let matching = |rule: &&settings::AccessRule| rule.net.is_none_or(|net| net.contains(ip));
-        self.settings.access_rules.iter().find(matching).is_none_or(|rule| rule.allow)
+        self.settings
+            .access_rules
+            .iter()
+            .find(matching)
+            .is_none_or(|rule| rule.allow)
     }
 
     /// A seat for one more connection, if there is one.
@@ -164,9 +174,10 @@ impl Listener {
     fn rate_wait_ms(&self, mono_ms: u64) -> u64 {
         match &self.rate {
             None => 0,
-            Some(bucket) => {
-                bucket.lock().unwrap_or_else(PoisonError::into_inner).take(mono_ms)
-            }
+            Some(bucket) => bucket
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take(mono_ms),
         }
     }
 }
@@ -202,7 +213,11 @@ pub(crate) struct Ends {
 impl Ends {
     /// IPv4 clients of an IPv6 socket are shown as IPv4.
     pub(crate) fn canonical(self) -> Self {
-        let plain = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
-        Self { peer: plain(self.peer), local: plain(self.local) }
+        let plain =
+            |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
+        Self {
+            peer: plain(self.peer),
+            local: plain(self.local),
+        }
     }
 }

@@ -72,7 +72,6 @@ struct Shared {
 struct Work {
     /// One buffer per sink.
     buffers: Vec<Vec<u8>>,
-    lost: u64,
     busy: bool,
     stop: bool,
 }
@@ -122,15 +121,27 @@ impl Output {
 /// Opens what the settings ask for.
 pub fn prepare(settings: &Log, started: StartedIn) -> Result<Prepared, LogError> {
     let (mut sinks, mut outputs, mut path) = (Vec::new(), Vec::new(), None);
-    if settings.console.enable.unwrap_or(started == StartedIn::Foreground) {
+    if settings
+        .console
+        .enable
+        .unwrap_or(started == StartedIn::Foreground)
+    {
         sinks.push(Sink::new("console", &settings.console));
         outputs.push(Output::Console);
     }
     for (name, file) in &settings.files {
-        if !file.handler.enable.unwrap_or(started == StartedIn::Background) {
+        if !file
+            .handler
+            .enable
+            .unwrap_or(started == StartedIn::Background)
+        {
             continue;
         }
-        let opened = RotatingFile::open(file.path.clone().into(), file.rotation_bytes, file.rotation_count);
+        let opened = RotatingFile::open(
+            file.path.clone().into(),
+            file.rotation_bytes,
+            file.rotation_count,
+        );
         let opened = opened.map_err(|source| LogError::File {
             path: file.path.clone().into(),
             source,
@@ -140,9 +151,21 @@ pub fn prepare(settings: &Log, started: StartedIn) -> Result<Prepared, LogError>
         path.get_or_insert_with(|| file.path.clone().into());
     }
     let buffers = sinks.iter().map(|_| Vec::new()).collect();
-    let work = Mutex::new(Work { buffers, ..Work::default() });
-    let shared = Shared { sinks, work, filled: Condvar::new(), written: Condvar::new() };
-    Ok(Prepared { shared: Arc::new(shared), outputs, path })
+    let work = Mutex::new(Work {
+        buffers,
+        ..Work::default()
+    });
+    let shared = Shared {
+        sinks,
+        work,
+        filled: Condvar::new(),
+        written: Condvar::new(),
+    };
+    Ok(Prepared {
+        shared: Arc::new(shared),
+        outputs,
+        path,
+    })
 }
 
 impl Prepared {
@@ -155,21 +178,32 @@ impl Prepared {
     }
 
     fn start(self) -> Result<LogHandle, LogError> {
-        let Self { shared, outputs, path } = self;
+        let Self {
+            shared,
+            outputs,
+            path,
+        } = self;
         let writing = shared.clone();
         let writer = thread::Builder::new()
             .name("log".to_owned())
             .spawn(move || writing.write_all(outputs))
             .map_err(LogError::Thread)?;
         let writer = Mutex::new(Some(writer));
-        Ok(LogHandle(Arc::new(Owner { shared, writer, path })))
+        Ok(LogHandle(Arc::new(Owner {
+            shared,
+            writer,
+            path,
+        })))
     }
 }
 
 impl LogHandle {
     /// The handlers with their levels.
     pub fn handlers(&self) -> Vec<Handler> {
-        let handler = |sink: &Sink| Handler { name: sink.name.clone(), level: sink.level() };
+        let handler = |sink: &Sink| Handler {
+            name: sink.name.clone(),
+            level: sink.level(),
+        };
         self.0.shared.sinks.iter().map(handler).collect()
     }
 
@@ -196,7 +230,10 @@ impl LogHandle {
         let mut work = shared.lock();
         while work.busy || work.buffers.iter().any(|buffer| !buffer.is_empty()) {
             shared.filled.notify_one();
-            work = shared.written.wait(work).unwrap_or_else(PoisonError::into_inner);
+            work = shared
+                .written
+                .wait(work)
+                .unwrap_or_else(PoisonError::into_inner);
         }
     }
 }
@@ -205,7 +242,11 @@ impl Drop for Owner {
     fn drop(&mut self) {
         self.shared.lock().stop = true;
         self.shared.filled.notify_one();
-        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let writer = self
+            .writer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         if let Some(writer) = writer {
             // It only writes; if it panicked there is nobody to tell.
             let _ = writer.join();
@@ -287,7 +328,11 @@ impl Shared {
     /// What any sink may want. A sink that shows `notice` and above still needs events of tracing's
     /// coarser levels that may carry one of EMQX's finer ones.
     fn filter(&self) -> LevelFilter {
-        let lowest = self.sinks.iter().map(|sink| sink.level.load(Ordering::Relaxed)).min();
+        let lowest = self
+            .sinks
+            .iter()
+            .map(|sink| sink.level.load(Ordering::Relaxed))
+            .min();
         match lowest.map(|lowest| LEVELS[usize::from(lowest)]) {
             None => LevelFilter::OFF,
             Some(LogLevel::Debug | LogLevel::All) => LevelFilter::DEBUG,
@@ -325,7 +370,10 @@ impl Shared {
             while work.buffers.iter().all(Vec::is_empty) && !work.stop {
                 work.busy = false;
                 self.written.notify_all();
-                work = self.filled.wait(work).unwrap_or_else(PoisonError::into_inner);
+                work = self
+                    .filled
+                    .wait(work)
+                    .unwrap_or_else(PoisonError::into_inner);
             }
             std::mem::swap(&mut work.buffers, &mut batch);
             work.busy = true;
@@ -355,7 +403,11 @@ impl Shared {
 
 impl Sink {
     fn add_lost(&self, bytes: &mut Vec<u8>) {
-        let lost = if bytes.is_empty() { 0 } else { self.lost.swap(0, Ordering::Relaxed) };
+        let lost = if bytes.is_empty() {
+            0
+        } else {
+            self.lost.swap(0, Ordering::Relaxed)
+        };
         if lost > 0 {
             let line = Line::own(LogLevel::Warning, "log_lines_lost", "count", lost);
             self.form.write(&line, bytes);

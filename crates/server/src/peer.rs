@@ -63,7 +63,9 @@ pub(crate) struct PeerAddress<'a> {
 /// Opens the inter-node port: on the configured address, else on the address the node's host
 /// resolves to if that is this machine's (so a loopback name is reached from loopback only), else
 /// on all. The error names the address tried.
-pub(crate) async fn listen(address: PeerAddress<'_>) -> Result<TcpListener, (SocketAddr, io::Error)> {
+pub(crate) async fn listen(
+    address: PeerAddress<'_>,
+) -> Result<TcpListener, (SocketAddr, io::Error)> {
     let at = |ip| SocketAddr::new(ip, address.port);
     if let Some(ip) = address.listen_address {
         return open(at(ip)).map_err(|error| (at(ip), error));
@@ -95,14 +97,22 @@ async fn resolve_own(host: &str) -> Vec<IpAddr> {
             Vec::new()
         }
         Err(_) => {
-            tracing::warn!(host, reason = "no answer in time", "own_host_name_not_resolved");
+            tracing::warn!(
+                host,
+                reason = "no answer in time",
+                "own_host_name_not_resolved"
+            );
             Vec::new()
         }
     }
 }
 
 fn open(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
         socket.set_only_v6(!address.ip().is_unspecified())?;
@@ -185,10 +195,6 @@ impl LinkOutput {
         }
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// Writes as much as the stream takes; ready when nothing is left.
     pub(crate) fn poll_write(
         &mut self,
@@ -265,8 +271,11 @@ pub(crate) fn adopt_data_link(
             return;
         }
     };
-    let conn = driver.peer_accepted(hello);
-    let link = DataLink { unread, ..DataLink::new(driver.clone(), conn, stream) };
+    let conn = driver.peer_accepted(&hello);
+    let link = DataLink {
+        unread,
+        ..DataLink::new(driver.clone(), conn, stream)
+    };
     tokio::task::spawn_local(link.run());
 }
 
@@ -291,12 +300,21 @@ enum LinkEnd {
 impl DataLink {
     fn new(driver: Rc<Driver>, conn: PeerConn, stream: TcpStream) -> Self {
         let (buf, output, chunks) = (BytesMut::new(), LinkOutput::default(), Vec::new());
-        Self { driver, conn, stream, buf, output, chunks, unread: Bytes::new() }
+        Self {
+            driver,
+            conn,
+            stream,
+            buf,
+            output,
+            chunks,
+            unread: Bytes::new(),
+        }
     }
 
     async fn run(mut self) {
         if !self.unread.is_empty() {
-            self.buf.extend_from_slice(&std::mem::take(&mut self.unread));
+            self.buf
+                .extend_from_slice(&std::mem::take(&mut self.unread));
             self.driver.peer_received(self.conn, &mut self.buf);
         }
         match poll_fn(|cx| self.poll(cx)).await {
@@ -344,7 +362,9 @@ impl DataLink {
             if self.chunks.is_empty() {
                 return Ok(());
             }
-            self.chunks.drain(..).for_each(|bytes| self.output.push(bytes));
+            self.chunks
+                .drain(..)
+                .for_each(|bytes| self.output.push(bytes));
         }
     }
 }
@@ -359,28 +379,47 @@ mod tests {
 
     async fn listen_as(node: &str, listen_address: Option<IpAddr>) -> SocketAddr {
         let node = name(node);
-        let listener = listen(PeerAddress { node: &node, listen_address, port: 0 }).await;
+        let listener = listen(PeerAddress {
+            node: &node,
+            listen_address,
+            port: 0,
+        })
+        .await;
         listener.expect("a free port").local_addr().expect("bound")
     }
 
     #[tokio::test]
     async fn the_port_is_opened_where_the_name_leads() {
-        assert_eq!(listen_as("emqx@127.0.0.1", None).await.ip(), Ipv4Addr::LOCALHOST);
+        assert_eq!(
+            listen_as("emqx@127.0.0.1", None).await.ip(),
+            Ipv4Addr::LOCALHOST
+        );
         let elsewhere = listen_as("emqx@192.0.2.1", None).await.ip();
         assert!(elsewhere.is_unspecified(), "{elsewhere}");
-        let overridden = listen_as("emqx@192.0.2.1", Some(Ipv4Addr::LOCALHOST.into())).await.ip();
+        let overridden = listen_as("emqx@192.0.2.1", Some(Ipv4Addr::LOCALHOST.into()))
+            .await
+            .ip();
         assert_eq!(overridden, Ipv4Addr::LOCALHOST);
     }
 
     #[tokio::test]
     async fn a_port_in_use_is_refused_with_the_address() {
         let node = name("emqx@127.0.0.1");
-        let first = listen(PeerAddress { node: &node, listen_address: None, port: 0 }).await;
+        let first = listen(PeerAddress {
+            node: &node,
+            listen_address: None,
+            port: 0,
+        })
+        .await;
         let first = first.expect("a free port");
         let port = first.local_addr().expect("bound").port();
-        let (address, error) = listen(PeerAddress { node: &node, listen_address: None, port })
-            .await
-            .expect_err("it is in use");
+        let (address, error) = listen(PeerAddress {
+            node: &node,
+            listen_address: None,
+            port,
+        })
+        .await
+        .expect_err("it is in use");
         assert_eq!(address, SocketAddr::from(([127, 0, 0, 1], port)));
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
     }
@@ -390,9 +429,13 @@ mod tests {
         let free = open(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
         let address = free.local_addr().expect("bound");
         drop(free);
-        let refused = dial("127.0.0.1", address.port()).await.expect_err("nobody listens");
+        let refused = dial("127.0.0.1", address.port())
+            .await
+            .expect_err("nobody listens");
         assert_eq!(refused, DialError::Refused(Some(address)));
-        let unknown = dial("no-such-host.invalid", 4370).await.expect_err("no such host");
+        let unknown = dial("no-such-host.invalid", 4370)
+            .await
+            .expect_err("no such host");
         assert!(matches!(unknown, DialError::Resolve(_)), "{unknown:?}");
     }
 }

@@ -11,7 +11,8 @@ use std::task::{Context, Poll};
 use std::thread::{self, JoinHandle};
 
 use bytes::Bytes;
-use dunlin_broker::{Shard, ShardId, Shared, ToShard};
+use dunlin_broker::shared::Shared;
+use dunlin_broker::{Peering, Shard, ShardId, ToShard};
 use dunlin_cluster::Hello;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::oneshot;
@@ -37,11 +38,21 @@ pub(crate) enum ShardLetter {
     /// For the core.
     Core(ToShard),
     /// Serve a listener's clients on this socket.
-    Listen { listener: Arc<Listener>, socket: TcpListener },
+    Listen {
+        listener: Arc<Listener>,
+        socket: TcpListener,
+    },
     /// Close a listener's socket here and end its clients; answered when the socket is closed.
-    Unlisten { id: String, done: oneshot::Sender<()> },
+    Unlisten {
+        id: String,
+        done: oneshot::Sender<()>,
+    },
     /// Another node's shard dialed this node and proved itself.
-    Adopt { stream: std::net::TcpStream, hello: Box<Hello>, unread: Bytes },
+    Adopt {
+        stream: std::net::TcpStream,
+        hello: Box<Hello>,
+        unread: Bytes,
+    },
     /// End at once.
     Stop,
 }
@@ -57,6 +68,7 @@ impl ShardThread {
     pub(crate) fn start(
         id: ShardId,
         shared: Arc<Shared>,
+        peering: Peering,
         post: Post,
         seed: u64,
     ) -> io::Result<Self> {
@@ -68,15 +80,18 @@ impl ShardThread {
                 .event_interval(TASKS_PER_LOOK)
                 .build_local(LocalOptions::default())
         };
-        let handle = thread::Builder::new().name(format!("shard-{id}")).spawn(move || {
-            match runtime() {
-                Ok(runtime) => runtime.block_on(async move {
-                    let driver = Driver::new(id, Shard::new(id, shared, seed), post);
-                    Letters::new(driver).run().await;
-                }),
-                Err(error) => tracing::error!(shard = id, reason = %error, "shard_not_started"),
-            }
-        })?;
+        let handle =
+            thread::Builder::new()
+                .name(format!("shard-{id}"))
+                .spawn(move || match runtime() {
+                    Ok(runtime) => runtime.block_on(async move {
+                        let mut shard = Shard::new(id, shared, seed);
+                        shard.set_peering(peering);
+                        let driver = Driver::new(id, shard, post);
+                        Letters::new(driver).run().await;
+                    }),
+                    Err(error) => tracing::error!(shard = id, reason = %error, "shard_not_started"),
+                })?;
         Ok(Self { inbox, handle })
     }
 
@@ -103,7 +118,12 @@ struct Letters {
 impl Letters {
     fn new(driver: Rc<Driver>) -> Self {
         let timer = Box::pin(tokio::time::sleep(std::time::Duration::ZERO));
-        Self { driver, waiting: Vec::new(), listeners: BTreeMap::new(), timer }
+        Self {
+            driver,
+            waiting: Vec::new(),
+            listeners: BTreeMap::new(),
+            timer,
+        }
     }
 
     async fn run(mut self) {
@@ -170,7 +190,11 @@ impl Letters {
                     let _ = done.send(());
                 });
             }
-            ShardLetter::Adopt { stream, hello, unread } => {
+            ShardLetter::Adopt {
+                stream,
+                hello,
+                unread,
+            } => {
                 peer::adopt_data_link(&self.driver, stream, *hello, unread);
             }
             ShardLetter::Core(_) | ShardLetter::Stop => {}

@@ -13,7 +13,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use dunlin_broker::ControlInput;
+use dunlin_broker::control::ControlInput;
 use dunlin_storage::{Batch, Op, Store, snapshot};
 
 use crate::alarm::{Alarm, Alarms};
@@ -50,10 +50,14 @@ struct Shared {
     filled: Condvar,
 }
 
-/// Handle on the store thread.
+/// Where jobs for the store thread are put.
+#[derive(Clone)]
+pub(crate) struct StoreHandle(Arc<Shared>);
+
+/// The store thread.
 pub(crate) struct StoreThread {
     shared: Arc<Shared>,
-    handle: JoinHandle<()>,
+    thread: JoinHandle<()>,
 }
 
 impl StoreThread {
@@ -64,16 +68,44 @@ impl StoreThread {
         control: Arc<Inbox<ControlLetter>>,
         alarms: Arc<Alarms>,
     ) -> io::Result<Self> {
-        let shared = Arc::new(Shared { queue: Mutex::default(), filled: Condvar::new() });
+        let shared = Arc::new(Shared {
+            queue: Mutex::default(),
+            filled: Condvar::new(),
+        });
         let worker_shared = shared.clone();
-        let handle = thread::Builder::new().name("store".to_owned()).spawn(move || {
-            let waiting = Vec::new();
-            Worker { store, backup, control, alarms, waiting, failing_since: None }
+        let thread = thread::Builder::new()
+            .name("store".to_owned())
+            .spawn(move || {
+                let waiting = Vec::new();
+                Worker {
+                    store,
+                    backup,
+                    control,
+                    alarms,
+                    waiting,
+                    failing_since: None,
+                }
                 .run(&worker_shared);
-        })?;
-        Ok(Self { shared, handle })
+            })?;
+        Ok(Self { shared, thread })
     }
 
+    /// Where to put jobs.
+    pub(crate) fn handle(&self) -> StoreHandle {
+        StoreHandle(self.shared.clone())
+    }
+
+    /// Makes everything given so far durable, if the disk lets it, and ends the thread.
+    pub(crate) fn stop(self) {
+        lock(&self.shared.queue).stop = true;
+        self.shared.filled.notify_one();
+        if self.thread.join().is_err() {
+            tracing::error!("store_thread_panicked");
+        }
+    }
+}
+
+impl StoreHandle {
     /// Has batches made durable, in order; each is answered with `Persisted`.
     pub(crate) fn persist(&self, batches: impl Iterator<Item = (u64, Batch)>) {
         self.put(batches.map(|(token, batch)| Job::Batch { token, batch }));
@@ -84,21 +116,12 @@ impl StoreThread {
         self.put(std::iter::once(Job::Archive { token }));
     }
 
-    /// Makes everything given so far durable, if the disk lets it, and ends the thread.
-    pub(crate) fn stop(self) {
-        lock(&self.shared.queue).stop = true;
-        self.shared.filled.notify_one();
-        if self.handle.join().is_err() {
-            tracing::error!("store_thread_panicked");
-        }
-    }
-
     fn put(&self, jobs: impl Iterator<Item = Job>) {
-        let mut queue = lock(&self.shared.queue);
+        let mut queue = lock(&self.0.queue);
         let before = queue.jobs.len();
         queue.jobs.extend(jobs);
         if queue.jobs.len() > before {
-            self.shared.filled.notify_one();
+            self.0.filled.notify_one();
         }
     }
 }
@@ -153,7 +176,10 @@ impl Worker {
                 queue = waited.unwrap_or_else(PoisonError::into_inner).0;
                 break;
             }
-            queue = shared.filled.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            queue = shared
+                .filled
+                .wait(queue)
+                .unwrap_or_else(PoisonError::into_inner);
         }
         (std::mem::take(&mut queue.jobs), queue.stop)
     }
@@ -163,10 +189,16 @@ impl Worker {
         let replaces = |op: &Op| matches!(op, Op::Clear { .. } | Op::Rename { .. });
         let replaces_tables = batch.ops.iter().any(replaces);
         match self.store.write(batch) {
-            Ok(()) => self.waiting.push(Waiting { token, replaces_tables }),
+            Ok(()) => self.waiting.push(Waiting {
+                token,
+                replaces_tables,
+            }),
             Err(error) => {
                 tracing::error!(reason = %error, "store_write_refused");
-                self.answer(ControlInput::Persisted { token, result: Err(error.to_string()) });
+                self.answer(ControlInput::Persisted {
+                    token,
+                    result: Err(error.to_string()),
+                });
             }
         }
     }
@@ -187,7 +219,10 @@ impl Worker {
             self.alarms.clear(Alarm::Store);
         }
         for Waiting { token, .. } in std::mem::take(&mut self.waiting) {
-            self.answer(ControlInput::Persisted { token, result: Ok(()) });
+            self.answer(ControlInput::Persisted {
+                token,
+                result: Ok(()),
+            });
         }
     }
 
@@ -200,8 +235,11 @@ impl Worker {
         if since.elapsed() < PATIENCE {
             return;
         }
-        let told: Vec<u64> =
-            self.waiting.extract_if(.., |w| !w.replaces_tables).map(|w| w.token).collect();
+        let told: Vec<u64> = self
+            .waiting
+            .extract_if(.., |w| !w.replaces_tables)
+            .map(|w| w.token)
+            .collect();
         for token in told {
             let result = Err(reason.to_owned());
             self.answer(ControlInput::Persisted { token, result });
@@ -210,7 +248,9 @@ impl Worker {
 
     /// Writes all tables to a new file in `data/backup`; its path, or what went wrong.
     fn archive(&self) -> Result<String, String> {
-        let path = self.backup.join(format!("{ARCHIVE_PREFIX}{}.snapshot", time::wall_ms()));
+        let path = self
+            .backup
+            .join(format!("{ARCHIVE_PREFIX}{}.snapshot", time::wall_ms()));
         let written = write_archive(self.store.as_ref(), &path);
         if let Err(error) = written {
             // Half an archive would only mislead.
@@ -248,7 +288,10 @@ fn remove_old_archives(dir: &Path) -> io::Result<()> {
     let mut archives = Vec::new();
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
         if name.starts_with(ARCHIVE_PREFIX) {
             archives.push(path);
         }
@@ -319,7 +362,13 @@ mod tests {
             control.clone(),
             alarms.clone(),
         );
-        World { store, control, alarms, thread: thread.expect("a thread"), dir }
+        World {
+            store,
+            control,
+            alarms,
+            thread: thread.expect("a thread"),
+            dir,
+        }
     }
 
     fn row(key: &'static str) -> Batch {
@@ -344,14 +393,22 @@ mod tests {
     #[tokio::test]
     async fn what_is_answered_survives_a_crash() {
         let world = world();
-        world.thread.persist([(1, row("a")), (2, row("b"))].into_iter());
+        world
+            .thread
+            .handle()
+            .persist([(1, row("a")), (2, row("b"))].into_iter());
         let answers = answers(&world, 2).await;
-        let done = |input: &ControlInput| {
-            matches!(input, ControlInput::Persisted { result: Ok(()), .. })
-        };
+        let done =
+            |input: &ControlInput| matches!(input, ControlInput::Persisted { result: Ok(()), .. });
         assert!(answers.iter().all(done), "{answers:?}");
         world.store.with(|store| store.crash(CrashKeep::Nothing));
-        let there = |key: &str| world.store.get(&TABLE, key.as_bytes()).expect("memory").is_some();
+        let there = |key: &str| {
+            world
+                .store
+                .get(&TABLE, key.as_bytes())
+                .expect("memory")
+                .is_some()
+        };
         assert!(there("a") && there("b"));
     }
 
@@ -359,11 +416,17 @@ mod tests {
     async fn a_failing_disk_is_an_alarm_and_is_tried_again() {
         let world = world();
         world.store.with(|store| store.fail_syncs_after(0));
-        world.thread.persist([(1, row("a"))].into_iter());
+        world.thread.handle().persist([(1, row("a"))].into_iter());
         world.alarms.raised(Alarm::Store).await;
         world.store.with(Memory::heal_syncs);
         let answers = answers(&world, 1).await;
-        assert!(matches!(answers[..], [ControlInput::Persisted { token: 1, result: Ok(()) }]));
+        assert!(matches!(
+            answers[..],
+            [ControlInput::Persisted {
+                token: 1,
+                result: Ok(())
+            }]
+        ));
         assert!(world.alarms.list().is_empty());
     }
 
@@ -374,10 +437,14 @@ mod tests {
             let name = format!("{ARCHIVE_PREFIX}{number:013}.snapshot");
             fs::write(world.dir.path().join(name), "old").expect("writable");
         }
-        world.thread.persist([(1, row("a"))].into_iter());
-        world.thread.archive(2);
+        world.thread.handle().persist([(1, row("a"))].into_iter());
+        world.thread.handle().archive(2);
         let answers = answers(&world, 2).await;
-        let Some(ControlInput::Archived { token: 2, result: Ok(path) }) = answers.last() else {
+        let Some(ControlInput::Archived {
+            token: 2,
+            result: Ok(path),
+        }) = answers.last()
+        else {
             panic!("{answers:?}");
         };
         let mut copy = Memory::new();
@@ -391,7 +458,7 @@ mod tests {
     #[tokio::test]
     async fn stopping_makes_everything_durable() {
         let World { store, thread, .. } = world();
-        thread.persist([(1, row("a"))].into_iter());
+        thread.handle().persist([(1, row("a"))].into_iter());
         thread.stop();
         store.with(|store| store.crash(CrashKeep::Nothing));
         assert!(store.get(&TABLE, b"a").expect("memory").is_some());

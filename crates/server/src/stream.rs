@@ -163,15 +163,17 @@ pub(crate) struct WsStream<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> WsStream<S> {
     pub(crate) fn new(frames: WebSocketStream<S>) -> Self {
-        Self { frames, rest: Bytes::new(), closing: false }
+        Self {
+            frames,
+            rest: Bytes::new(),
+            closing: false,
+        }
     }
 
     fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
         loop {
             return Poll::Ready(match ready!(Pin::new(&mut self.frames).poll_next(cx)) {
-                Some(Ok(message)) if message.is_binary() => {
-                    Ok(Some(message.into_payload().into()))
-                }
+                Some(Ok(message)) if message.is_binary() => Ok(Some(message.into_payload().into())),
                 // [MQTT-6.0.0-1]: anything but binary data frames closes the connection.
                 Some(Ok(message)) if message.is_text() => Err(io::ErrorKind::InvalidData.into()),
                 // Ping and pong are answered by the library while it is polled.
@@ -192,7 +194,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WsStream<S> {
         }
         let count = payload.len();
         let frame = Message::binary(payload);
-        Pin::new(&mut self.frames).start_send(frame).map_err(ws_error)?;
+        Pin::new(&mut self.frames)
+            .start_send(frame)
+            .map_err(ws_error)?;
         Poll::Ready(Ok(count))
     }
 }
@@ -242,7 +246,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WsStream<S> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().frames).poll_flush(cx).map_err(ws_error)
+        Pin::new(&mut self.get_mut().frames)
+            .poll_flush(cx)
+            .map_err(ws_error)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -250,7 +256,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WsStream<S> {
         if !this.closing {
             ready!(Pin::new(&mut this.frames).poll_ready(cx)).map_err(ws_error)?;
             let close = Message::close(Some(CloseCode::NORMAL_CLOSURE), "");
-            Pin::new(&mut this.frames).start_send(close).map_err(ws_error)?;
+            Pin::new(&mut this.frames)
+                .start_send(close)
+                .map_err(ws_error)?;
             this.closing = true;
         }
         // Not the library's poll_close: it also ends the TCP stream's sending half before the

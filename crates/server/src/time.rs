@@ -14,13 +14,18 @@ fn origin() -> Instant {
 
 /// Both clocks now.
 pub(crate) fn now() -> Now {
-    Now { mono_ms: origin().elapsed().as_millis() as u64, wall_ms: wall_ms() }
+    Now {
+        mono_ms: origin().elapsed().as_millis() as u64,
+        wall_ms: wall_ms(),
+    }
 }
 
 /// Milliseconds since the epoch.
 pub(crate) fn wall_ms() -> u64 {
     // A clock before 1970 is set wrong; zero is as good as any answer and is noticed.
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as u64)
 }
 
 /// The instant of a moment on the cores' monotonic clock.
@@ -33,7 +38,9 @@ pub(crate) fn instant(mono_ms: u64) -> Instant {
 
 /// Microseconds since the epoch.
 pub(crate) fn wall_us() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_micros() as u64)
 }
 
 /// A moment in the form of RFC 3339, in a fixed offset.
@@ -48,12 +55,20 @@ pub struct Rfc3339 {
 impl Rfc3339 {
     /// With microseconds.
     pub fn micros(at_us: u64, offset_minutes: i16) -> Self {
-        Self { at_us, offset_minutes, digits: 6 }
+        Self {
+            at_us,
+            offset_minutes,
+            digits: 6,
+        }
     }
 
     /// With milliseconds, in UTC.
     pub fn millis(at_ms: u64) -> Self {
-        Self { at_us: at_ms.saturating_mul(1000), offset_minutes: 0, digits: 3 }
+        Self {
+            at_us: at_ms.saturating_mul(1000),
+            offset_minutes: 0,
+            digits: 3,
+        }
     }
 }
 
@@ -63,7 +78,10 @@ impl fmt::Display for Rfc3339 {
         let (days, second) = (local_s.div_euclid(86_400), local_s.rem_euclid(86_400));
         let (year, month, day) = civil(days);
         let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.")?;
+        write!(
+            f,
+            "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}."
+        )?;
         let fraction = self.at_us % 1_000_000;
         if self.digits == 3 {
             write!(f, "{:03}", fraction / 1000)?;
@@ -101,9 +119,16 @@ mod tests {
         };
         check(0, 0, "1970-01-01T00:00:00.000000+00:00");
         check(1_795_406_682_872_624, 0, "2026-11-23T04:04:42.872624+00:00");
-        check(1_709_164_799_000_000, 60, "2024-02-29T00:59:59.000000+01:00");
+        check(
+            1_709_164_799_000_000,
+            60,
+            "2024-02-29T00:59:59.000000+01:00",
+        );
         check(951_782_400_000_000, -90, "2000-02-28T22:30:00.000000-01:30");
-        assert_eq!(Rfc3339::millis(1_709_164_800_007).to_string(), "2024-02-29T00:00:00.007+00:00");
+        assert_eq!(
+            Rfc3339::millis(1_709_164_800_007).to_string(),
+            "2024-02-29T00:00:00.007+00:00"
+        );
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! ones stay and a warning says why. This module must never close a listener because of a bad file
 //! that appeared later.
 
-pub(crate) mod certificate;
+pub mod certificate;
 mod peer_cert;
 
 use std::fs;
@@ -43,7 +43,10 @@ pub(crate) struct Files {
 
 impl Files {
     fn paths(&self) -> impl Iterator<Item = &Path> {
-        self.cacert.iter().chain([&self.cert, &self.key]).map(PathBuf::as_path)
+        self.cacert
+            .iter()
+            .chain([&self.cert, &self.key])
+            .map(PathBuf::as_path)
     }
 }
 
@@ -106,6 +109,9 @@ pub enum TlsError {
         /// What is configured.
         versions: String,
     },
+    /// The default certificate could not be made.
+    #[error("{0}; put certificates there or set ssl_options.certfile and keyfile")]
+    Default(#[from] certificate::CertificateError),
     /// No cipher suite left.
     #[error("none of ssl_options.ciphers is supported; leave it empty for the default suites")]
     Ciphers,
@@ -129,11 +135,7 @@ struct State {
 type Stamp = Option<(SystemTime, u64)>;
 
 impl ServerTls {
-    pub(crate) fn new(options: SslOptions, files: Files) -> Result<Self, TlsError> {
-        Self::with_alpn(options, files, Vec::new())
-    }
-
-    /// With protocols to agree on (HTTP).
+    /// Reads the files. `alpn` are protocols to agree on (HTTP).
     pub(crate) fn with_alpn(
         options: SslOptions,
         files: Files,
@@ -141,8 +143,17 @@ impl ServerTls {
     ) -> Result<Self, TlsError> {
         let stamps = stamps(&files);
         let config = Arc::new(server_config(&options, &files, &alpn)?);
-        let state = Mutex::new(State { config, stamps, checked: Instant::now() });
-        Ok(Self { options, files, alpn, state })
+        let state = Mutex::new(State {
+            config,
+            stamps,
+            checked: Instant::now(),
+        });
+        Ok(Self {
+            options,
+            files,
+            alpn,
+            state,
+        })
     }
 
     /// The configuration for the next client.
@@ -219,7 +230,10 @@ fn server_config(
         key: files.key.clone(),
         source,
     };
-    let (chain, key) = (certificates("certfile", &files.cert)?, private_key(&files.key)?);
+    let (chain, key) = (
+        certificates("certfile", &files.cert)?,
+        private_key(&files.key)?,
+    );
     let mut config = builder.with_single_cert(chain, key).map_err(pair_error)?;
     config.alpn_protocols = alpn.to_vec();
     config.ignore_client_order = options.honor_cipher_order;
@@ -240,9 +254,15 @@ fn versions(options: &SslOptions) -> Result<Vec<&'static SupportedProtocolVersio
     };
     let versions: Vec<_> = options.versions.iter().filter_map(known).collect();
     if versions.is_empty() && !options.versions.is_empty() {
-        return Err(TlsError::Versions { versions: options.versions.join(", ") });
+        return Err(TlsError::Versions {
+            versions: options.versions.join(", "),
+        });
     }
-    Ok(if versions.is_empty() { rustls::ALL_VERSIONS.to_vec() } else { versions })
+    Ok(if versions.is_empty() {
+        rustls::ALL_VERSIONS.to_vec()
+    } else {
+        versions
+    })
 }
 
 /// The library's algorithms, narrowed to the configured suites.
@@ -261,14 +281,21 @@ fn provider(options: &SslOptions) -> Result<CryptoProvider, TlsError> {
             _ => {}
         }
     }
-    if provider.cipher_suites.is_empty() { Err(TlsError::Ciphers) } else { Ok(provider) }
+    if provider.cipher_suites.is_empty() {
+        Err(TlsError::Ciphers)
+    } else {
+        Ok(provider)
+    }
 }
 
 /// Whether `name` means the suite: its IANA name, or OpenSSL's, which leaves out `TLS`, `WITH` and
 /// some separators (`ECDHE-RSA-AES128-GCM-SHA256`).
 fn is_named(suite: SupportedCipherSuite, name: &str) -> bool {
     let plain = |text: &str| {
-        text.replace(['-', '_'], "").replace("TLS13", "").replace("TLS", "").replace("WITH", "")
+        text.replace(['-', '_'], "")
+            .replace("TLS13", "")
+            .replace("TLS", "")
+            .replace("WITH", "")
     };
     // OpenSSL omits the hash of the ChaCha suites: it is part of their definition.
     let ours = plain(&format!("{:?}", suite.suite()));
@@ -279,10 +306,12 @@ fn is_named(suite: SupportedCipherSuite, name: &str) -> bool {
 fn authorities(path: &Path) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates("cacertfile", path)? {
-        roots.add(certificate).map_err(|error| TlsError::Authority {
-            path: path.to_owned(),
-            reason: error.to_string(),
-        })?;
+        roots
+            .add(certificate)
+            .map_err(|error| TlsError::Authority {
+                path: path.to_owned(),
+                reason: error.to_string(),
+            })?;
     }
     Ok(roots)
 }
@@ -295,7 +324,11 @@ fn certificates(
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     match found {
         Ok(certificates) if !certificates.is_empty() => Ok(certificates),
-        _ => Err(TlsError::Empty { option, path: path.to_owned(), wanted: "certificate" }),
+        _ => Err(TlsError::Empty {
+            option,
+            path: path.to_owned(),
+            wanted: "certificate",
+        }),
     }
 }
 
@@ -306,7 +339,11 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
         if pem.windows(9).any(|window| window == b"ENCRYPTED") {
             TlsError::EncryptedKey { path }
         } else {
-            TlsError::Empty { option: "keyfile", path, wanted: "private key" }
+            TlsError::Empty {
+                option: "keyfile",
+                path,
+                wanted: "private key",
+            }
         }
     })
 }
@@ -315,10 +352,16 @@ fn read(option: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
     use std::io::Read as _;
     let read = || {
         let mut pem = Vec::new();
-        fs::File::open(path)?.take(PEM_BYTES_MAX).read_to_end(&mut pem)?;
+        fs::File::open(path)?
+            .take(PEM_BYTES_MAX)
+            .read_to_end(&mut pem)?;
         Ok(pem)
     };
-    read().map_err(|source| TlsError::Read { option, path: path.to_owned(), source })
+    read().map_err(|source| TlsError::Read {
+        option,
+        path: path.to_owned(),
+        source,
+    })
 }
 
 #[cfg(test)]

@@ -1,8 +1,14 @@
 //! Cluster membership and the nodes as an operator sees them.
 
+use dunlin_broker::control::NodeInfo;
+use dunlin_cluster::{MemberState, NodeName, Operation, OperationError, Status};
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
 
 use super::{Admin, AdminError};
+use crate::control_thread::Request;
+use crate::host::Host;
+use crate::time::wall_ms;
 
 /// The cluster as this node knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,7 +41,7 @@ pub struct MemberRow {
 }
 
 /// One node's figures, as `GET /nodes` shows them.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct NodeRow {
     /// `name@host`.
     pub node: String,
@@ -121,26 +127,160 @@ impl Progress {
 
 impl Admin {
     /// Membership and liveness as this node knows them.
-    pub async fn cluster_status(&self) -> Result<ClusterStatus, AdminError>;
+    pub async fn cluster_status(&self) -> Result<ClusterStatus, AdminError> {
+        let status = self.inner.request(Request::Status).await?;
+        Ok(cluster_status(&status))
+    }
 
     /// Joins the cluster of `target` (`name@host`, or `name` on this host).
-    pub async fn join(&self, target: &str, progress: Progress) -> Result<JoinOutcome, AdminError>;
+    pub async fn join(&self, target: &str, progress: Progress) -> Result<JoinOutcome, AdminError> {
+        let target = self.complete(target)?;
+        match self.operation(Operation::Join { target }, progress).await {
+            Ok(()) => Ok(JoinOutcome::Joined),
+            Err(AdminError::Cluster(OperationError::SelfNode { .. })) => Ok(JoinOutcome::Ignored),
+            Err(error) => Err(error),
+        }
+    }
 
     /// Leaves the cluster and stands alone.
-    pub async fn leave(&self, progress: Progress) -> Result<LeaveOutcome, AdminError>;
+    pub async fn leave(&self, progress: Progress) -> Result<LeaveOutcome, AdminError> {
+        self.operation(Operation::Leave, progress).await?;
+        let discovery_disabled = self.inner.discovery.disable();
+        Ok(LeaveOutcome::Left { discovery_disabled })
+    }
 
     /// Removes another node from the cluster.
-    pub async fn force_leave(&self, node: &str) -> Result<LeaveOutcome, AdminError>;
+    pub async fn force_leave(&self, node: &str) -> Result<LeaveOutcome, AdminError> {
+        let node = self.complete(node)?;
+        match self
+            .operation(Operation::ForceLeave { node }, Progress::ignored())
+            .await
+        {
+            Ok(()) => Ok(LeaveOutcome::Left {
+                discovery_disabled: false,
+            }),
+            Err(AdminError::Cluster(OperationError::SelfNode { .. })) => Ok(LeaveOutcome::Ignored),
+            Err(error) => Err(error),
+        }
+    }
 
-    /// Makes another, standalone node join this node's cluster.
-    pub async fn invite(&self, node: &str) -> Result<JoinOutcome, AdminError>;
+    /// Makes another, standalone node join this node's cluster. A node that is a member already
+    /// is [`OperationError::AlreadyInCluster`]; one that is not can only be asked to join by a
+    /// letter between strangers, which is not part of the protocol: [`AdminError::Unsupported`].
+    pub async fn invite(&self, node: &str) -> Result<JoinOutcome, AdminError> {
+        let node = self.complete(node)?;
+        if node == self.inner.node {
+            return Err(OperationError::SelfNode { node }.into());
+        }
+        let status = self.inner.request(Request::Status).await?;
+        if status.members.iter().any(|member| member.name == node) {
+            return Err(OperationError::AlreadyInCluster { node }.into());
+        }
+        Err(AdminError::Unsupported {
+            what: "inviting a node",
+            instead: format!("run `emqx_ctl cluster join {}` on {node}", self.inner.node),
+        })
+    }
 
     /// Switches discovery on again and runs it now, if a strategy is configured.
-    pub async fn enable_discovery(&self) -> Result<(), AdminError>;
+    pub async fn enable_discovery(&self) -> Result<(), AdminError> {
+        self.inner.discovery.enable();
+        Ok(())
+    }
 
     /// All members: running ones with figures, stopped ones with their name; sorted by name.
-    pub async fn nodes(&self) -> Result<Vec<NodeRow>, AdminError>;
+    pub async fn nodes(&self) -> Result<Vec<NodeRow>, AdminError> {
+        let nodes = self.inner.request(Request::Nodes).await?;
+        let sessions = nodes
+            .iter()
+            .filter_map(|(_, _, info)| Some(info.as_ref()?.connections))
+            .sum();
+        let host = Host::read();
+        let row = |(name, running, info): &(NodeName, bool, Option<NodeInfo>)| {
+            let mut row = node_row(name, *running, info.as_ref(), sessions);
+            if *name == self.inner.node {
+                row.load = host.load;
+                row.memory_process_bytes = host.memory_process_bytes;
+                row.threads = host.threads;
+            }
+            row
+        };
+        Ok(nodes.iter().map(row).collect())
+    }
 
     /// One running member; [`AdminError::NodeNotFound`] if it is none.
-    pub async fn node(&self, node: &str) -> Result<NodeRow, AdminError>;
+    pub async fn node(&self, node: &str) -> Result<NodeRow, AdminError> {
+        let node = self.complete(node)?;
+        let rows = self.nodes().await?;
+        let found = rows.into_iter().find(|row| row.node == node.as_str());
+        found
+            .filter(|row| row.node_status == "running")
+            .ok_or_else(|| AdminError::NodeNotFound {
+                node: node.to_string(),
+            })
+    }
+
+    fn complete(&self, node: &str) -> Result<NodeName, AdminError> {
+        NodeName::complete(node, &self.inner.node).map_err(|error| AdminError::NodeName {
+            name: node.to_owned(),
+            reason: error.to_string(),
+        })
+    }
+
+    /// No limit of ours: the core bounds each of its steps, and a join of a large cluster takes as
+    /// long as its state takes to copy.
+    async fn operation(&self, op: Operation, progress: Progress) -> Result<(), AdminError> {
+        let (done, result) = oneshot::channel();
+        self.inner.send(Request::Operation { op, progress, done });
+        result
+            .await
+            .map_err(|_| AdminError::Stopping)?
+            .map_err(AdminError::Cluster)
+    }
+}
+
+fn cluster_status(status: &Status) -> ClusterStatus {
+    let member = |member: &dunlin_cluster::MemberStatus| MemberRow {
+        node: member.name.to_string(),
+        site: member.site.to_string(),
+        state: match member.state {
+            MemberState::Running => "running",
+            MemberState::Suspect => "suspect",
+            MemberState::Stopped => "stopped",
+        }
+        .to_owned(),
+        since_ms: member.since_wall_ms,
+    };
+    ClusterStatus {
+        name: status.cluster_name.clone(),
+        id: status.cluster.to_string(),
+        self_node: status.own.to_string(),
+        running: status.running().map(NodeName::to_string).collect(),
+        stopped: status.stopped().map(NodeName::to_string).collect(),
+        members: status.members.iter().map(member).collect(),
+    }
+}
+
+fn node_row(name: &NodeName, running: bool, info: Option<&NodeInfo>, sessions: u64) -> NodeRow {
+    let node_status = if running { "running" } else { "stopped" };
+    let mut row = NodeRow {
+        node: name.to_string(),
+        node_status: node_status.to_owned(),
+        ..NodeRow::default()
+    };
+    let (true, Some(info)) = (running, info) else {
+        return row;
+    };
+    row.version.clone_from(&info.version);
+    row.uptime_ms = wall_ms().saturating_sub(info.started_wall_ms);
+    row.connections = info.connections;
+    row.live_connections = info.live_connections;
+    row.cluster_sessions = sessions;
+    row.load = info.load;
+    row.max_fds = info.max_fds;
+    row.memory_total_bytes = info.memory_total;
+    row.memory_used_bytes = info.memory_used;
+    row.log_path = Some(info.log_path.clone()).filter(|path| !path.is_empty());
+    row.sys_path.clone_from(&info.sys_path);
+    row
 }

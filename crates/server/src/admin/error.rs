@@ -116,6 +116,20 @@ pub enum AdminError {
         /// Its limit.
         rows_max: usize,
     },
+    /// Something this release does not do.
+    #[error("{what} is not supported by this release; {instead}")]
+    Unsupported {
+        /// What was asked.
+        what: &'static str,
+        /// What to do instead.
+        instead: String,
+    },
+    /// A row could not be stored.
+    #[error("the change could not be stored: {reason}; check disk space and node.data_dir")]
+    Storage {
+        /// What the store said.
+        reason: String,
+    },
     /// A thread of this node did not answer in time.
     #[error("the node did not answer within {waited_ms} ms; see its log")]
     Timeout {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{Admin, AdminError};
+use crate::listeners::Change;
 
 /// One configured listener of a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,17 +36,44 @@ pub struct ListenerRow {
 
 impl Admin {
     /// The listeners of this node, in order of id.
-    pub fn listeners(&self) -> Vec<ListenerRow>;
+    pub fn listeners(&self) -> Vec<ListenerRow> {
+        self.inner.listeners.rows()
+    }
 
     /// One of them.
-    pub fn listener(&self, id: &str) -> Result<ListenerRow, AdminError>;
+    pub fn listener(&self, id: &str) -> Result<ListenerRow, AdminError> {
+        let found = self.listeners().into_iter().find(|row| row.id == id);
+        found.ok_or_else(|| AdminError::ListenerNotFound { id: id.to_owned() })
+    }
+
+    /// The port of a listener; the real one where the system chose it.
+    pub fn listener_port(&self, id: &str) -> Option<u16> {
+        self.inner.listeners.port(id)
+    }
 
     /// Opens a listener that is not running.
-    pub async fn start_listener(&self, id: &str) -> Result<(), AdminError>;
+    pub async fn start_listener(&self, id: &str) -> Result<(), AdminError> {
+        self.listener(id)?;
+        match self.inner.listeners.start(id)? {
+            Change::Done => Ok(()),
+            Change::WasSo => Err(AdminError::ListenerRunning { id: id.to_owned() }),
+        }
+    }
 
     /// Closes a listener and its connections.
-    pub async fn stop_listener(&self, id: &str) -> Result<(), AdminError>;
+    pub async fn stop_listener(&self, id: &str) -> Result<(), AdminError> {
+        self.listener(id)?;
+        match self.inner.listeners.stop(id).await {
+            Change::Done => Ok(()),
+            Change::WasSo => Err(AdminError::ListenerStopped { id: id.to_owned() }),
+        }
+    }
 
     /// Closes a listener and its connections, if it runs, and opens it again.
-    pub async fn restart_listener(&self, id: &str) -> Result<(), AdminError>;
+    pub async fn restart_listener(&self, id: &str) -> Result<(), AdminError> {
+        self.listener(id)?;
+        self.inner.listeners.stop(id).await;
+        self.inner.listeners.start(id)?;
+        Ok(())
+    }
 }

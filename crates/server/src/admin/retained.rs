@@ -1,8 +1,13 @@
 //! Retained messages as an operator sees them.
 
+use std::ops::ControlFlow;
+
+use dunlin_broker::message::{Head, Message, Parts};
+use dunlin_broker::retained::Found;
 use serde::{Deserialize, Serialize};
 
 use super::{Admin, AdminError};
+use crate::time::wall_ms;
 
 /// A retained message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,7 +26,9 @@ pub struct RetainedRow {
 
 impl Admin {
     /// How many messages are retained in the cluster.
-    pub fn retained_count(&self) -> u64;
+    pub fn retained_count(&self) -> u64 {
+        self.inner.shared.retained().len() as u64
+    }
 
     /// Retained messages in topic order: those after `after`, at most `limit`, without payload.
     /// `filter` narrows to matching topics.
@@ -30,12 +37,89 @@ impl Admin {
         filter: Option<&str>,
         after: Option<&str>,
         limit: usize,
-    ) -> Result<Vec<RetainedRow>, AdminError>;
+    ) -> Result<Vec<RetainedRow>, AdminError> {
+        let mut rows = Vec::new();
+        self.each_retained(filter, after, |found| {
+            if rows.len() == limit {
+                return ControlFlow::Break(());
+            }
+            rows.push(RetainedRow {
+                payload: Vec::new(),
+                ..row(&found)
+            });
+            ControlFlow::Continue(())
+        })?;
+        Ok(rows)
+    }
 
     /// The message retained on a topic, with payload.
-    pub fn retained_message(&self, topic: &str) -> Result<Option<RetainedRow>, AdminError>;
+    pub fn retained_message(&self, topic: &str) -> Result<Option<RetainedRow>, AdminError> {
+        let found = self.inner.shared.retained().get(topic, wall_ms());
+        Ok(found.map(|found| row(&found)))
+    }
 
-    /// Deletes the message retained on a topic (false: there was none), or on all topics a filter
-    /// matches.
-    pub async fn clean_retained(&self, filter: &str) -> Result<u64, AdminError>;
+    /// Deletes the messages retained on all topics a filter matches; how many there were.
+    pub async fn clean_retained(&self, filter: &str) -> Result<u64, AdminError> {
+        let mut topics = Vec::new();
+        self.each_retained(Some(filter), None, |found| {
+            topics.push(found.topic.into_owned());
+            ControlFlow::Continue(())
+        })?;
+        for topic in &topics {
+            let parts = Parts {
+                topic,
+                ..Parts::default()
+            };
+            let head = Head {
+                retain: true,
+                ..Head::default()
+            };
+            self.inner.publish(Message::new(parts, head)).await?;
+        }
+        Ok(topics.len() as u64)
+    }
+
+    /// Calls `each` for what a filter matches (all there is, without one), in topic order, behind
+    /// `after`, until it breaks off. The table's lock is given up now and then for writers.
+    fn each_retained(
+        &self,
+        filter: Option<&str>,
+        after: Option<&str>,
+        mut each: impl FnMut(Found<'_>) -> ControlFlow<()>,
+    ) -> Result<(), AdminError> {
+        if let Some(filter) = filter.filter(|filter| dunlin_mqtt::TopicFilter::new(filter).is_err())
+        {
+            return Err(AdminError::Filter {
+                filter: filter.to_owned(),
+            });
+        }
+        let retained = self.inner.shared.retained();
+        let mut after = after.map(str::to_owned);
+        let mut broken = false;
+        loop {
+            let watched = |found: Found<'_>| {
+                let flow = each(found);
+                broken = flow.is_break();
+                flow
+            };
+            let from = after.as_deref();
+            after = match filter {
+                None => retained.for_each(from, wall_ms(), watched),
+                Some(filter) => retained.match_filter(filter, from, wall_ms(), watched),
+            };
+            if broken || after.is_none() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn row(found: &Found<'_>) -> RetainedRow {
+    RetainedRow {
+        topic: found.topic.to_string(),
+        qos: found.qos().as_u8(),
+        published_at_ms: found.published_wall_ms(),
+        from_clientid: found.clientid().to_owned(),
+        payload: found.payload().to_vec(),
+    }
 }

@@ -7,6 +7,8 @@
 
 use std::num::NonZeroU32;
 
+use bytes::Bytes;
+use dunlin_broker::control::{API_KEYS, USERS};
 use ring::rand::{SecureRandom, SystemRandom};
 use ring::{digest, pbkdf2};
 use serde::{Deserialize, Serialize};
@@ -84,7 +86,7 @@ const USERNAME_BYTES_MAX: usize = 256;
 const DESCRIPTION_BYTES_MAX: usize = 1024;
 
 /// Most API keys, EMQX's limit.
-pub const API_KEYS_MAX: usize = 100;
+const API_KEYS_MAX: usize = 100;
 
 /// A stored user. The row's key is the user name.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -121,7 +123,11 @@ impl PasswordHash {
     fn new(password: &str) -> Self {
         let salt = random::<SALT_BYTES>();
         let hash = stretch(password, &salt, ROUNDS);
-        Self { rounds: ROUNDS, salt: hex(&salt), hash: hex(&hash) }
+        Self {
+            rounds: ROUNDS,
+            salt: hex(&salt),
+            hash: hex(&hash),
+        }
     }
 
     fn verifies(&self, password: &str) -> bool {
@@ -131,8 +137,14 @@ impl PasswordHash {
         let Some(rounds) = NonZeroU32::new(self.rounds).filter(|n| n.get() <= ROUNDS_MAX) else {
             return false;
         };
-        pbkdf2::verify(pbkdf2::PBKDF2_HMAC_SHA256, rounds, &salt, password.as_bytes(), &hash)
-            .is_ok()
+        pbkdf2::verify(
+            pbkdf2::PBKDF2_HMAC_SHA256,
+            rounds,
+            &salt,
+            password.as_bytes(),
+            &hash,
+        )
+        .is_ok()
     }
 }
 
@@ -186,14 +198,14 @@ impl Admin {
     /// All users, sorted by name.
     pub fn users(&self) -> Vec<UserRow> {
         let table = self.inner.users.read();
-        let row = |(key, value): (&[u8], &[u8])| {
+        let row = |(key, value): (&[u8], &Bytes)| {
             let stored: StoredUser = serde_json::from_slice(value).ok()?;
             Some(UserRow {
                 username: String::from_utf8(key.to_vec()).ok()?,
                 description: stored.description,
             })
         };
-        table.rows().filter_map(row).collect()
+        table.range(&[]).filter_map(row).collect()
     }
 
     /// Adds a user.
@@ -206,16 +218,22 @@ impl Admin {
         check_username(username)?;
         check_password_rule(password)?;
         if self.stored_user(username).is_some() {
-            return Err(AdminError::UserExists { username: username.to_owned() });
+            return Err(AdminError::UserExists {
+                username: username.to_owned(),
+            });
         }
         self.put_user(username, password, description).await
     }
 
     /// Sets a user's password without asking for the old one (`admins passwd`).
     pub async fn set_password(&self, username: &str, password: &str) -> Result<(), AdminError> {
-        let stored = self.stored_user(username).ok_or_else(|| not_found(username))?;
+        let stored = self
+            .stored_user(username)
+            .ok_or_else(|| not_found(username))?;
         check_password_rule(password)?;
-        self.put_user(username, password, &stored.description).await.map(drop)
+        self.put_user(username, password, &stored.description)
+            .await
+            .map(drop)
     }
 
     /// Sets a user's password after checking the old one (dashboard).
@@ -235,20 +253,25 @@ impl Admin {
         username: &str,
         description: &str,
     ) -> Result<UserRow, AdminError> {
-        let mut stored = self.stored_user(username).ok_or_else(|| not_found(username))?;
+        let mut stored = self
+            .stored_user(username)
+            .ok_or_else(|| not_found(username))?;
         stored.description = cut(description);
         let row = UserRow {
             username: username.to_owned(),
             description: stored.description.clone(),
         };
-        self.inner.put_row(&self.inner.users, username.as_bytes(), Some(encode(&stored)))?;
+        self.inner
+            .put_row(USERS, username, Some(encode(&stored)))
+            .await?;
         Ok(row)
     }
 
     /// Deletes a user.
     pub async fn delete_user(&self, username: &str) -> Result<(), AdminError> {
-        self.stored_user(username).ok_or_else(|| not_found(username))?;
-        self.inner.put_row(&self.inner.users, username.as_bytes(), None)
+        self.stored_user(username)
+            .ok_or_else(|| not_found(username))?;
+        self.inner.put_row(USERS, username, None).await
     }
 
     /// Checks user name and password; [`AdminError::Credentials`] if either is wrong.
@@ -283,7 +306,9 @@ impl Admin {
         if username.is_empty() || self.inner.users.len() > 0 {
             return Ok(());
         }
-        self.put_user(username, password, "administrator").await.map(drop)
+        self.put_user(username, password, "administrator")
+            .await
+            .map(drop)
     }
 
     async fn put_user(
@@ -294,9 +319,18 @@ impl Admin {
     ) -> Result<UserRow, AdminError> {
         let given = password.to_owned();
         let hash = blocking(move || PasswordHash::new(&given)).await?;
-        let stored = StoredUser { v: 1, hash, description: cut(description) };
-        self.inner.put_row(&self.inner.users, username.as_bytes(), Some(encode(&stored)))?;
-        Ok(UserRow { username: username.to_owned(), description: stored.description })
+        let stored = StoredUser {
+            v: 1,
+            hash,
+            description: cut(description),
+        };
+        self.inner
+            .put_row(USERS, username, Some(encode(&stored)))
+            .await?;
+        Ok(UserRow {
+            username: username.to_owned(),
+            description: stored.description,
+        })
     }
 
     fn stored_user(&self, username: &str) -> Option<StoredUser> {
@@ -309,7 +343,10 @@ impl Admin {
     /// All API keys, sorted by key.
     pub fn api_keys(&self) -> Vec<ApiKeyRow> {
         let table = self.inner.api_keys.read();
-        table.rows().filter_map(|(key, value)| api_key_row(key, value)).collect()
+        table
+            .range(&[])
+            .filter_map(|(key, value)| api_key_row(key, value))
+            .collect()
     }
 
     /// Makes an API key with a random secret, which is returned once and never again.
@@ -321,10 +358,15 @@ impl Admin {
     ) -> Result<(ApiKeyRow, String), AdminError> {
         let rows = self.api_keys();
         if rows.len() >= API_KEYS_MAX {
-            return Err(AdminError::TableFull { table: "API key", rows_max: API_KEYS_MAX });
+            return Err(AdminError::TableFull {
+                table: "API key",
+                rows_max: API_KEYS_MAX,
+            });
         }
         if rows.iter().any(|row| row.name == name) {
-            return Err(AdminError::ApiKeyExists { name: name.to_owned() });
+            return Err(AdminError::ApiKeyExists {
+                name: name.to_owned(),
+            });
         }
         let api_key = hex(&random::<8>());
         let secret = hex(&random::<32>());
@@ -339,7 +381,7 @@ impl Admin {
             role: Role::Administrator,
         };
         let row = stored.row(api_key);
-        self.put_api_key(&row.api_key, &stored)?;
+        self.put_api_key(&row.api_key, &stored).await?;
         Ok((row, secret))
     }
 
@@ -357,14 +399,14 @@ impl Admin {
         }
         stored.enable = enable.unwrap_or(stored.enable);
         stored.expired_at_ms = expired_at_ms.unwrap_or(stored.expired_at_ms);
-        self.put_api_key(&api_key, &stored)?;
+        self.put_api_key(&api_key, &stored).await?;
         Ok(stored.row(api_key))
     }
 
     /// Deletes an API key, found by its name.
     pub async fn delete_api_key(&self, name: &str) -> Result<(), AdminError> {
         let (api_key, _) = self.stored_api_key_named(name)?;
-        self.inner.put_row(&self.inner.api_keys, api_key.as_bytes(), None)
+        self.inner.put_row(API_KEYS, &api_key, None).await
     }
 
     /// Checks an API key and its secret; what it may do, or `None` if it is unknown, wrong,
@@ -372,15 +414,22 @@ impl Admin {
     pub fn check_api_key(&self, api_key: &str, secret: &str) -> Option<Role> {
         let value = self.inner.api_keys.get(api_key.as_bytes())?;
         let stored: StoredKey = serde_json::from_slice(&value).ok()?;
-        let live = stored.expired_at_ms.is_none_or(|end| end > crate::time::wall_ms());
+        let live = stored
+            .expired_at_ms
+            .is_none_or(|end| end > crate::time::wall_ms());
         (stored.enable && live && stored.hash.verifies(secret)).then_some(stored.role)
     }
 
     /// Puts the keys of `api_key.bootstrap_file` in. A key that is there with the same secret and
     /// role is left alone, so that a restart does not change cluster state.
-    pub(crate) fn load_bootstrap_keys(&self, text: &str) -> Result<usize, BootstrapError> {
+    pub(crate) async fn load_bootstrap_keys(&self, text: &str) -> Result<usize, BootstrapError> {
         let keys = parse_bootstrap(text)?;
-        for BootstrapKey { api_key, secret, role } in &keys {
+        for BootstrapKey {
+            api_key,
+            secret,
+            role,
+        } in &keys
+        {
             let value = self.inner.api_keys.get(api_key.as_bytes());
             let there = value.and_then(|v| serde_json::from_slice::<StoredKey>(&v).ok());
             if there.is_some_and(|row| row.role == *role && row.hash.verifies(secret)) {
@@ -397,22 +446,26 @@ impl Admin {
                 created_at_ms: crate::time::wall_ms(),
                 role: *role,
             };
-            self.put_api_key(api_key, &stored)?;
+            self.put_api_key(api_key, &stored).await?;
         }
         Ok(keys.len())
     }
 
-    fn put_api_key(&self, api_key: &str, stored: &StoredKey) -> Result<(), AdminError> {
-        self.inner.put_row(&self.inner.api_keys, api_key.as_bytes(), Some(encode(stored)))
+    async fn put_api_key(&self, api_key: &str, stored: &StoredKey) -> Result<(), AdminError> {
+        self.inner
+            .put_row(API_KEYS, api_key, Some(encode(stored)))
+            .await
     }
 
     fn stored_api_key_named(&self, name: &str) -> Result<(String, StoredKey), AdminError> {
         let table = self.inner.api_keys.read();
-        let found = table.rows().find_map(|(key, value)| {
+        let found = table.range(&[]).find_map(|(key, value)| {
             let stored: StoredKey = serde_json::from_slice(value).ok()?;
             (stored.name == name).then_some((String::from_utf8(key.to_vec()).ok()?, stored))
         });
-        found.ok_or_else(|| AdminError::ApiKeyNotFound { name: name.to_owned() })
+        found.ok_or_else(|| AdminError::ApiKeyNotFound {
+            name: name.to_owned(),
+        })
     }
 }
 
@@ -440,10 +493,12 @@ struct BootstrapKey {
 
 /// Why the bootstrap file was not taken.
 #[derive(Debug, thiserror::Error)]
-pub enum BootstrapError {
+pub(crate) enum BootstrapError {
     /// A line that is not `key:secret` or `key:secret:role`.
-    #[error("line {line}: expected key:secret or key:secret:role, role one of administrator, \
-             viewer, publisher")]
+    #[error(
+        "line {line}: expected key:secret or key:secret:role, role one of administrator, \
+             viewer, publisher"
+    )]
     Line {
         /// Its number, from 1.
         line: usize,
@@ -482,7 +537,11 @@ fn parse_bootstrap(text: &str) -> Result<Vec<BootstrapKey>, BootstrapError> {
         if keys.len() == API_KEYS_MAX {
             return Err(BootstrapError::TooMany);
         }
-        keys.push(BootstrapKey { api_key: api_key.to_owned(), secret: secret.to_owned(), role });
+        keys.push(BootstrapKey {
+            api_key: api_key.to_owned(),
+            secret: secret.to_owned(),
+            role,
+        });
     }
     Ok(keys)
 }
@@ -495,16 +554,25 @@ fn api_key_row(key: &[u8], value: &[u8]) -> Option<ApiKeyRow> {
 fn check_username(username: &str) -> Result<(), AdminError> {
     let fits = (1..=USERNAME_BYTES_MAX).contains(&username.len());
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-    if fits && username.bytes().all(plain) { Ok(()) } else { Err(AdminError::Username) }
+    if fits && username.bytes().all(plain) {
+        Ok(())
+    } else {
+        Err(AdminError::Username)
+    }
 }
 
 fn not_found(username: &str) -> AdminError {
-    AdminError::UserNotFound { username: username.to_owned() }
+    AdminError::UserNotFound {
+        username: username.to_owned(),
+    }
 }
 
 /// A note, cut to its limit at a character.
 fn cut(description: &str) -> String {
-    description.chars().take(DESCRIPTION_BYTES_MAX / 4).collect()
+    description
+        .chars()
+        .take(DESCRIPTION_BYTES_MAX / 4)
+        .collect()
 }
 
 fn encode(row: &impl Serialize) -> Vec<u8> {
@@ -515,28 +583,40 @@ fn encode(row: &impl Serialize) -> Vec<u8> {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, AdminError> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| AdminError::Stopping)
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|_| AdminError::Stopping)
 }
 
 fn stretch(password: &str, salt: &[u8], rounds: u32) -> [u8; digest::SHA256_OUTPUT_LEN] {
     let mut hash = [0; digest::SHA256_OUTPUT_LEN];
     let rounds = NonZeroU32::new(rounds).expect("a constant above zero");
-    pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, rounds, salt, password.as_bytes(), &mut hash);
+    pbkdf2::derive(
+        pbkdf2::PBKDF2_HMAC_SHA256,
+        rounds,
+        salt,
+        password.as_bytes(),
+        &mut hash,
+    );
     hash
 }
 
 pub(crate) fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
-    SystemRandom::new().fill(&mut bytes).expect("the system has a random source");
+    SystemRandom::new()
+        .fill(&mut bytes)
+        .expect("the system has a random source");
     bytes
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
 }
 
 fn unhex(text: &str) -> Option<Vec<u8>> {
@@ -573,8 +653,20 @@ mod tests {
         let hash: PasswordHash = serde_json::from_slice(&stored).expect("just encoded");
         assert!(hash.verifies("correct horse"));
         assert!(!hash.verifies("correct horsf"));
-        assert!(!PasswordHash { rounds: u32::MAX, ..hash.clone() }.verifies("correct horse"));
-        assert!(!PasswordHash { salt: "xyz".to_owned(), ..hash }.verifies("correct horse"));
+        assert!(
+            !PasswordHash {
+                rounds: u32::MAX,
+                ..hash.clone()
+            }
+            .verifies("correct horse")
+        );
+        assert!(
+            !PasswordHash {
+                salt: "xyz".to_owned(),
+                ..hash
+            }
+            .verifies("correct horse")
+        );
     }
 
     #[test]
@@ -590,14 +682,25 @@ mod tests {
         let keys = keys.expect("all lines are right");
         assert_eq!(keys.len(), 2);
         assert_eq!(keys[0].role, Role::Viewer);
-        assert_eq!((keys[1].secret.as_str(), keys[1].role), ("s3", Role::Publisher));
-        for (text, line) in [("k1:s1\nnonsense", 2), (":s", 1), ("k:", 1), ("k:s:king", 1)] {
+        assert_eq!(
+            (keys[1].secret.as_str(), keys[1].role),
+            ("s3", Role::Publisher)
+        );
+        for (text, line) in [
+            ("k1:s1\nnonsense", 2),
+            (":s", 1),
+            ("k:", 1),
+            ("k:s:king", 1),
+        ] {
             match parse_bootstrap(text) {
                 Err(BootstrapError::Line { line: found }) => assert_eq!(found, line, "{text}"),
                 other => panic!("{text}: {other:?}"),
             }
         }
         let many: String = (0..=API_KEYS_MAX).map(|n| format!("k{n}:s\n")).collect();
-        assert!(matches!(parse_bootstrap(&many), Err(BootstrapError::TooMany)));
+        assert!(matches!(
+            parse_bootstrap(&many),
+            Err(BootstrapError::TooMany)
+        ));
     }
 }

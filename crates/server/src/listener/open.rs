@@ -6,11 +6,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use dunlin_config::settings::{Bind, TcpOptions};
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// An address as it is shown: with a host even where none is configured.
-pub(crate) fn display_bind(bind: Bind) -> String {
-    bind.to_string()
-}
-
 /// How an address is listened on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Listen<'a> {
@@ -48,7 +43,10 @@ fn bind_first(listen: Listen<'_>) -> io::Result<(Socket, SocketAddr)> {
         let address = SocketAddr::new(ip, listen.bind.port);
         let socket = new_socket(address, listen.options)?;
         socket.bind(&address.into())?;
-        let bound = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::Unsupported)?;
+        let bound = socket
+            .local_addr()?
+            .as_socket()
+            .ok_or(io::ErrorKind::Unsupported)?;
         Ok((socket, bound))
     };
     match listen.bind.host {
@@ -64,11 +62,17 @@ fn bind_first(listen: Listen<'_>) -> io::Result<(Socket, SocketAddr)> {
 fn is_without_ipv6(error: &io::Error) -> bool {
     use rustix::io::Errno;
     let without = [Errno::AFNOSUPPORT, Errno::ADDRNOTAVAIL].map(Errno::raw_os_error);
-    error.raw_os_error().is_some_and(|code| without.contains(&code))
+    error
+        .raw_os_error()
+        .is_some_and(|code| without.contains(&code))
 }
 
 fn new_socket(address: SocketAddr, options: &TcpOptions) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     socket.set_reuse_address(options.reuseaddr)?;
     if address.is_ipv6() {
         socket.set_only_v6(!address.ip().is_unspecified())?;
@@ -106,17 +110,31 @@ mod tests {
     }
 
     fn loopback(port: u16) -> Bind {
-        Bind { host: Some(Ipv4Addr::LOCALHOST.into()), port }
+        Bind {
+            host: Some(Ipv4Addr::LOCALHOST.into()),
+            port,
+        }
     }
 
     #[test]
     fn all_shards_share_one_address_and_nobody_else_does() {
         let options = options();
-        let listen = Listen { bind: loopback(0), options: &options, sockets: 3 };
+        let listen = Listen {
+            bind: loopback(0),
+            options: &options,
+            sockets: 3,
+        };
         let sockets = open(listen).expect("a free port");
         let port = |socket: &TcpListener| socket.local_addr().expect("bound").port();
-        assert!(sockets.iter().all(|socket| port(socket) == port(&sockets[0])));
-        let again = Listen { bind: loopback(port(&sockets[0])), ..listen };
+        assert!(
+            sockets
+                .iter()
+                .all(|socket| port(socket) == port(&sockets[0]))
+        );
+        let again = Listen {
+            bind: loopback(port(&sockets[0])),
+            ..listen
+        };
         let refused = open(again).expect_err("another node must not share the port");
         assert_eq!(refused.kind(), io::ErrorKind::AddrInUse);
     }
@@ -124,8 +142,16 @@ mod tests {
     #[test]
     fn no_host_means_every_address() {
         let options = options();
-        let bind = Bind { host: None, port: 0 };
-        let sockets = open(Listen { bind, options: &options, sockets: 1 }).expect("a free port");
+        let bind = Bind {
+            host: None,
+            port: 0,
+        };
+        let sockets = open(Listen {
+            bind,
+            options: &options,
+            sockets: 1,
+        })
+        .expect("a free port");
         let port = sockets[0].local_addr().expect("bound").port();
         std::net::TcpStream::connect(("127.0.0.1", port)).expect("IPv4 is listened on");
     }
@@ -135,7 +161,14 @@ mod tests {
         let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let port = taken.local_addr().expect("bound").port();
         let options = options();
-        let listen = Listen { bind: loopback(port), options: &options, sockets: 2 };
-        assert_eq!(open(listen).expect_err("in use").kind(), io::ErrorKind::AddrInUse);
+        let listen = Listen {
+            bind: loopback(port),
+            options: &options,
+            sockets: 2,
+        };
+        assert_eq!(
+            open(listen).expect_err("in use").kind(),
+            io::ErrorKind::AddrInUse
+        );
     }
 }

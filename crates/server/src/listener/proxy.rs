@@ -68,8 +68,9 @@ mod tests {
 
     #[tokio::test]
     async fn version_1_gives_the_clients_address_and_leaves_the_rest() {
-        let (proxied, rest) =
-            check(b"PROXY TCP4 192.0.2.7 10.0.0.1 4711 1883\r\n\x10\x02").await.expect("valid");
+        let (proxied, rest) = check(b"PROXY TCP4 192.0.2.7 10.0.0.1 4711 1883\r\n\x10\x02")
+            .await
+            .expect("valid");
         let peer = "192.0.2.7:4711".parse().expect("an address");
         let local = "10.0.0.1:1883".parse().expect("an address");
         assert_eq!(proxied.addresses, Some((peer, local)));
@@ -84,7 +85,9 @@ mod tests {
         let local = "[2001:db8::2]:1883".parse().expect("an address");
         let address = proxy_header::ProxiedAddress::stream(peer, local);
         let mut header = Vec::new();
-        ProxyHeader::with_address(address).encode_v2(&mut header).expect("it fits");
+        ProxyHeader::with_address(address)
+            .encode_v2(&mut header)
+            .expect("it fits");
         let (first, second) = header.split_at(20);
         let mut stream = first.chain(second).chain(&b"rest"[..]);
         let mut buf = BytesMut::with_capacity(20);
@@ -95,9 +98,15 @@ mod tests {
     #[tokio::test]
     async fn anything_else_is_refused() {
         let mqtt = b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x3c\x00\x00";
-        assert_eq!(check(mqtt).await.expect_err("MQTT").kind(), io::ErrorKind::InvalidData);
+        assert_eq!(
+            check(mqtt).await.expect_err("MQTT").kind(),
+            io::ErrorKind::InvalidData
+        );
         let endless = [b"PROXY TCP4 ".as_slice(), &[b'1'; HEADER_BYTES_MAX]].concat();
-        assert_eq!(check(&endless).await.expect_err("long").kind(), io::ErrorKind::InvalidData);
+        assert_eq!(
+            check(&endless).await.expect_err("long").kind(),
+            io::ErrorKind::InvalidData
+        );
         let cut = check(b"PROXY TCP4 192.0").await.expect_err("cut off");
         assert_eq!(cut.kind(), io::ErrorKind::UnexpectedEof);
     }

@@ -13,8 +13,15 @@ pub(crate) struct Bucket {
 
 impl Bucket {
     pub(crate) fn new(rate: Rate) -> Self {
-        let rate = Rate { amount: rate.amount.max(1), per_ms: rate.per_ms.max(1) };
-        Self { rate, level: rate.amount.saturating_mul(rate.per_ms), filled_ms: 0 }
+        let rate = Rate {
+            amount: rate.amount.max(1),
+            per_ms: rate.per_ms.max(1),
+        };
+        Self {
+            rate,
+            level: rate.amount.saturating_mul(rate.per_ms),
+            filled_ms: 0,
+        }
     }
 
     /// Takes one token and returns 0, or takes none and returns after how many milliseconds to try
@@ -41,7 +48,10 @@ mod tests {
 
     #[test]
     fn a_burst_then_an_even_flow() {
-        let mut bucket = Bucket::new(Rate { amount: 10, per_ms: 1000 });
+        let mut bucket = Bucket::new(Rate {
+            amount: 10,
+            per_ms: 1000,
+        });
         assert!((0..10).all(|_| bucket.take(0) == 0));
         assert_eq!(bucket.take(0), 100);
         assert_eq!(bucket.take(99), 1);
@@ -53,9 +63,15 @@ mod tests {
 
     #[test]
     fn extreme_rates_do_not_overflow() {
-        let mut bucket = Bucket::new(Rate { amount: u64::MAX, per_ms: u64::MAX });
+        let mut bucket = Bucket::new(Rate {
+            amount: u64::MAX,
+            per_ms: u64::MAX,
+        });
         assert_eq!(bucket.take(u64::MAX), 0);
-        let mut bucket = Bucket::new(Rate { amount: 0, per_ms: 0 });
+        let mut bucket = Bucket::new(Rate {
+            amount: 0,
+            per_ms: 0,
+        });
         assert_eq!(bucket.take(0), 0);
     }
 }

@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use dunlin_broker::{Accepted, PeerCert};
+use dunlin_broker::Accepted;
+use dunlin_broker::effects::PeerCert;
 use dunlin_config::settings::TcpOptions;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
@@ -97,7 +98,11 @@ fn welcome(driver: &Rc<Driver>, listener: &Arc<Listener>, stream: TcpStream, end
     }
     let kind = listener.settings.kind;
     if !kind.is_tls() && !kind.is_websocket() && !listener.settings.proxy_protocol {
-        let client = Client { stream: Stream::Tcp(stream), ends, peer_cert: None };
+        let client = Client {
+            stream: Stream::Tcp(stream),
+            ends,
+            peer_cert: None,
+        };
         serve(driver, seat, client);
         return;
     }
@@ -149,7 +154,13 @@ async fn prepare(listener: &Listener, mut tcp: TcpStream, mut ends: Ends) -> io:
         if !listener.admits(ends.peer.ip()) {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
-        cert = cn.map(|cn| Box::new(PeerCert { dn: format!("CN={cn}"), cn, ..PeerCert::default() }));
+        cert = cn.map(|cn| {
+            Box::new(PeerCert {
+                dn: format!("CN={cn}"),
+                cn,
+                ..PeerCert::default()
+            })
+        });
     }
     let tcp = Prefixed::new(buf, tcp);
     let Some(tls) = &listener.tls else {
@@ -168,7 +179,11 @@ async fn plain(
     peer_cert: Option<Box<PeerCert>>,
 ) -> io::Result<Client> {
     let Some(websocket) = &listener.settings.websocket else {
-        return Ok(Client { stream: Stream::Proxied(Box::new(tcp)), ends, peer_cert });
+        return Ok(Client {
+            stream: Stream::Proxied(Box::new(tcp)),
+            ends,
+            peer_cert,
+        });
     };
     let (mut buf, mut tcp) = tcp.into_parts();
     let upgraded = timeout(UPGRADE_TIMEOUT, ws::upgrade(&mut tcp, &mut buf, websocket)).await??;
@@ -176,7 +191,11 @@ async fn plain(
     let frames = ServerBuilder::new()
         .limits(frame_limits(websocket.max_frame_bytes))
         .serve(Prefixed::new(buf, tcp));
-    Ok(Client { stream: Stream::Ws(Box::new(WsStream::new(frames))), ends, peer_cert })
+    Ok(Client {
+        stream: Stream::Ws(Box::new(WsStream::new(frames))),
+        ends,
+        peer_cert,
+    })
 }
 
 async fn encrypted(
@@ -186,7 +205,11 @@ async fn encrypted(
     peer_cert: Option<Box<PeerCert>>,
 ) -> io::Result<Client> {
     let Some(websocket) = &listener.settings.websocket else {
-        return Ok(Client { stream: Stream::Tls(Box::new(tls)), ends, peer_cert });
+        return Ok(Client {
+            stream: Stream::Tls(Box::new(tls)),
+            ends,
+            peer_cert,
+        });
     };
     let mut buf = BytesMut::new();
     let upgraded = timeout(UPGRADE_TIMEOUT, ws::upgrade(&mut tls, &mut buf, websocket)).await??;
@@ -194,11 +217,17 @@ async fn encrypted(
     let frames = ServerBuilder::new()
         .limits(frame_limits(websocket.max_frame_bytes))
         .serve(Prefixed::new(buf, tls));
-    Ok(Client { stream: Stream::Wss(Box::new(WsStream::new(frames))), ends, peer_cert })
+    Ok(Client {
+        stream: Stream::Wss(Box::new(WsStream::new(frames))),
+        ends,
+        peer_cert,
+    })
 }
 
 fn frame_limits(max_frame_bytes: Option<u64>) -> Limits {
-    let bytes = max_frame_bytes.unwrap_or(FRAME_BYTES_MAX).min(FRAME_BYTES_MAX);
+    let bytes = max_frame_bytes
+        .unwrap_or(FRAME_BYTES_MAX)
+        .min(FRAME_BYTES_MAX);
     Limits::default().max_payload_len(Some(bytes as usize))
 }
 

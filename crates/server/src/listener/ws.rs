@@ -68,8 +68,10 @@ impl Refusal {
 
     fn extra_headers(self) -> &'static str {
         match self {
-            Self::NoUpgrade | Self::Version => "Upgrade: websocket\r\nConnection: Upgrade\r\n\
-                 Sec-WebSocket-Version: 13\r\n",
+            Self::NoUpgrade | Self::Version => {
+                "Upgrade: websocket\r\nConnection: Upgrade\r\n\
+                 Sec-WebSocket-Version: 13\r\n"
+            }
             Self::NotGet => "Allow: GET\r\n",
             _ => "",
         }
@@ -99,10 +101,14 @@ pub(crate) async fn upgrade(
             buf.advance(taken.head_bytes);
             stream.write_all(taken.response.as_bytes()).await?;
             stream.flush().await?;
-            Ok(Upgraded { forwarded: taken.forwarded })
+            Ok(Upgraded {
+                forwarded: taken.forwarded,
+            })
         }
         Err(refusal) => {
-            stream.write_all(refusal_response(refusal).as_bytes()).await?;
+            stream
+                .write_all(refusal_response(refusal).as_bytes())
+                .await?;
             stream.shutdown().await?;
             Err(io::Error::new(io::ErrorKind::InvalidData, refusal.reason()))
         }
@@ -114,7 +120,9 @@ fn refusal_response(refusal: Refusal) -> String {
     format!(
         "HTTP/1.1 {status}\r\n{}Connection: close\r\nContent-Type: text/plain\r\n\
          Content-Length: {}\r\n\r\n{reason}\n",
-        refusal.extra_headers().replace("Connection: Upgrade\r\n", ""),
+        refusal
+            .extra_headers()
+            .replace("Connection: Upgrade\r\n", ""),
         reason.len() + 1
     )
 }
@@ -163,7 +171,11 @@ fn check_request(
     }
     let path = path.unwrap_or_default();
     let path = path.split(['?', '#']).next().unwrap_or_default();
-    if path == settings.mqtt_path { Ok(()) } else { Err(Refusal::WrongPath) }
+    if path == settings.mqtt_path {
+        Ok(())
+    } else {
+        Err(Refusal::WrongPath)
+    }
 }
 
 fn check_origin(fields: &Fields<'_>, settings: &Websocket) -> Result<(), Refusal> {
@@ -174,7 +186,11 @@ fn check_origin(fields: &Fields<'_>, settings: &Websocket) -> Result<(), Refusal
         None => settings.allow_origin_absence,
         Some(origin) => settings.check_origins.iter().any(|known| known == origin),
     };
-    if allowed { Ok(()) } else { Err(Refusal::Origin) }
+    if allowed {
+        Ok(())
+    } else {
+        Err(Refusal::Origin)
+    }
 }
 
 /// The first sub-protocol the client offers that is spoken here.
@@ -183,7 +199,10 @@ fn choose_subprotocol<'a>(
     settings: &Websocket,
 ) -> Result<Option<&'a str>, Refusal> {
     let known = |offer: &&str| {
-        settings.supported_subprotocols.iter().any(|ours| ours.eq_ignore_ascii_case(offer))
+        settings
+            .supported_subprotocols
+            .iter()
+            .any(|ours| ours.eq_ignore_ascii_case(offer))
     };
     let chosen = fields.list("sec-websocket-protocol").find(known);
     if chosen.is_none() && settings.fail_if_no_subprotocol {
@@ -230,11 +249,14 @@ impl<'a> Fields<'a> {
 
     /// The items of comma-separated lists.
     fn list(&self, name: &str) -> impl Iterator<Item = &'a str> {
-        self.all(name).flat_map(|value| value.split(',')).map(str::trim)
+        self.all(name)
+            .flat_map(|value| value.split(','))
+            .map(str::trim)
     }
 
     fn lists(&self, name: &str, item: &str) -> bool {
-        self.list(name).any(|found| found.eq_ignore_ascii_case(item))
+        self.list(name)
+            .any(|found| found.eq_ignore_ascii_case(item))
     }
 }
 
@@ -268,8 +290,10 @@ mod tests {
             "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
             "Sec-WebSocket-Protocol: mqttv3.1, mqtt",
         ];
-        let kept: Vec<&str> =
-            lines.into_iter().filter(|l| drop.is_empty() || !l.starts_with(drop)).collect();
+        let kept: Vec<&str> = lines
+            .into_iter()
+            .filter(|l| drop.is_empty() || !l.starts_with(drop))
+            .collect();
         format!("GET {path} HTTP/1.1\r\n{}\r\n{add}\r\n", kept.join("\r\n"))
     }
 
@@ -280,9 +304,16 @@ mod tests {
     #[test]
     fn the_rfcs_own_example_is_answered_with_the_rfcs_own_answer() {
         let text = request("/mqtt?x=1", "", "");
-        let taken = examine(text.as_bytes(), &settings()).ok().flatten().expect("it is right");
+        let taken = examine(text.as_bytes(), &settings())
+            .ok()
+            .flatten()
+            .expect("it is right");
         assert_eq!(taken.head_bytes, text.len());
-        assert!(taken.response.contains("Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"));
+        assert!(
+            taken
+                .response
+                .contains("Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n")
+        );
         assert!(taken.response.contains("Sec-WebSocket-Protocol: mqtt\r\n"));
         assert!(taken.response.ends_with("\r\n\r\n"));
     }
@@ -294,10 +325,22 @@ mod tests {
         check(request("/other", "", ""), Refusal::WrongPath);
         check(request("/mqtt", "Upgrade", ""), Refusal::NoUpgrade);
         check(request("/mqtt", "Connection", ""), Refusal::NoUpgrade);
-        check(request("/mqtt", "Sec-WebSocket-Version", ""), Refusal::Version);
-        check(request("/mqtt", "Sec-WebSocket-Key", ""), Refusal::Malformed);
-        check(request("/mqtt", "Sec-WebSocket-Protocol", ""), Refusal::Subprotocol);
-        check(request("/mqtt", "", "").replace("GET", "POST"), Refusal::NotGet);
+        check(
+            request("/mqtt", "Sec-WebSocket-Version", ""),
+            Refusal::Version,
+        );
+        check(
+            request("/mqtt", "Sec-WebSocket-Key", ""),
+            Refusal::Malformed,
+        );
+        check(
+            request("/mqtt", "Sec-WebSocket-Protocol", ""),
+            Refusal::Subprotocol,
+        );
+        check(
+            request("/mqtt", "", "").replace("GET", "POST"),
+            Refusal::NotGet,
+        );
         check("\x10\x0c\0\x04MQTT".to_owned(), Refusal::Malformed);
         let many = "X: y\r\n".repeat(HEADERS_MAX);
         check(request("/mqtt", "", &many), Refusal::TooLong);
@@ -305,16 +348,28 @@ mod tests {
 
     #[test]
     fn options_loosen_and_tighten() {
-        let lenient = Websocket { fail_if_no_subprotocol: false, ..settings() };
-        assert_eq!(refused(&request("/mqtt", "Sec-WebSocket-Protocol", ""), &lenient), None);
+        let lenient = Websocket {
+            fail_if_no_subprotocol: false,
+            ..settings()
+        };
+        assert_eq!(
+            refused(&request("/mqtt", "Sec-WebSocket-Protocol", ""), &lenient),
+            None
+        );
         let strict = Websocket {
             check_origin_enable: true,
             allow_origin_absence: false,
             ..settings()
         };
-        assert_eq!(refused(&request("/mqtt", "", ""), &strict), Some(Refusal::Origin));
+        assert_eq!(
+            refused(&request("/mqtt", "", ""), &strict),
+            Some(Refusal::Origin)
+        );
         let origin = |origin: &str| request("/mqtt", "", &format!("Origin: {origin}\r\n"));
-        assert_eq!(refused(&origin("https://evil.org"), &strict), Some(Refusal::Origin));
+        assert_eq!(
+            refused(&origin("https://evil.org"), &strict),
+            Some(Refusal::Origin)
+        );
         assert_eq!(refused(&origin("https://example.org"), &strict), None);
     }
 
@@ -322,7 +377,10 @@ mod tests {
     fn the_first_forwarded_address_is_the_clients() {
         let add = "X-Forwarded-For: 192.0.2.1, 10.0.0.1\r\nX-Forwarded-Port: 4711\r\n";
         let text = request("/mqtt", "", add);
-        let taken = examine(text.as_bytes(), &settings()).ok().flatten().expect("it is right");
+        let taken = examine(text.as_bytes(), &settings())
+            .ok()
+            .flatten()
+            .expect("it is right");
         assert_eq!(taken.forwarded, "192.0.2.1:4711".parse().ok());
     }
 
@@ -332,7 +390,9 @@ mod tests {
         let text = request("/wrong", "", "");
         client.write_all(text.as_bytes()).await.expect("it fits");
         let mut buf = BytesMut::new();
-        upgrade(&mut server, &mut buf, &settings()).await.expect_err("the path is wrong");
+        upgrade(&mut server, &mut buf, &settings())
+            .await
+            .expect_err("the path is wrong");
         let mut answer = String::new();
         client.read_to_string(&mut answer).await.expect("text");
         assert!(answer.starts_with("HTTP/1.1 404 Not Found\r\n"), "{answer}");

@@ -22,13 +22,21 @@ impl RotatingFile {
         }
         let file = append_to(&path)?;
         let bytes = file.metadata()?.len();
-        Ok(Self { path, file, bytes, bytes_max, count: count.max(1) })
+        Ok(Self {
+            path,
+            file,
+            bytes,
+            bytes_max,
+            count: count.max(1),
+        })
     }
 
     /// Appends whole lines; a new file begins before them if they would not fit.
     pub(crate) fn write(&mut self, lines: &[u8]) -> io::Result<()> {
         for line in lines.split_inclusive(|&byte| byte == b'\n') {
-            let full = self.bytes_max.is_some_and(|max| self.bytes + line.len() as u64 > max);
+            let full = self
+                .bytes_max
+                .is_some_and(|max| self.bytes + line.len() as u64 > max);
             if full && self.bytes > 0 {
                 self.rotate()?;
             }
@@ -40,7 +48,11 @@ impl RotatingFile {
 
     fn rotate(&mut self) -> io::Result<()> {
         for number in (1..self.count).rev() {
-            let from = if number == 1 { self.path.clone() } else { self.older(number - 1) };
+            let from = if number == 1 {
+                self.path.clone()
+            } else {
+                self.older(number - 1)
+            };
             match fs::rename(from, self.older(number)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
@@ -75,7 +87,8 @@ mod tests {
         let path = dir.path().join("log/emqx.log");
         let mut file = RotatingFile::open(path.clone(), Some(20), 3).expect("writable");
         for number in 0..8 {
-            file.write(format!("line {number:04}\n").as_bytes()).expect("writable");
+            file.write(format!("line {number:04}\n").as_bytes())
+                .expect("writable");
         }
         let read = |name: &str| {
             fs::read_to_string(dir.path().join("log").join(name)).expect("it is there")
@@ -94,9 +107,15 @@ mod tests {
             let mut file = RotatingFile::open(path.clone(), None, 1).expect("writable");
             file.write(line.as_bytes()).expect("writable");
         }
-        assert_eq!(fs::read_to_string(&path).expect("it is there"), "first\nsecond\n");
+        assert_eq!(
+            fs::read_to_string(&path).expect("it is there"),
+            "first\nsecond\n"
+        );
         let mut file = RotatingFile::open(path.clone(), Some(15), 1).expect("writable");
         file.write(b"a third line\n").expect("writable");
-        assert_eq!(fs::read_to_string(&path).expect("it is there"), "a third line\n");
+        assert_eq!(
+            fs::read_to_string(&path).expect("it is there"),
+            "a third line\n"
+        );
     }
 }

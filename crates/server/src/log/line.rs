@@ -37,7 +37,12 @@ impl Line {
     /// A line of the log itself.
     pub(crate) fn own(level: LogLevel, message: &str, key: &'static str, value: u64) -> Self {
         let fields = vec![(key, Value::from(value))];
-        Self { at_us: time::wall_us(), level, message: message.to_owned(), fields }
+        Self {
+            at_us: time::wall_us(),
+            level,
+            message: message.to_owned(),
+            fields,
+        }
     }
 
     pub(crate) fn level(&self) -> LogLevel {
@@ -85,7 +90,10 @@ impl Visit for Line {
 
 fn cut(mut text: String) -> String {
     if text.len() > VALUE_BYTES_MAX {
-        let end = (0..=VALUE_BYTES_MAX).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+        let end = (0..=VALUE_BYTES_MAX)
+            .rev()
+            .find(|&at| text.is_char_boundary(at))
+            .unwrap_or(0);
         text.truncate(end);
         text.push('…');
     }
@@ -112,13 +120,21 @@ impl Form {
             TimeOffset::Utc => 0,
             TimeOffset::Minutes(minutes) => minutes,
         };
-        Self { json, epoch, offset_minutes }
+        Self {
+            json,
+            epoch,
+            offset_minutes,
+        }
     }
 
     /// Appends the line.
     pub(crate) fn write(&self, line: &Line, out: &mut Vec<u8>) {
         // Writing to a Vec does not fail.
-        let _ = if self.json { self.write_json(line, out) } else { self.write_text(line, out) };
+        if self.json {
+            let _ = self.write_json(line, out);
+        } else {
+            let _ = self.write_text(line, out);
+        }
     }
 
     fn write_text(&self, line: &Line, out: &mut Vec<u8>) -> std::io::Result<()> {

@@ -41,7 +41,11 @@ fn world(level: LogLevel, formatter: LogFormatter) -> World {
     };
     let prepared = prepare(&settings, StartedIn::Foreground).expect("the directory is writable");
     let shared = prepared.shared.clone();
-    World { dir, handle: prepared.start().expect("a thread"), shared }
+    World {
+        dir,
+        handle: prepared.start().expect("a thread"),
+        shared,
+    }
 }
 
 impl World {
@@ -63,23 +67,41 @@ fn text_lines_have_emqxs_form_and_cannot_be_forged() {
     });
     assert_eq!(lines.len(), 2, "{lines:?}");
     let (time, rest) = lines[0].split_once(' ').expect("a time first");
-    assert_eq!(rest, "[warning] msg: peer_down, node: emqx2@127.0.0.1, count: 3");
+    assert_eq!(
+        rest,
+        "[warning] msg: peer_down, node: emqx2@127.0.0.1, count: 3"
+    );
     assert_eq!(time.len(), "2026-11-23T04:04:42.872624+00:00".len());
     assert!(time.ends_with("+00:00"), "{time}");
-    assert!(lines[1].ends_with(r"clientid: a\n2026 [error] msg: forged"), "{}", lines[1]);
+    assert!(
+        lines[1].ends_with(r"clientid: a\n2026 [error] msg: forged"),
+        "{}",
+        lines[1]
+    );
 }
 
 #[test]
 fn json_lines_keep_types() {
     let world = world(LogLevel::Debug, LogFormatter::Json);
     let lines = world.lines(|| {
-        tracing::error!(level = "critical", live = true, name = "x", n = 7, "it_happened");
+        tracing::error!(
+            level = "critical",
+            live = true,
+            name = "x",
+            n = 7,
+            "it_happened"
+        );
     });
     let line: serde_json::Value = serde_json::from_str(&lines[0]).expect("JSON");
     assert_eq!(line["level"], "critical");
     assert_eq!(line["msg"], "it_happened");
     assert_eq!((&line["live"], &line["n"]), (&true.into(), &7.into()));
-    assert!(line["time"].as_u64().is_some_and(|us| us > 1_700_000_000_000_000), "{line}");
+    assert!(
+        line["time"]
+            .as_u64()
+            .is_some_and(|us| us > 1_700_000_000_000_000),
+        "{line}"
+    );
 }
 
 #[test]
@@ -114,7 +136,11 @@ fn lines_that_find_no_room_are_counted() {
     let lines = world.lines(|| tracing::warn!("room_again"));
     let last = lines.last().expect("a line");
     if buffer_was_full == 1 {
-        assert!(lines.iter().any(|line| line.ends_with("log_lines_lost, count: 1")));
+        assert!(
+            lines
+                .iter()
+                .any(|line| line.ends_with("log_lines_lost, count: 1"))
+        );
     } else {
         assert!(last.ends_with("room_again"), "{last}");
     }
@@ -136,6 +162,8 @@ fn an_unwritable_file_is_named() {
         files: BTreeMap::from([("default".to_owned(), file)]),
         throttling_window_ms: 60_000,
     };
-    let error = prepare(&settings, StartedIn::Background).err().expect("it is no directory");
+    let error = prepare(&settings, StartedIn::Background)
+        .err()
+        .expect("it is no directory");
     assert!(error.to_string().contains("log.file.path"), "{error}");
 }

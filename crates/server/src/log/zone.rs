@@ -9,7 +9,9 @@ pub(crate) fn system_offset_minutes(at_s: u64) -> i16 {
         Ok(zone) => format!("/usr/share/zoneinfo/{}", zone.trim_start_matches(':')),
         Err(_) => "/etc/localtime".to_owned(),
     };
-    let offset_s = fs::read(path).ok().and_then(|file| offset_at(&file, at_s as i64));
+    let offset_s = fs::read(path)
+        .ok()
+        .and_then(|file| offset_at(&file, at_s as i64));
     (offset_s.unwrap_or(0) / 60) as i16
 }
 
@@ -26,14 +28,22 @@ fn offset_at(file: &[u8], at_s: i64) -> Option<i32> {
     };
     let (transitions, types) = (count(3)?, count(4)?);
     let times = file.get(HEAD_BYTES..)?.get(..transitions.checked_mul(4)?)?;
-    let indexes = file.get(HEAD_BYTES + transitions * 4..)?.get(..transitions)?;
-    let records = file.get(HEAD_BYTES + transitions * 5..)?.get(..types.checked_mul(6)?)?;
+    let indexes = file
+        .get(HEAD_BYTES + transitions * 4..)?
+        .get(..transitions)?;
+    let records = file
+        .get(HEAD_BYTES + transitions * 5..)?
+        .get(..types.checked_mul(6)?)?;
     let passed = times
         .chunks_exact(4)
         .filter_map(|time| Some(i32::from_be_bytes(time.try_into().ok()?)))
         .take_while(|time| i64::from(*time) <= at_s)
         .count();
-    let index = if passed == 0 { 0 } else { usize::from(indexes[passed - 1]) };
+    let index = if passed == 0 {
+        0
+    } else {
+        usize::from(indexes[passed - 1])
+    };
     let record = records.chunks_exact(6).nth(index)?;
     Some(i32::from_be_bytes(record.get(..4)?.try_into().ok()?))
 }
@@ -74,6 +84,9 @@ mod tests {
         for length in 0..zone.len() {
             assert_eq!(offset_at(&zone[..length], 5000), None, "{length}");
         }
-        assert_eq!(offset_at(b"no zone at all, but long enough to have a head in it", 0), None);
+        assert_eq!(
+            offset_at(b"no zone at all, but long enough to have a head in it", 0),
+            None
+        );
     }
 }

@@ -60,7 +60,9 @@ impl DefaultCertificate<'_> {
     pub(crate) fn is_wanted(&self, cert: &Path, key: &Path) -> bool {
         cert == self.etc.join(CERT)
             && key == self.etc.join(KEY)
-            && [cert, key].into_iter().all(|path| !self.locate(path).exists())
+            && [cert, key]
+                .into_iter()
+                .all(|path| !self.locate(path).exists())
     }
 
     /// Makes the three files; returns the directory they are in.
@@ -71,7 +73,10 @@ impl DefaultCertificate<'_> {
         }
         match write_all(self.data, &files) {
             Ok(()) => Ok(self.data),
-            Err(source) => Err(CertificateError::Write { dir: self.data.to_owned(), source }),
+            Err(source) => Err(CertificateError::Write {
+                dir: self.data.to_owned(),
+                source,
+            }),
         }
     }
 }
@@ -96,7 +101,11 @@ fn generate(names: &[String]) -> Result<Pem, rcgen::Error> {
     dress(&mut server, "Dunlin");
     let key = KeyPair::generate()?;
     let cert = server.signed_by(&key, &ca)?;
-    Ok(Pem { cacert: ca.pem(), cert: cert.pem(), key: key.serialize_pem() })
+    Ok(Pem {
+        cacert: ca.pem(),
+        cert: cert.pem(),
+        key: key.serialize_pem(),
+    })
 }
 
 /// Name and life: from a date before any first start, so that a machine without a clock of its own
@@ -116,19 +125,31 @@ fn write_all(dir: &Path, pem: &Pem) -> io::Result<()> {
 }
 
 fn write_new(path: &Path, text: &str, mode: u32) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(path)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()
 }
 
 /// The names a default certificate is made for: this machine's usual ones and those given.
 pub(crate) fn names_of_machine(node_host: &str) -> Vec<String> {
-    let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let mut names: Vec<String> =
-        ["localhost", "127.0.0.1", "::1"].map(str::to_owned).into_iter().collect();
+    let hostname = rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned();
+    let mut names: Vec<String> = ["localhost", "127.0.0.1", "::1"]
+        .map(str::to_owned)
+        .into_iter()
+        .collect();
     for name in [hostname, node_host.to_owned()] {
         let usable = name.parse::<IpAddr>().is_ok()
-            || (!name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.'));
+            || (!name.is_empty()
+                && name
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.'));
         if usable && !names.contains(&name) {
             names.push(name);
         }

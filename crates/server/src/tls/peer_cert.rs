@@ -4,7 +4,7 @@
 //! subject it cannot read is an empty one, never a refused client.
 
 use bytes::Bytes;
-use dunlin_broker::PeerCert;
+use dunlin_broker::effects::PeerCert;
 use yasna::models::ObjectIdentifier;
 use yasna::{ASN1Error, ASN1ErrorKind, ASN1Result, BERReader, Tag};
 
@@ -30,9 +30,15 @@ pub(crate) fn peer_cert(der: &[u8]) -> PeerCert {
     let subject = yasna::parse_der(der, subject_of_certificate).unwrap_or_default();
     let cn = subject.iter().find(|(name, _)| name == "CN");
     let cn = cn.map(|(_, value)| value.clone()).unwrap_or_default();
-    let parts: Vec<String> =
-        subject.iter().map(|(name, value)| format!("{name}={value}")).collect();
-    PeerCert { cn, dn: parts.join(","), der: Bytes::copy_from_slice(der) }
+    let parts: Vec<String> = subject
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    PeerCert {
+        cn,
+        dn: parts.join(","),
+        der: Bytes::copy_from_slice(der),
+    }
 }
 
 type Subject = Vec<(String, String)>;
@@ -87,6 +93,8 @@ fn read_text(reader: BERReader<'_, '_>) -> ASN1Result<String> {
 }
 
 fn attribute_name(kind: &ObjectIdentifier) -> String {
-    let known = ATTRIBUTES.iter().find(|(oid, _)| kind.components().as_slice() == *oid);
+    let known = ATTRIBUTES
+        .iter()
+        .find(|(oid, _)| kind.components().as_slice() == *oid);
     known.map_or_else(|| kind.to_string(), |(_, name)| (*name).to_owned())
 }
