@@ -33,7 +33,7 @@ use axum::http::StatusCode;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{delete, get, post, put};
 use dunlin_server::admin::Admin;
-pub use serve::{serve, serve_connection};
+pub use serve::serve;
 use tokio::sync::Semaphore;
 
 use crate::refusal::Refusal;

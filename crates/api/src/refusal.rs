@@ -94,6 +94,8 @@ impl From<AdminError> for Refusal {
             }
             E::TableFull { .. } => (StatusCode::BAD_REQUEST, "EXCEED_LIMIT"),
             E::Credentials => (StatusCode::UNAUTHORIZED, "BAD_USERNAME_OR_PWD"),
+            E::Unsupported { .. } => (StatusCode::NOT_IMPLEMENTED, "NOT_IMPLEMENTED"),
+            E::Storage { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL_ERROR"),
             E::NodeSilent { .. } => (StatusCode::SERVICE_UNAVAILABLE, "NODE_DOWN"),
             E::Timeout { .. } | E::Stopping => {
                 (StatusCode::SERVICE_UNAVAILABLE, "SERVICE_UNAVAILABLE")

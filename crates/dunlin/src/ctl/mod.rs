@@ -12,6 +12,7 @@ mod cluster;
 mod conf;
 mod help;
 mod listeners;
+mod log;
 mod retainer;
 mod status;
 mod subscriptions;
@@ -19,7 +20,6 @@ pub(crate) mod text;
 mod topics;
 mod vm;
 
-use dunlin_config::Raw;
 use dunlin_server::admin::{Admin, AdminError, Progress};
 use help::Usage;
 
@@ -77,6 +77,7 @@ const USAGES: &[&Usage] = &[
     &topics::USAGE,
     &subscriptions::USAGE,
     &vm::USAGE,
+    &log::USAGE,
     &listeners::USAGE,
     &conf::USAGE,
     &retainer::USAGE,
@@ -84,7 +85,7 @@ const USAGES: &[&Usage] = &[
 ];
 
 /// Runs the command in `words`. Steps of a long one go to `progress`.
-pub(crate) async fn run(admin: &Admin, raw: &Raw, words: &[&str], progress: Progress) -> Answer {
+pub(crate) async fn run(admin: &Admin, words: &[&str], progress: Progress) -> Answer {
     let Some((command, args)) = words.split_first() else {
         return Answer::done(help::all(USAGES));
     };
@@ -99,8 +100,9 @@ pub(crate) async fn run(admin: &Admin, raw: &Raw, words: &[&str], progress: Prog
         "topics" => topics::run(admin, args).await,
         "subscriptions" => subscriptions::run(admin, args).await,
         "vm" => vm::run(admin, args).await,
+        "log" => Ok(log::run(admin, args)),
         "listeners" => listeners::run(admin, args).await,
-        "conf" => Ok(conf::run(raw, args)),
+        "conf" => Ok(conf::run(&admin.loaded().raw, args)),
         "retainer" => retainer::run(admin, args).await,
         "admins" => admins::run(admin, args).await,
         "help" | "--help" => Ok(help_command(args)),
