@@ -216,7 +216,11 @@ pub struct Control {
     shared: Arc<Shared>,
     cluster: Cluster,
     cookie: Cookie,
-    effects: Vec<Effect>,
+    /// What the core wants, as it hands it over.
+    wanted: Vec<Effect>,
+    /// What the core wants and is not yet carried out, oldest first.
+    effects: VecDeque<Effect>,
+    carrying: bool,
     /// In rising order of number.
     settling: VecDeque<Settling>,
     settled: u64,
@@ -380,17 +384,20 @@ impl Control {
         self.cluster(now, input, fx);
     }
 
-    /// Gives the cluster core one input and carries out what concerns the broker.
+    /// Gives the cluster core one input and carries out what it wants, strictly in order: an effect
+    /// that leads to another input (a snapshot to be read) has its consequences queued behind what
+    /// was wanted before, or frames would overtake each other.
     fn cluster(&mut self, now: Now, input: Input, fx: &mut ControlEffects) {
-        let mut effects = std::mem::take(&mut self.effects);
-        self.cluster.handle(now, input, &mut effects);
-        for effect in effects.drain(..) {
+        self.cluster.handle(now, input, &mut self.wanted);
+        self.effects.extend(self.wanted.drain(..));
+        if self.carrying {
+            return;
+        }
+        self.carrying = true;
+        while let Some(effect) = self.effects.pop_front() {
             self.effect(now, effect, fx);
         }
-        // An effect may have led to another call of the core, which used a vector of its own.
-        if self.effects.capacity() < effects.capacity() {
-            self.effects = effects;
-        }
+        self.carrying = false;
     }
 
     fn effect(&mut self, now: Now, effect: Effect, fx: &mut ControlEffects) {

@@ -69,7 +69,9 @@ impl Control {
             shared: Arc::new(shared),
             cluster,
             cookie,
-            effects: Vec::new(),
+            wanted: Vec::new(),
+            effects: effects.into(),
+            carrying: false,
             settling: VecDeque::new(),
             settled: 0,
             waiting: BTreeMap::new(),
@@ -81,9 +83,6 @@ impl Control {
             own_info: NodeInfo::default(),
         };
         let mut fx = ControlEffects::default();
-        for effect in effects {
-            control.effect(now, effect, &mut fx);
-        }
         control.publish_info(now, config.info, &mut fx);
         Ok((control, fx))
     }
