@@ -50,11 +50,86 @@ struct Slot {
     packet_id: u16,
 }
 
-#[derive(Debug, Default)]
+/// Slots that are over and wait behind a live one, beyond as many as are live, before they are
+/// cleared out: enough for clearing to cost nothing, few enough for a client that never
+/// acknowledges one message to hold no memory for the others.
+const OVER_SLACK: usize = 32;
+
+#[derive(Debug)]
 struct Window {
     /// The first is never `Over`.
     slots: VecDeque<Slot>,
     live: usize,
+    /// Whether identifiers grow from the first on, counted round past 0. They do not behind one
+    /// that was still in use when its turn came again, or after a move.
+    in_turn: bool,
+}
+
+impl Default for Window {
+    fn default() -> Self {
+        Self {
+            slots: VecDeque::new(),
+            live: 0,
+            in_turn: true,
+        }
+    }
+}
+
+impl Window {
+    fn enter(&mut self, slot: Slot) {
+        if let (Some(first), Some(last)) = (self.slots.front(), self.slots.back()) {
+            let from_first = |id| distance(first.packet_id, id);
+            self.in_turn &= from_first(slot.packet_id) > from_first(last.packet_id);
+        }
+        self.slots.push_back(slot);
+        self.live += 1;
+    }
+
+    fn find(&self, packet_id: u16) -> Option<usize> {
+        let first = self.slots.front()?.packet_id;
+        let is_it = |slot: &Slot| slot.packet_id == packet_id && !matches!(slot.state, State::Over);
+        if !self.in_turn {
+            return self.slots.iter().position(is_it);
+        }
+        let away = distance(first, packet_id);
+        // Usually nothing is missing between, and the distance is the place.
+        if self.slots.get(away).is_some_and(is_it) {
+            return Some(away);
+        }
+        let at = self
+            .slots
+            .partition_point(|slot| distance(first, slot.packet_id) < away);
+        self.slots.get(at).is_some_and(is_it).then_some(at)
+    }
+
+    /// Ends the exchange at a place and returns what it was.
+    fn finish(&mut self, at: usize) -> State {
+        let state = std::mem::replace(&mut self.slots[at].state, State::Over);
+        self.live -= 1;
+        while matches!(
+            self.slots.front(),
+            Some(Slot {
+                state: State::Over,
+                ..
+            })
+        ) {
+            self.slots.pop_front();
+        }
+        if self.slots.len() > 2 * self.live + OVER_SLACK {
+            self.slots.retain(|slot| !matches!(slot.state, State::Over));
+        }
+        state
+    }
+}
+
+/// How many identifiers after `first` the other one has its turn: they run 1..=65535 and round.
+fn distance(first: u16, id: u16) -> usize {
+    let (first, id) = (usize::from(first), usize::from(id));
+    if id >= first {
+        id - first
+    } else {
+        usize::from(u16::MAX) - first + id
+    }
 }
 
 /// The window. See the module.
@@ -222,31 +297,19 @@ impl Inflight {
 
     fn enter(&mut self, packet_id: u16, state: State, sent_mono_ms: u64) {
         let window = self.window.get_or_insert_default();
-        window.slots.push_back(Slot {
+        window.enter(Slot {
             state,
             sent_mono_ms,
             packet_id,
         });
-        window.live += 1;
     }
 
-    /// Ends the exchange at a place and returns what it was.
     fn finish(&mut self, at: usize) -> State {
         let Some(window) = &mut self.window else {
             return State::Over;
         };
-        let state = std::mem::replace(&mut window.slots[at].state, State::Over);
-        window.live -= 1;
-        while matches!(
-            window.slots.front(),
-            Some(Slot {
-                state: State::Over,
-                ..
-            })
-        ) {
-            window.slots.pop_front();
-        }
-        if window.slots.is_empty() {
+        let state = window.finish(at);
+        if window.live == 0 {
             self.window = None;
         }
         state
@@ -265,39 +328,7 @@ impl Inflight {
     }
 
     fn find(&self, packet_id: u16) -> Option<usize> {
-        let slots = &self.window.as_ref()?.slots;
-        let is_it = |slot: &Slot| slot.packet_id == packet_id && !matches!(slot.state, State::Over);
-        let first = slots.front()?.packet_id;
-        // Identifiers are given in turn, 0 left out, so the distance is the place...
-        let distance = if packet_id >= first {
-            usize::from(packet_id - first)
-        } else {
-            usize::from(u16::MAX - first) + usize::from(packet_id)
-        };
-        if slots.get(distance).is_some_and(is_it) {
-            return Some(distance);
-        }
-        // ...except behind one that was in use when its turn came, or after a move.
-        if distance >= slots.len() && self.is_in_turn() {
-            return None;
-        }
-        slots.iter().position(is_it)
-    }
-
-    /// Whether the slots' identifiers follow each other without a gap.
-    fn is_in_turn(&self) -> bool {
-        let Some(window) = &self.window else {
-            return true;
-        };
-        let (Some(first), Some(last)) = (window.slots.front(), window.slots.back()) else {
-            return true;
-        };
-        let span = if last.packet_id >= first.packet_id {
-            usize::from(last.packet_id - first.packet_id)
-        } else {
-            usize::from(u16::MAX - first.packet_id) + usize::from(last.packet_id)
-        };
-        span + 1 == window.slots.len()
+        self.window.as_ref()?.find(packet_id)
     }
 
     fn slot(&mut self, at: usize) -> &mut Slot {
@@ -313,6 +344,7 @@ impl Inflight {
 #[cfg(test)]
 mod tests {
     use dunlin_mqtt::QoS;
+    use proptest::prelude::*;
 
     use super::*;
     use crate::message::{Head, Message, Parts};
@@ -414,6 +446,11 @@ mod tests {
             }
         }
         assert_eq!(order(&inflight), [(stuck, true)]);
+        let slots = inflight
+            .window
+            .as_ref()
+            .map_or(0, |window| window.slots.len());
+        assert!(slots <= OVER_SLACK + 2, "{slots} slots for one message");
     }
 
     #[test]
@@ -426,6 +463,36 @@ mod tests {
         assert!(inflight.puback(777).is_ok());
         assert_eq!(one(&mut inflight), 777);
         assert!(inflight.puback(777).is_ok(), "found although out of turn");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        })]
+
+        #[test]
+        fn the_window_is_a_list(
+            start in prop_oneof![Just(0_u16), Just(65_500_u16)],
+            ops in prop::collection::vec((any::<bool>(), any::<prop::sample::Index>()), 1..400),
+        ) {
+            let mut inflight = Inflight { last_id: start, ..Inflight::new() };
+            let mut model: Vec<u16> = Vec::new();
+            for (send, which) in ops {
+                if send || model.is_empty() {
+                    let id = one(&mut inflight);
+                    prop_assert!(!model.contains(&id));
+                    model.push(id);
+                } else {
+                    let id = model.remove(which.index(model.len()));
+                    prop_assert!(inflight.puback(id).is_ok());
+                    prop_assert_eq!(inflight.puback(id).err(), Some(AckFault::Missed));
+                }
+                let ids: Vec<u16> = order(&inflight).into_iter().map(|(id, _)| id).collect();
+                prop_assert_eq!(&ids, &model);
+                prop_assert_eq!(inflight.len(), model.len());
+            }
+        }
     }
 
     #[test]

@@ -47,11 +47,15 @@ struct Lane {
     messages: VecDeque<Queued>,
 }
 
+/// The lanes that have messages, highest priority first.
+#[derive(Debug, Default)]
+struct Lanes(Vec<Lane>);
+
 /// The queue. See the module.
 #[derive(Debug, Default)]
 pub struct Queue {
-    /// Lanes that have messages, highest priority first; `None` when there is none.
-    lanes: Option<Box<Vec<Lane>>>,
+    /// `None` when there is no message.
+    lanes: Option<Box<Lanes>>,
 }
 
 impl Queue {
@@ -110,12 +114,12 @@ impl Queue {
 
     /// Takes all messages, in order.
     pub fn take(&mut self) -> impl Iterator<Item = Queued> + use<> {
-        let lanes = self.lanes.take().map_or_else(Vec::new, |lanes| *lanes);
+        let lanes = self.lanes.take().map_or_else(Vec::new, |lanes| lanes.0);
         lanes.into_iter().flat_map(|lane| lane.messages)
     }
 
     fn pop_any(&mut self) -> Option<Queued> {
-        let lanes = self.lanes.as_mut()?;
+        let lanes = &mut self.lanes.as_mut()?.0;
         let first = lanes.first_mut()?;
         let queued = first.messages.pop_front();
         if first.messages.is_empty() {
@@ -128,11 +132,11 @@ impl Queue {
     }
 
     fn lanes(&self) -> &[Lane] {
-        self.lanes.as_deref().map_or(&[], |lanes| lanes)
+        self.lanes.as_ref().map_or(&[], |lanes| &lanes.0)
     }
 
     fn lane(&mut self, priority: u16) -> &mut VecDeque<Queued> {
-        let lanes = self.lanes.get_or_insert_default();
+        let lanes = &mut self.lanes.get_or_insert_default().0;
         let at = lanes.partition_point(|lane| lane.priority > priority);
         if lanes.get(at).is_none_or(|lane| lane.priority != priority) {
             lanes.insert(

@@ -19,24 +19,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use dunlin_cluster::{Applied, Merged, Now, Stamp, TableId, TableSpec};
+use dunlin_cluster::{Applied, Merged, Now, Stamp, TableSpec};
 use dunlin_mqtt::QoS;
 
+use crate::control::TABLES;
 use crate::message::{Head, Layout, Message, Parts};
 use crate::router::SubOptions;
 use crate::settings::Retainer;
 
-/// The table of retained messages.
-///
-/// Ten million rows are the most one node's memory holds (300 bytes each, 3 GB); a value is at most
-/// the largest packet, plus what we add to it.
-pub const RETAINED: TableSpec = TableSpec {
-    id: TableId(16),
-    name: "retained",
-    rows_max: 10_000_000,
-    value_bytes_max: (256 << 20) + (128 << 10),
-    keep_on_leave: false,
-};
+/// The table they are in.
+pub const RETAINED: TableSpec = TABLES[0];
 
 /// Rows looked at under one lock, about a millisecond.
 const SCAN_ROWS_MAX: usize = 10_000;
@@ -286,7 +278,7 @@ impl Replay {
     ) -> bool {
         let next = retained.match_filter(&self.filter, self.after.as_deref(), wall_ms, f);
         let more = next.is_some();
-        self.after = next.or(self.after.take());
+        self.after = next.or_else(|| self.after.take());
         more
     }
 }
@@ -528,7 +520,9 @@ fn missed(
 
 fn go_to(seek: &mut Vec<u8>, parts: &[&[u8]]) -> Verdict {
     seek.clear();
-    parts.iter().for_each(|part| seek.extend_from_slice(part));
+    for part in parts {
+        seek.extend_from_slice(part);
+    }
     Verdict::Seek
 }
 

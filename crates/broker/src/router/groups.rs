@@ -88,7 +88,7 @@ impl Group {
 #[derive(Debug)]
 pub(super) struct Groups {
     hasher: FixedState,
-    groups: Arena<Option<Box<Group>>>,
+    records: Arena<Option<Box<Group>>>,
     /// Groups by (name, filter).
     index: HashTable<u32>,
     members: usize,
@@ -98,26 +98,26 @@ impl Groups {
     pub(super) fn new(hasher: FixedState) -> Self {
         Self {
             hasher,
-            groups: Arena::default(),
+            records: Arena::default(),
             index: HashTable::new(),
             members: 0,
         }
     }
 
     pub(super) fn get(&self, at: u32) -> &Group {
-        self.groups[at]
+        self.records[at]
             .as_ref()
             .expect("filters link to live groups only")
     }
 
     fn get_mut(&mut self, at: u32) -> &mut Group {
-        self.groups[at]
+        self.records[at]
             .as_mut()
             .expect("filters link to live groups only")
     }
 
     pub(super) fn len(&self) -> usize {
-        self.groups.len()
+        self.records.len()
     }
 
     /// Members of this node in all groups.
@@ -139,14 +139,14 @@ impl Groups {
 
     fn add(&mut self, key: GroupKey, filter: u32) -> u32 {
         let hash = self.hash(key.group(), filter);
-        let at = self.groups.insert(Some(Box::new(Group {
+        let at = self.records.insert(Some(Box::new(Group {
             key: Arc::new(key),
             filter,
             local: SubscriberList::default(),
             remote: Vec::new(),
             turn: AtomicU32::new(0),
         })));
-        let (groups, hasher) = (&self.groups, &self.hasher);
+        let (groups, hasher) = (&self.records, &self.hasher);
         self.index.insert_unique(hash, at, |&at| {
             let group = groups[at]
                 .as_ref()
@@ -164,14 +164,14 @@ impl Groups {
         if let Ok(entry) = self.index.find_entry(hash, |&other| other == at) {
             entry.remove();
         }
-        self.groups.remove(at);
+        self.records.remove(at);
         if self.index.is_empty() {
             self.index = HashTable::new();
         }
     }
 
     fn iter(&self) -> impl Iterator<Item = (u32, &Group)> {
-        (0..self.groups.end()).filter_map(|at| Some((at, self.groups[at].as_deref()?)))
+        (0..self.records.end()).filter_map(|at| Some((at, self.records[at].as_deref()?)))
     }
 }
 

@@ -13,6 +13,7 @@ mod arena;
 mod groups;
 mod matches;
 pub(crate) mod name;
+mod pages;
 pub mod shared;
 mod subscriber;
 mod table;
@@ -26,6 +27,8 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
 use arena::Arena;
+use name::Name;
+use pages::{PAGE_FILTERS, Pages};
 use table::{Filter, Targets};
 use trie::Trie;
 
@@ -106,6 +109,7 @@ pub struct Router {
     version: u64,
     subscriptions: usize,
     own_filters: usize,
+    pages: Pages,
     remote_routes: usize,
 }
 
@@ -122,6 +126,7 @@ impl Router {
             version: 0,
             subscriptions: 0,
             own_filters: 0,
+            pages: Pages::default(),
             remote_routes: 0,
             hasher,
         }
@@ -140,7 +145,10 @@ impl Router {
         let first_local = self.targets.local(record).is_empty();
         let replaced = self.targets.put_local(record, subscriber);
         self.subscriptions += usize::from(replaced.is_none());
-        self.own_filters += usize::from(first_local);
+        if first_local {
+            self.own_filters += 1;
+            self.pages.note(filter);
+        }
         Subscribed {
             filter: FilterId(id),
             first_local,
@@ -268,28 +276,34 @@ impl Router {
     }
 
     /// This node's plain filters in key order after `after`, at most `limit`: rows of a snapshot.
-    ///
-    /// Costs a scan of the whole table (about 10 ns a filter), so callers with a large table ask
-    /// for large pages.
+    /// Fewer than `limit` means that there are no more.
     pub fn own_routes(&self, after: Option<&str>, limit: usize) -> Vec<String> {
-        let mut page: BinaryHeap<&[u8]> = BinaryHeap::with_capacity(limit.min(self.filters.len()));
+        let own = |name: &Name| {
+            let found = self.find(name.as_bytes());
+            found.is_some_and(|id| !self.targets.local(&self.filters[id]).is_empty())
+        };
+        self.pages
+            .rows(after, limit, own, |after| self.read_page(after))
+    }
+
+    /// The first own filters behind `after`, in key order: one look at every filter.
+    fn read_page(&self, after: Option<&[u8]>) -> Vec<Name> {
+        let mut page: BinaryHeap<&Name> = BinaryHeap::with_capacity(PAGE_FILTERS + 1);
         for id in 0..self.filters.end() {
             let record = &self.filters[id];
-            let name = record.name.as_bytes();
-            let full = page.len() >= limit;
-            if after.is_some_and(|after| name <= after.as_bytes())
-                || (full && page.peek().is_none_or(|largest| name >= *largest))
+            let full = page.len() >= PAGE_FILTERS;
+            if after.is_some_and(|after| record.name.as_bytes() <= after)
+                || (full && page.peek().is_some_and(|largest| record.name >= **largest))
                 || self.targets.local(record).is_empty()
             {
                 continue;
             }
+            page.push(&record.name);
             if full {
                 page.pop();
             }
-            page.push(name);
         }
-        let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
-        page.into_sorted_vec().into_iter().map(text).collect()
+        page.into_sorted_vec().into_iter().cloned().collect()
     }
 
     /// Every (filter, node) pair and every (group, filter, node), in no useful order.
@@ -336,11 +350,7 @@ impl Router {
             });
         }
         self.targets.nodes(record, |node| {
-            f(Route {
-                filter,
-                group: None,
-                node: Some(node),
-            })
+            f(Route { filter, group: None, node: Some(node) });
         });
         for &group in self.targets.groups(record) {
             let group = self.groups.get(group);
@@ -369,9 +379,10 @@ impl Router {
     }
 
     #[inline]
-    fn find(&self, filter: &str) -> Option<u32> {
+    fn find(&self, filter: impl AsRef<[u8]>) -> Option<u32> {
+        let filter = filter.as_ref();
         let hash = hash_text(&self.hasher, filter);
-        let same = |&id: &u32| self.filters[id].name.as_bytes() == filter.as_bytes();
+        let same = |&id: &u32| self.filters[id].name.as_bytes() == filter;
         self.names.find(hash, same).copied()
     }
 

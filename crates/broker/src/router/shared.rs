@@ -308,3 +308,6 @@ impl Picker {
         hash_numbers(hash_text(&self.hasher, text), self.hasher.hash_one(0_u8)) >> 8
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,156 @@
+//! What the router costs: nanoseconds per match, bytes per filter, subscribes per second.
+//!
+//! ```text
+//! cargo run --release -p dunlin-broker --example router_cost
+//! ```
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "a measuring program"
+)]
+
+use std::time::Instant;
+
+use dunlin_broker::router::{
+    Matches, NodeIndex, Router, SessionKey, SubOptions, Subscriber, SubscriberKey,
+};
+use dunlin_mqtt::QoS;
+
+const MANY: u32 = 1_000_000;
+const WILDCARDS: u32 = 10_000;
+const MATCHES: u32 = 2_000_000;
+
+fn main() {
+    matching();
+    memory("own exact filter", |router, n| {
+        router.subscribe(&format!("bench/{n}/state"), subscriber(n));
+    });
+    memory("own wildcard filter", |router, n| {
+        router.subscribe(&format!("bench/{n}/+/x"), subscriber(n));
+    });
+    memory("route on another node", |router, n| {
+        router.add_remote(&format!("bench/{n}/state"), NodeIndex(1));
+    });
+    storm();
+    rows();
+}
+
+fn subscriber(n: u32) -> Subscriber {
+    let session = SessionKey {
+        slot: n,
+        generation: 0,
+    };
+    Subscriber {
+        session,
+        options: SubOptions::new(QoS::AtLeastOnce),
+        shard: 0,
+    }
+}
+
+fn matching() {
+    let mut router = Router::new(1);
+    for n in 0..10 {
+        router.subscribe(&format!("bench/topic/{n}"), subscriber(n));
+    }
+    time_matches("exact, 10 filters", &router, |n| {
+        format!("bench/topic/{}", n % 10)
+    });
+    for n in 0..WILDCARDS {
+        router.subscribe(&format!("site/{n}/+/temperature"), subscriber(n));
+    }
+    time_matches("exact beside 10,000 wildcards", &router, |n| {
+        format!("bench/topic/{}", n % 10)
+    });
+    time_matches("one of 10,000 wildcards", &router, |n| {
+        format!("site/{}/room/temperature", n * 7 % WILDCARDS)
+    });
+    for n in 0..WILDCARDS {
+        router.subscribe(&format!("+/device-{n}/#"), subscriber(n));
+    }
+    time_matches("one of 20,000, two shapes", &router, |n| {
+        format!("any/device-{}/a/b/c", n * 7 % WILDCARDS)
+    });
+    for n in 0..MANY {
+        router.subscribe(&format!("big/{n}/state"), subscriber(n));
+    }
+    time_matches("exact of 1,000,000, spread", &router, |n| {
+        format!("big/{}/state", u64::from(n) * 7_919 % u64::from(MANY))
+    });
+}
+
+fn time_matches(what: &str, router: &Router, topic: impl Fn(u32) -> String) {
+    let topics: Vec<String> = (0..100_000).map(topic).collect();
+    let mut found = Matches::new();
+    let mut hits = 0;
+    let start = Instant::now();
+    for n in 0..MATCHES {
+        router.match_topic(&topics[n as usize % topics.len()], &mut found);
+        hits += found.local.len();
+    }
+    let ns = start.elapsed().as_nanos() / u128::from(MATCHES);
+    println!("{what:36} {ns:5} ns/match  ({hits} hits)");
+}
+
+fn memory(what: &str, add: impl Fn(&mut Router, u32)) {
+    let before = resident_bytes();
+    let mut router = Router::new(1);
+    for n in 0..MANY {
+        add(&mut router, n);
+    }
+    let bytes = resident_bytes().saturating_sub(before) / u64::from(MANY);
+    println!("{what:36} {bytes:5} bytes each");
+}
+
+fn storm() {
+    let filters: Vec<String> = (0..MANY).map(|n| format!("storm/{n}/state")).collect();
+    let mut router = Router::new(1);
+    let start = Instant::now();
+    for (n, filter) in filters.iter().enumerate() {
+        router.subscribe(filter, subscriber(n as u32));
+    }
+    let rate = f64::from(MANY) / start.elapsed().as_secs_f64();
+    println!("{:36} {:5.0} k/s", "subscribe", rate / 1_000.0);
+    let start = Instant::now();
+    for (n, filter) in filters.iter().enumerate() {
+        let session = SessionKey {
+            slot: n as u32,
+            generation: 0,
+        };
+        router.unsubscribe(filter, SubscriberKey { session, shard: 0 });
+    }
+    let rate = f64::from(MANY) / start.elapsed().as_secs_f64();
+    println!("{:36} {:5.0} k/s", "unsubscribe", rate / 1_000.0);
+}
+
+fn rows() {
+    let mut router = Router::new(1);
+    for n in 0..MANY {
+        router.subscribe(&format!("bench/{n}/state"), subscriber(n));
+    }
+    let start = Instant::now();
+    let mut after: Option<String> = None;
+    let mut rows = 0;
+    let mut longest = 0;
+    loop {
+        let one = Instant::now();
+        let page = router.own_routes(after.as_deref(), 1_000);
+        longest = longest.max(one.elapsed().as_micros());
+        rows += page.len();
+        let Some(last) = page.into_iter().next_back() else {
+            break;
+        };
+        after = Some(last);
+    }
+    let ms = start.elapsed().as_millis();
+    println!("snapshot of {rows} routes in pages of 1,000: {ms} ms, longest page {longest} us");
+}
+
+/// Memory of this process in use.
+fn resident_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = status
+        .split(' ')
+        .nth(1)
+        .and_then(|pages| pages.parse().ok());
+    pages.unwrap_or(0_u64) * 4_096
+}

@@ -1,0 +1,258 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::*;
+use crate::router::{Router, SessionKey, SubOptions};
+
+const FILTER: &str = "t/#";
+const A: NodeIndex = NodeIndex(1);
+const B: NodeIndex = NodeIndex(2);
+
+fn member(slot: u32) -> Subscriber {
+    let session = SessionKey {
+        slot,
+        generation: 0,
+    };
+    Subscriber {
+        session,
+        options: SubOptions::default(),
+        shard: 0,
+    }
+}
+
+/// A group with members 0..local here and so many on A and B.
+fn router(local: u32, a: u32, b: u32) -> (Router, GroupRef) {
+    let mut router = Router::new(1);
+    for slot in 0..local {
+        router.add_member("g", FILTER, member(slot));
+    }
+    router.set_remote_group("g", FILTER, A, a);
+    router.set_remote_group("g", FILTER, B, b);
+    let group = router.find_group_ref("g", FILTER).expect("it has members");
+    (router, group)
+}
+
+fn rule(strategy: Strategy) -> SharedRule {
+    SharedRule {
+        strategy,
+        ..SharedRule::default()
+    }
+}
+
+fn publisher(id: u64) -> Publisher<'static> {
+    Publisher {
+        id,
+        clientid: "me",
+        topic: "t/1",
+    }
+}
+
+/// Who was picked: a slot of this node, or 1000 + node.
+fn name(pick: Option<Pick>) -> Option<u32> {
+    pick.map(|pick| match pick {
+        Pick::Local(subscriber) => subscriber.session.slot,
+        Pick::Remote(node) => 1_000 + u32::from(node.0),
+    })
+}
+
+fn picks(
+    (router, group): &(Router, GroupRef),
+    picker: &mut Picker,
+    strategy: Strategy,
+    times: usize,
+) -> BTreeMap<u32, usize> {
+    let mut counts = BTreeMap::new();
+    for _ in 0..times {
+        let group = (*group, router.group(*group));
+        let pick = picker.pick(group, rule(strategy), publisher(1), |_| true, None);
+        *counts
+            .entry(name(pick).expect("there are members"))
+            .or_default() += 1;
+    }
+    counts
+}
+
+#[test]
+fn names_are_emqx_s() {
+    for (name, strategy) in Strategy::NAMES {
+        assert_eq!(Strategy::from_name(name), Some(strategy));
+        assert_eq!(strategy.name(), name);
+    }
+    assert_eq!(Strategy::from_name("round-robin"), None);
+    assert_eq!(Strategy::default().name(), "round_robin");
+}
+
+#[test]
+fn turns_are_fair_across_nodes_by_members() {
+    let group = router(2, 3, 1);
+    let expected = BTreeMap::from([(0, 10), (1, 10), (1_001, 30), (1_002, 10)]);
+    for strategy in [Strategy::RoundRobin, Strategy::RoundRobinPerGroup] {
+        assert_eq!(picks(&group, &mut Picker::new(1), strategy, 60), expected);
+    }
+}
+
+#[test]
+fn the_turn_of_a_group_is_common_to_all_pickers() {
+    let group = router(2, 0, 0);
+    let mut seen = Vec::new();
+    for seed in 0..4 {
+        let one = picks(
+            &group,
+            &mut Picker::new(seed),
+            Strategy::RoundRobinPerGroup,
+            1,
+        );
+        seen.extend(one.into_keys());
+    }
+    assert_eq!(seen, [0, 1, 0, 1]);
+}
+
+#[test]
+fn random_reaches_everybody_and_follows_its_seed() {
+    let group = router(2, 2, 1);
+    let first = picks(&group, &mut Picker::new(7), Strategy::Random, 500);
+    assert_eq!(
+        first.keys().copied().collect::<Vec<_>>(),
+        [0, 1, 1_001, 1_002]
+    );
+    assert!(first.values().all(|count| *count > 50));
+    assert_eq!(
+        picks(&group, &mut Picker::new(7), Strategy::Random, 500),
+        first
+    );
+}
+
+#[test]
+fn local_prefers_this_node() {
+    let mut picker = Picker::new(1);
+    let here = picks(&router(2, 5, 5), &mut picker, Strategy::Local, 100);
+    assert_eq!(here.keys().copied().collect::<Vec<_>>(), [0, 1]);
+    let away = picks(&router(0, 5, 5), &mut picker, Strategy::Local, 100);
+    assert_eq!(away.keys().copied().collect::<Vec<_>>(), [1_001, 1_002]);
+}
+
+#[test]
+fn hashes_depend_on_their_key_only() {
+    let (router, at) = router(4, 0, 4);
+    let mut by_topic = BTreeSet::new();
+    let mut by_client = BTreeSet::new();
+    for n in 0..100 {
+        let (topic, clientid) = (format!("t/{n}"), format!("c{n}"));
+        let pick = |strategy, topic: &str, clientid: &str, seed| {
+            let from = Publisher {
+                id: seed,
+                clientid,
+                topic,
+            };
+            let group = (at, router.group(at));
+            name(Picker::new(seed).pick(group, rule(strategy), from, |_| true, None))
+        };
+        let one = pick(Strategy::HashTopic, &topic, "x", 1);
+        assert_eq!(one, pick(Strategy::HashTopic, &topic, "y", 2));
+        by_topic.insert(one);
+        let one = pick(Strategy::HashClientid, "t/x", &clientid, 1);
+        assert_eq!(one, pick(Strategy::HashClientid, "t/y", &clientid, 2));
+        by_client.insert(one);
+    }
+    assert_eq!((by_topic.len(), by_client.len()), (5, 5), "all are reached");
+}
+
+#[test]
+fn sticky_stays_until_its_member_is_gone() {
+    let (mut router, at) = router(3, 0, 0);
+    let mut picker = Picker::new(3);
+    let sticky = rule(Strategy::Sticky);
+    let mut pick = |router: &Router, id| {
+        name(picker.pick(
+            (at, router.group(at)),
+            sticky,
+            publisher(id),
+            |_| true,
+            None,
+        ))
+    };
+    let first = pick(&router, 1).expect("a member");
+    assert!((0..20).all(|_| pick(&router, 1) == Some(first)));
+    let others: BTreeSet<_> = (2..40).map(|id| pick(&router, id)).collect();
+    assert_eq!(others.len(), 3, "publishers choose for themselves");
+    router.add_member("g", FILTER, member(9));
+    assert_eq!(
+        pick(&router, 1),
+        Some(first),
+        "a new member changes nothing"
+    );
+    router.remove_member("g", FILTER, member(first).key());
+    let second = pick(&router, 1);
+    assert_ne!(second, Some(first));
+    assert!((0..20).all(|_| pick(&router, 1) == second));
+}
+
+#[test]
+fn the_first_sticky_pick_has_its_own_rule() {
+    let (router, at) = router(2, 50, 0);
+    let sticky = SharedRule {
+        strategy: Strategy::Sticky,
+        initial_sticky_pick: Strategy::Local,
+    };
+    let mut picker = Picker::new(3);
+    for id in 0..50 {
+        let pick = picker.pick(
+            (at, router.group(at)),
+            sticky,
+            publisher(id),
+            |_| true,
+            None,
+        );
+        assert!(matches!(pick, Some(Pick::Local(_))));
+    }
+}
+
+#[test]
+fn nobody_unreachable_or_excluded_is_picked() {
+    let (router, at) = router(2, 3, 3);
+    for (_, strategy) in Strategy::NAMES {
+        let mut picker = Picker::new(5);
+        for n in 0..40 {
+            let group = (at, router.group(at));
+            let from = Publisher {
+                id: n,
+                ..publisher(1)
+            };
+            let reachable = |node| node == B;
+            let exclude = Some(member(0).key());
+            let pick = name(picker.pick(group, rule(strategy), from, reachable, exclude));
+            assert!(matches!(pick, Some(1 | 1_002)), "{strategy:?} {pick:?}");
+            let local = picker.pick_local(group, rule(strategy), from, exclude);
+            assert_eq!(local.map(|s| s.session.slot), Some(1), "{strategy:?}");
+        }
+    }
+}
+
+#[test]
+fn sticky_leaves_a_node_that_cannot_be_reached() {
+    let (router, at) = router(0, 1, 1);
+    let mut picker = Picker::new(5);
+    let group = (at, router.group(at));
+    let sticky = rule(Strategy::Sticky);
+    let first = picker.pick(group, sticky, publisher(1), |_| true, None);
+    let Some(Pick::Remote(down)) = first else {
+        panic!("only remote members")
+    };
+    let second = picker.pick(group, sticky, publisher(1), |node| node != down, None);
+    assert!(second.is_some() && second != first);
+}
+
+#[test]
+fn an_empty_choice_is_none() {
+    let (router, at) = router(1, 1, 0);
+    for (_, strategy) in Strategy::NAMES {
+        let mut picker = Picker::new(5);
+        let group = (at, router.group(at));
+        let only = Some(member(0).key());
+        assert_eq!(
+            picker.pick(group, rule(strategy), publisher(1), |_| false, only),
+            None
+        );
+        let remote = picker.pick(group, rule(strategy), publisher(1), |_| true, only);
+        assert_eq!(remote, Some(Pick::Remote(A)), "{strategy:?}");
+    }
+}
