@@ -1,0 +1,108 @@
+//! All members agree on who is a member and that all run; nobody is removed by itself, nobody
+//! stays who left.
+
+use std::collections::BTreeSet;
+
+use dunlin_cluster::{ClusterId, MemberState, NodeName, Operation, Status};
+
+use crate::violation::Violation;
+use crate::world::{Operated, World};
+
+pub(super) fn settled(world: &World) -> Result<(), Violation> {
+    let statuses = world.hosts.iter().filter_map(|host| Some(host.node()?.status()));
+    let statuses: Vec<Status> = statuses.collect();
+    for status in &statuses {
+        agree(status, &statuses)?;
+    }
+    stayed(world)?;
+    left(world)
+}
+
+fn wrong(seen: String) -> Result<(), Violation> {
+    Err(Violation::new("membership", seen))
+}
+
+fn agree(status: &Status, all: &[Status]) -> Result<(), Violation> {
+    let own = &status.own;
+    if status.members.iter().all(|member| member.name != *own) {
+        return wrong(format!("{own} does not count itself as a member"));
+    }
+    for member in &status.members {
+        let Some(other) = all.iter().find(|other| other.own == member.name) else {
+            return wrong(format!("{own} has a member {} that never was", member.name));
+        };
+        if other.cluster != status.cluster {
+            return wrong(format!("{own} counts {} as a member, which is not", member.name));
+        }
+        if member.state != MemberState::Running {
+            return wrong(format!("{own} sees {} as {:?}", member.name, member.state));
+        }
+        if names(other) != names(status) {
+            let (theirs, ours) = (names(other), names(status));
+            return wrong(format!("{own} knows {ours:?}, {} knows {theirs:?}", member.name));
+        }
+    }
+    Ok(())
+}
+
+fn names(status: &Status) -> Vec<&NodeName> {
+    status.members.iter().map(|member| &member.name).collect()
+}
+
+/// Operations that concern a host, oldest first.
+fn operations(world: &World, host: usize) -> impl Iterator<Item = &Operated> {
+    let name = &world.hosts[host].name;
+    world.operations.values().filter(move |operated| {
+        operated.host == host
+            || matches!(&operated.op, Operation::ForceLeave { node } if node == name)
+    })
+}
+
+fn joined(operated: &Operated) -> bool {
+    let ok = operated.done.as_ref().is_some_and(|(_, result)| result.is_ok());
+    ok && matches!(operated.op, Operation::Join { .. })
+}
+
+fn cluster_of(world: &World, host: usize) -> Option<ClusterId> {
+    world.hosts[host].node().map(|node| node.status().cluster)
+}
+
+/// Nodes that joined the first one and were never told anything else are still together.
+fn stayed(world: &World) -> Result<(), Violation> {
+    let faithful = |host: &usize| {
+        let only: Vec<&Operated> = operations(world, *host).collect();
+        match *only {
+            [] => *host == 0,
+            [only] => *host != 0 && joined(only),
+            _ => false,
+        }
+    };
+    let hosts: Vec<usize> = (0..world.hosts.len()).filter(faithful).collect();
+    let clusters: BTreeSet<_> = hosts.iter().filter_map(|h| cluster_of(world, *h)).collect();
+    if clusters.len() > 1 {
+        return wrong(format!("nodes {hosts:?} joined one cluster and are in {clusters:?}"));
+    }
+    Ok(())
+}
+
+/// A node that left, and that nobody joined since, is alone.
+fn left(world: &World) -> Result<(), Violation> {
+    for host in 0..world.hosts.len() {
+        let Some(last) = operations(world, host).max_by_key(|operated| operated.at) else {
+            continue;
+        };
+        let done = matches!(&last.done, Some((_, Ok(()))));
+        let leaves = done && matches!(last.op, Operation::Leave);
+        let name = &world.hosts[host].name;
+        let joined_since = world.operations.values().any(|operated| {
+            operated.at >= last.at
+                && matches!(&operated.op, Operation::Join { target } if target == name)
+        });
+        let Some(node) = world.hosts[host].node() else { continue };
+        if leaves && !joined_since && node.status().members.len() > 1 {
+            let status = node.status();
+            return wrong(format!("{name} left and is with {:?}", names(&status)));
+        }
+    }
+    Ok(())
+}

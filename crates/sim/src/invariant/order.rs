@@ -1,0 +1,51 @@
+//! Messages of one publisher to one topic arrive at a session in the order they were sent, per
+//! `QoS`; what is delivered again does not count.
+//!
+//! Promised while the publisher talks to one node. When it moves, what its old node still holds
+//! for an unreachable node may come later than what the new node delivers at once.
+
+use crate::oracle::{Delivered, Published};
+use crate::violation::Violation;
+use crate::world::World;
+
+pub(super) fn step(world: &World) -> Result<(), Violation> {
+    for got in world.oracle.fresh() {
+        let Some(newest) = got.newest_before.filter(|newest| *newest > got.message.seq) else {
+            continue;
+        };
+        let newer = crate::oracle::MessageId { seq: newest, ..got.message };
+        let (Some(late), Some(early)) =
+            (world.oracle.message(got.message), world.oracle.message(newer))
+        else {
+            continue;
+        };
+        if promised(world, got, late, early) {
+            let seen = format!(
+                "client {} got {} after {} ({}, QoS {})",
+                got.client,
+                got.message.payload(),
+                newer.payload(),
+                late.topic,
+                got.qos
+            );
+            return Err(Violation::new("order", seen));
+        }
+    }
+    Ok(())
+}
+
+fn promised(world: &World, got: &Delivered, late: &Published, early: &Published) -> bool {
+    // A group's message may come late because another member did not acknowledge it.
+    let in_group = world.oracle.promises().iter().any(|promise| {
+        promise.client == got.client
+            && promise.group.is_some()
+            && dunlin_mqtt::topic::matches(&promise.filter, &late.topic)
+    });
+    let mut sends = late.sends.iter().chain(&early.sends);
+    let Some(first) = sends.next() else { return false };
+    let same_node = sends.clone().all(|sent| sent.to == first.to);
+    let same_connection = sends.all(|sent| sent.attempt == first.attempt);
+    // What was published with different grades may take turns where it is delivered with the same.
+    let same_grade = late.qos == early.qos;
+    !in_group && same_grade && if late.qos == 0 { same_connection } else { same_node }
+}

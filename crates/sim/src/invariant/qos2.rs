@@ -1,0 +1,35 @@
+//! A `QoS` 2 message reaches a subscription once at most, through resends, lost connections and
+//! moves of either session.
+
+use crate::invariant::loss::matching;
+use crate::violation::Violation;
+use crate::world::World;
+
+pub(super) fn step(world: &World) -> Result<(), Violation> {
+    for got in world.oracle.fresh() {
+        if got.qos != 2 || got.retain || got.copies <= 1 {
+            continue;
+        }
+        // A message for several overlapping subscriptions of a client may come once for each.
+        let Some(message) = world.oracle.message(got.message) else { continue };
+        let allowed = world.clients[got.client].filters().filter(|f| matching(f, &message.topic));
+        let promised = world.oracle.promises().iter().filter(|promise| {
+            promise.client == got.client
+                && promise.qos == 2
+                && dunlin_mqtt::topic::matches(&promise.filter, &message.topic)
+        });
+        let filters: std::collections::BTreeSet<&str> =
+            promised.map(|promise| promise.filter.as_str()).chain(allowed).collect();
+        if got.copies > filters.len().max(1) {
+            let seen = format!(
+                "client {} got {} ({}) {} times",
+                got.client,
+                got.message.payload(),
+                message.topic,
+                got.copies
+            );
+            return Err(Violation::new("qos2", seen));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,386 @@
+//! What clients were promised, and what they got.
+//!
+//! Only facts a client can know: what it sent and when, what was acknowledged, what arrived. A
+//! request without an answer is *unknown*: it may or may not have happened. Beside them stand the
+//! times at which the world was disturbed, because some promises hold only between nodes that were
+//! up and reachable.
+
+use std::collections::BTreeMap;
+
+use crate::violation::Violation;
+
+/// How long after a disturbance two nodes may need to be as if nothing had happened, milliseconds:
+/// stalled bytes are tried again, links dialed, snapshots sent.
+pub const RECOVERY_MS: u64 = 15_000;
+
+/// A cut up to this long must not be noticed by anybody, milliseconds: it is below the time after
+/// which a silent member is suspected for good.
+pub const BLIP_MS: u64 = 1_500;
+
+/// A message: who published it and its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MessageId {
+    /// The publishing client.
+    pub publisher: usize,
+    /// Counted per publisher from 0.
+    pub seq: usize,
+}
+
+impl MessageId {
+    /// The payload that carries it.
+    pub fn payload(self) -> String {
+        format!("m{}.{}", self.publisher, self.seq)
+    }
+
+    /// Reads a payload back.
+    pub fn parse(payload: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(payload).ok()?;
+        let (publisher, seq) = text.strip_prefix('m')?.split_once('.')?;
+        Some(Self { publisher: publisher.parse().ok()?, seq: seq.parse().ok()? })
+    }
+}
+
+/// A node's life: its host and the number of its start.
+pub type Life = (usize, u32);
+
+/// One time a PUBLISH was handed to a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sent {
+    /// When.
+    pub at: u64,
+    /// To which node.
+    pub to: Life,
+    /// On which connection of the publisher.
+    pub attempt: u64,
+}
+
+/// A message as its publisher knows it.
+#[derive(Clone, Debug)]
+pub struct Published {
+    /// Its topic.
+    pub topic: String,
+    /// 0, 1 or 2.
+    pub qos: u8,
+    /// Whether it is retained.
+    pub retain: bool,
+    /// Whether its payload is empty: it deletes what is retained.
+    pub empty: bool,
+    /// All sends, oldest first.
+    pub sends: Vec<Sent>,
+    /// PUBACK or PUBREC.
+    pub acked_at: Option<u64>,
+}
+
+/// A granted subscription.
+#[derive(Clone, Debug)]
+pub struct Promise {
+    /// The subscriber.
+    pub client: usize,
+    /// Its session.
+    pub session: u32,
+    /// The filter without `$share/group/`.
+    pub filter: String,
+    /// The group.
+    pub group: Option<String>,
+    /// The granted QoS.
+    pub qos: u8,
+    /// When SUBSCRIBE was sent.
+    pub sent_at: u64,
+    /// When SUBACK came.
+    pub acked_at: u64,
+    /// When UNSUBSCRIBE was sent or the session was over.
+    pub ended_at: Option<u64>,
+}
+
+/// From when on a session was on a node.
+#[derive(Clone, Copy, Debug)]
+pub struct Home {
+    /// The session.
+    pub session: u32,
+    /// The node.
+    pub on: Life,
+    /// When CONNECT was sent.
+    pub from: u64,
+    /// When CONNACK came.
+    pub since: u64,
+}
+
+/// A message that reached an application.
+#[derive(Clone, Copy, Debug)]
+pub struct Delivered {
+    /// The receiving client.
+    pub client: usize,
+    /// Its session.
+    pub session: u32,
+    /// Its connection.
+    pub attempt: u64,
+    /// The message.
+    pub message: MessageId,
+    /// The QoS it came with.
+    pub qos: u8,
+    /// Whether it was flagged as retained.
+    pub retain: bool,
+    /// When.
+    pub at: u64,
+    /// How many copies, this one included, this client has got with this QoS, not retained.
+    pub copies: usize,
+    /// The newest message of the same publisher, topic and QoS this session got before.
+    pub newest_before: Option<usize>,
+}
+
+/// Something happened to one node, or between two, that lifts promises for a while.
+#[derive(Clone, Copy, Debug)]
+pub struct Disturbance {
+    /// The node.
+    pub a: usize,
+    /// The other one; `None` concerns everything `a` does.
+    pub b: Option<usize>,
+    /// Begin.
+    pub from: u64,
+    /// End, `None` while it lasts.
+    pub to: Option<u64>,
+    /// It must not be noticed if it is short.
+    pub cut: bool,
+}
+
+type Stream = (usize, u32, usize, String, u8);
+
+/// Everything promised and delivered in one run.
+#[derive(Debug, Default)]
+pub struct Oracle {
+    published: Vec<Vec<Published>>,
+    promises: Vec<Promise>,
+    homes: BTreeMap<usize, Vec<Home>>,
+    sessions: BTreeMap<usize, u32>,
+    delivered: BTreeMap<(usize, MessageId), Vec<Delivered>>,
+    fresh: Vec<Delivered>,
+    newest: BTreeMap<Stream, usize>,
+    disturbances: Vec<Disturbance>,
+    lives: Vec<u32>,
+    faults: Vec<Violation>,
+    /// Hosts that changed their cluster, with the time.
+    moved: BTreeMap<usize, u64>,
+    /// Hosts somebody removed from their cluster: when they learn of it is up to them.
+    exiled: BTreeMap<usize, u64>,
+}
+
+impl Oracle {
+    /// An oracle for so many clients and hosts.
+    pub fn new(clients: usize, hosts: usize) -> Self {
+        Self { published: vec![Vec::new(); clients], lives: vec![0; hosts], ..Self::default() }
+    }
+
+    // What the world tells.
+
+    /// A node starts: its number of lives.
+    pub fn started(&mut self, host: usize) {
+        self.lives[host] += 1;
+    }
+
+    /// The present life of a host's node.
+    pub fn life(&self, host: usize) -> Life {
+        (host, self.lives[host])
+    }
+
+    /// Begins a disturbance; end it with [`Oracle::calm_again`].
+    pub fn disturb(&mut self, now: u64, a: usize, b: Option<usize>, cut: bool) {
+        self.disturbances.push(Disturbance { a, b, from: now, to: None, cut });
+    }
+
+    /// Ends the disturbances of exactly these nodes.
+    pub fn calm_again(&mut self, now: u64, a: usize, b: Option<usize>) {
+        let same = |d: &&mut Disturbance| (d.a, d.b) == (a, b) && d.to.is_none();
+        self.disturbances.iter_mut().filter(same).for_each(|d| d.to = Some(now));
+    }
+
+    /// Ends all disturbances that are cuts.
+    pub fn all_healed(&mut self, now: u64) {
+        let open = |d: &&mut Disturbance| d.cut && d.to.is_none();
+        self.disturbances.iter_mut().filter(open).for_each(|d| d.to = Some(now));
+    }
+
+    /// A node joined, left or was removed.
+    pub fn moved(&mut self, now: u64, host: usize) {
+        self.moved.insert(host, now);
+    }
+
+    /// A member was removed by another one; nothing is promised about it from then on.
+    pub fn exile(&mut self, now: u64, host: usize) {
+        self.exiled.entry(host).or_insert(now);
+    }
+
+    /// When a node was removed by another one.
+    pub fn exiled_at(&self, host: usize) -> Option<u64> {
+        self.exiled.get(&host).copied()
+    }
+
+    /// When a node last changed its cluster.
+    pub fn moved_at(&self, host: usize) -> Option<u64> {
+        self.moved.get(&host).copied()
+    }
+
+    // What clients tell.
+
+    /// A message is about to be published.
+    pub fn publish(&mut self, publisher: usize, published: Published) -> MessageId {
+        let of = &mut self.published[publisher];
+        of.push(published);
+        MessageId { publisher, seq: of.len() - 1 }
+    }
+
+    /// It was handed to a connection.
+    pub fn sent(&mut self, id: MessageId, at: u64, host: usize, attempt: u64) {
+        let to = self.life(host);
+        self.published[id.publisher][id.seq].sends.push(Sent { at, to, attempt });
+    }
+
+    /// It was acknowledged.
+    pub fn acked(&mut self, id: MessageId, at: u64) {
+        self.published[id.publisher][id.seq].acked_at.get_or_insert(at);
+    }
+
+    /// CONNACK: returns the number of the session.
+    pub fn connected(
+        &mut self,
+        client: usize,
+        host: usize,
+        (asked_at, at): (u64, u64),
+        present: bool,
+    ) -> u32 {
+        if !present {
+            self.session_over(client, asked_at);
+            *self.sessions.entry(client).or_default() += 1;
+        }
+        let session = self.session(client);
+        let home = Home { session, on: self.life(host), from: asked_at, since: at };
+        self.homes.entry(client).or_default().push(home);
+        session
+    }
+
+    /// The session of a client has ended, as far as the client is concerned.
+    pub fn session_over(&mut self, client: usize, at: u64) {
+        let session = self.session(client);
+        let of = |p: &&mut Promise| (p.client, p.session) == (client, session);
+        for promise in self.promises.iter_mut().filter(of) {
+            promise.ended_at.get_or_insert(at);
+        }
+    }
+
+    /// The number of a client's present session.
+    pub fn session(&self, client: usize) -> u32 {
+        self.sessions.get(&client).copied().unwrap_or_default()
+    }
+
+    /// SUBACK said yes.
+    pub fn subscribed(&mut self, promise: Promise) {
+        self.promises.push(promise);
+    }
+
+    /// UNSUBSCRIBE is sent.
+    pub fn unsubscribing(&mut self, client: usize, filter: &str, group: Option<&str>, at: u64) {
+        for promise in &mut self.promises {
+            let same = promise.client == client
+                && promise.filter == filter
+                && promise.group.as_deref() == group;
+            if same {
+                promise.ended_at.get_or_insert(at);
+            }
+        }
+    }
+
+    /// A message reached the application of a client.
+    pub fn deliver(&mut self, mut delivery: Delivered, topic: &str) {
+        let Delivered { client, session, message, qos, .. } = delivery;
+        if !delivery.retain {
+            let got = self.delivered.entry((client, message)).or_default();
+            let same = |d: &&Delivered| d.qos == qos && !d.retain;
+            delivery.copies = got.iter().filter(same).count() + 1;
+            let in_session = got.iter().any(|d| d.session == session && d.qos == qos);
+            if !in_session {
+                let stream = (client, session, message.publisher, topic.to_owned(), qos);
+                let newest = self.newest.get(&stream).copied();
+                delivery.newest_before = newest;
+                self.newest.insert(stream, newest.map_or(message.seq, |n| n.max(message.seq)));
+            }
+        }
+        self.delivered.entry((client, message)).or_default().push(delivery);
+        self.fresh.push(delivery);
+    }
+
+    /// A node broke the protocol towards a client.
+    pub fn fault(&mut self, violation: Violation) {
+        self.faults.push(violation);
+    }
+
+    // What invariants ask.
+
+    /// A message as its publisher knows it.
+    pub fn message(&self, id: MessageId) -> Option<&Published> {
+        self.published.get(id.publisher)?.get(id.seq)
+    }
+
+    /// All messages.
+    pub fn messages(&self) -> impl Iterator<Item = (MessageId, &Published)> {
+        self.published.iter().enumerate().flat_map(|(publisher, of)| {
+            let id = move |(seq, p)| (MessageId { publisher, seq }, p);
+            of.iter().enumerate().map(id)
+        })
+    }
+
+    /// All subscriptions ever granted.
+    pub fn promises(&self) -> &[Promise] {
+        &self.promises
+    }
+
+    /// Where a client's sessions were, oldest first.
+    pub fn homes(&self, client: usize) -> &[Home] {
+        self.homes.get(&client).map_or(&[], Vec::as_slice)
+    }
+
+    /// What a client got of a message.
+    pub fn got(&self, client: usize, id: MessageId) -> &[Delivered] {
+        self.delivered.get(&(client, id)).map_or(&[], Vec::as_slice)
+    }
+
+    /// Deliveries since the last check.
+    pub fn fresh(&self) -> &[Delivered] {
+        &self.fresh
+    }
+
+    /// They were checked.
+    pub fn checked(&mut self) {
+        self.fresh.clear();
+    }
+
+    /// Faults towards clients.
+    pub fn faults(&self) -> &[Violation] {
+        &self.faults
+    }
+
+    /// Whether nothing that may be noticed happened to two nodes, or between them, in a time, nor
+    /// so shortly before that they may still recover from it.
+    pub fn is_calm(&self, a: usize, b: usize, from: u64, to: u64) -> bool {
+        let exiled = |host| self.exiled_at(host).is_some_and(|at| at <= to);
+        !exiled(a) && !exiled(b) && !self.disturbances.iter().any(|d| {
+            let ended = d.to.unwrap_or(u64::MAX);
+            let blip = d.cut && ended.saturating_sub(d.from) <= BLIP_MS;
+            !blip && concerns(d, a, b) && d.from <= to && ended.saturating_add(RECOVERY_MS) >= from
+        })
+    }
+
+    /// Whether nothing at all was between two nodes in a time, not even a blip.
+    pub fn is_quiet(&self, a: usize, b: usize, from: u64, to: u64) -> bool {
+        !self.disturbances.iter().any(|d| {
+            concerns(d, a, b)
+                && d.from <= to
+                && d.to.unwrap_or(u64::MAX).saturating_add(BLIP_MS) >= from
+        })
+    }
+}
+
+fn concerns(d: &Disturbance, a: usize, b: usize) -> bool {
+    match d.b {
+        None => d.a == a || d.a == b,
+        Some(other) => (d.a, other) == (a, b) || (d.a, other) == (b, a),
+    }
+}

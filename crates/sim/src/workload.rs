@@ -1,0 +1,471 @@
+//! A seed becomes a world and a script: every option is drawn (swarm testing: each run has its own
+//! mix, so that rare combinations are not averaged away), then what operators, clients and bad luck
+//! do, each with its time.
+//!
+//! The script is data. It can be printed, and cut down while a failure stays.
+
+use dunlin_mqtt::Version;
+use rand::rngs::SmallRng;
+use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
+
+use crate::client::Profile;
+use crate::network::Conditions;
+
+/// Most nodes of a run.
+pub const NODES_MAX: usize = 5;
+/// When the first faults may come, milliseconds: the cluster is formed and clients are there.
+const FAULTS_FROM_MS: u64 = 5_000;
+/// Topics of ordinary messages.
+const TOPICS: [&str; 6] = ["a/0", "a/1", "a/2", "b/x/0", "b/x/1", "c"];
+/// Topics whose messages are retained.
+const RETAINED_TOPICS: [&str; 4] = ["r/0", "r/1", "r/2", "r/3"];
+/// Topics of shared subscriptions.
+const SHARED_TOPICS: [&str; 2] = ["s/0", "s/1"];
+/// Filters of ordinary subscribers.
+const FILTERS: [&str; 11] =
+    ["a/0", "a/1", "a/2", "a/+", "b/#", "b/x/0", "b/+/1", "c", "r/+", "r/0", "s/0"];
+/// Filters of members of groups.
+const SHARED_FILTERS: [&str; 3] = ["$share/g1/s/+", "$share/g2/s/0", "$share/g2/s/1"];
+
+/// What may happen besides ordinary work.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Faults {
+    /// Processes are killed and started again.
+    pub kill: bool,
+    /// Machines lose power.
+    pub power: bool,
+    /// Links between machines are cut, one way or both, for long or for a moment.
+    pub cut: bool,
+    /// Connections between nodes are reset.
+    pub reset: bool,
+    /// Client connections are reset, or their machines vanish.
+    pub client: bool,
+    /// Nodes leave, join and are removed.
+    pub membership: bool,
+    /// Name look-ups fail for a while.
+    pub dns: bool,
+}
+
+/// Everything a seed decides before the first event.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The seed.
+    pub seed: u64,
+    /// Nodes.
+    pub nodes: usize,
+    /// Shards of each node.
+    pub shards: u16,
+    /// Clients.
+    pub clients: Vec<Profile>,
+    /// Members of groups among them, the last ones.
+    pub group_members: usize,
+    /// The network.
+    pub conditions: Conditions,
+    /// Time of a group commit, milliseconds.
+    pub commit_ms: u64,
+    /// What each node's wall clock is off, milliseconds.
+    pub skew_ms: Vec<i64>,
+    /// What goes wrong.
+    pub faults: Faults,
+    /// Whether nodes join at the same moment.
+    pub join_at_once: bool,
+    /// Longest queue of a session.
+    pub mqueue_len_max: u32,
+    /// Length of the script, milliseconds.
+    pub script_ms: u64,
+    /// Operations in it.
+    pub operations: usize,
+}
+
+/// One thing that happens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// A client connects, leaving its present connection behind without a word.
+    Connect {
+        /// Which.
+        client: usize,
+        /// To which host.
+        host: usize,
+        /// With a clean start.
+        clean: bool,
+    },
+    /// It says DISCONNECT.
+    Disconnect(usize),
+    /// Its connection is reset.
+    ResetClient(usize),
+    /// It subscribes.
+    Subscribe {
+        /// Which.
+        client: usize,
+        /// The filter, `$share/` allowed.
+        filter: &'static str,
+        /// The QoS asked for.
+        qos: u8,
+    },
+    /// It unsubscribes.
+    Unsubscribe {
+        /// Which.
+        client: usize,
+        /// The filter.
+        filter: &'static str,
+    },
+    /// It publishes.
+    Publish {
+        /// Which.
+        client: usize,
+        /// The topic.
+        topic: &'static str,
+        /// 0, 1 or 2.
+        qos: u8,
+        /// Whether it is to be retained.
+        retain: bool,
+        /// Whether it deletes what is retained.
+        empty: bool,
+    },
+    /// The process of a host dies.
+    Kill(usize),
+    /// The power of a host goes.
+    PowerOff(usize),
+    /// The process of a host is started, if it does not run.
+    Start(usize),
+    /// One direction between two hosts is cut.
+    Cut(usize, usize),
+    /// It is healed.
+    Heal(usize, usize),
+    /// All connections between two hosts are reset.
+    ResetPeers(usize, usize),
+    /// An operator joins a node to another one's cluster.
+    Join {
+        /// Which.
+        host: usize,
+        /// Whose cluster.
+        target: usize,
+    },
+    /// An operator makes a node leave.
+    Leave(usize),
+    /// An operator removes a member.
+    ForceLeave {
+        /// On which node.
+        host: usize,
+        /// Whom.
+        target: usize,
+    },
+    /// Look-ups of a host fail, or work again.
+    Dns {
+        /// On which host.
+        host: usize,
+        /// Whether they fail.
+        fails: bool,
+    },
+}
+
+/// One line of a script.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// When, milliseconds.
+    pub at: u64,
+    /// What.
+    pub op: Op,
+}
+
+impl Options {
+    /// What a seed stands for.
+    pub fn draw(seed: u64) -> Self {
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let nodes = *[1, 2, 2, 3, 3, 3, 4, 5].choose(&mut rng).expect("not empty");
+        let calm = rng.random_bool(0.2);
+        let mut chance = |p: f64| !calm && rng.random_bool(p);
+        let faults = Faults {
+            kill: chance(0.4),
+            power: chance(0.2),
+            cut: chance(0.5),
+            reset: chance(0.3),
+            client: chance(0.5),
+            membership: chance(0.25),
+            dns: chance(0.15),
+        };
+        let ordinary = rng.random_range(2..=5);
+        let group_members = if rng.random_bool(0.5) { rng.random_range(2..=4) } else { 0 };
+        let clients = (0..ordinary + group_members).map(|n| profile(n, &mut rng)).collect();
+        let skewed = rng.random_bool(0.3);
+        let skew = |_| if skewed { rng.random_range(-5_000..=5_000) } else { 0 };
+        let skew_ms = (0..nodes).map(skew).collect();
+        let delay_min_ms = rng.random_range(0..=3);
+        Self {
+            seed,
+            nodes,
+            shards: rng.random_range(1..=3),
+            clients,
+            group_members,
+            conditions: Conditions {
+                delay_min_ms,
+                delay_max_ms: delay_min_ms + *[0, 2, 10, 40].choose(&mut rng).expect("not empty"),
+                give_up_ms: rng.random_range(4_000..=15_000),
+                split: *[0.0, 0.02, 0.3].choose(&mut rng).expect("not empty"),
+            },
+            commit_ms: rng.random_range(1..=30),
+            skew_ms,
+            faults,
+            join_at_once: rng.random_bool(0.3),
+            mqueue_len_max: *[20, 1_000].choose(&mut rng).expect("not empty"),
+            script_ms: rng.random_range(12_000..=30_000),
+            operations: rng.random_range(60..=200),
+        }
+    }
+
+    /// The ordinary clients' number; the others are members of groups.
+    pub fn ordinary(&self) -> usize {
+        self.clients.len() - self.group_members
+    }
+
+    /// The script of these options, in order of time.
+    pub fn script(&self) -> Vec<Step> {
+        let rng = SmallRng::seed_from_u64(self.seed ^ 0x5eed_5c41_97b2_0001);
+        let mut writer = Writer { options: self, rng, steps: Vec::new() };
+        writer.beginnings();
+        for _ in 0..self.operations {
+            writer.work();
+        }
+        writer.faults();
+        let mut steps = writer.steps;
+        steps.sort_by_key(|step| step.at);
+        steps
+    }
+}
+
+fn profile(n: usize, rng: &mut SmallRng) -> Profile {
+    let version = *[Version::V3_1_1, Version::V5, Version::V5, Version::V3_1]
+        .choose(rng)
+        .expect("not empty");
+    Profile {
+        clientid: format!("c{n}"),
+        version,
+        // CONNACK of MQTT 3.1 does not say whether a session was present.
+        persistent: version != Version::V3_1 && rng.random_bool(0.6),
+        keepalive_s: *[0, 5, 10, 60].choose(rng).expect("not empty"),
+        receive_maximum: *[2, 5, 100].choose(rng).expect("not empty"),
+        ack_delay_ms: *[0, 0, 5, 50, 400].choose(rng).expect("not empty"),
+    }
+}
+
+/// Draws the steps of one script.
+struct Writer<'a> {
+    options: &'a Options,
+    rng: SmallRng,
+    steps: Vec<Step>,
+}
+
+impl Writer<'_> {
+    fn at(&mut self, at: u64, op: Op) {
+        self.steps.push(Step { at, op });
+    }
+
+    fn host(&mut self) -> usize {
+        self.rng.random_range(0..self.options.nodes)
+    }
+
+    fn client(&mut self) -> usize {
+        self.rng.random_range(0..self.options.clients.len())
+    }
+
+    fn one<T: Copy>(&mut self, of: &[T]) -> T {
+        *of.choose(&mut self.rng).expect("not empty")
+    }
+
+    /// Nodes start and join, clients connect and subscribe.
+    fn beginnings(&mut self) {
+        for host in 0..self.options.nodes {
+            let at = self.rng.random_range(0..200);
+            self.at(at, Op::Start(host));
+            if host > 0 {
+                let later = if self.options.join_at_once { 0 } else { 600 * host as u64 };
+                self.at(300 + later, Op::Join { host, target: 0 });
+            }
+        }
+        for client in 0..self.options.clients.len() {
+            let host = self.host();
+            let at = self.rng.random_range(400..3_500);
+            self.at(at, Op::Connect { client, host, clean: false });
+            for _ in 0..self.rng.random_range(1..=2) {
+                let (filter, qos) = self.subscription(client);
+                self.at(at + 1, Op::Subscribe { client, filter, qos });
+            }
+        }
+    }
+
+    /// Members of groups have shared subscriptions only, so that who got a message for which
+    /// subscription is never in doubt.
+    fn subscription(&mut self, client: usize) -> (&'static str, u8) {
+        let shared = client >= self.options.ordinary();
+        let filter = if shared { self.one(&SHARED_FILTERS) } else { self.one(&FILTERS) };
+        (filter, self.rng.random_range(0..=2))
+    }
+
+    fn work(&mut self) {
+        let at = self.rng.random_range(2_000..self.options.script_ms);
+        let client = self.client();
+        let op = match self.rng.random_range(0..100) {
+            0..70 => self.publish(client),
+            70..82 => {
+                let (filter, qos) = self.subscription(client);
+                Op::Subscribe { client, filter, qos }
+            }
+            82..86 => {
+                let (filter, _) = self.subscription(client);
+                Op::Unsubscribe { client, filter }
+            }
+            86..94 => {
+                let host = self.host();
+                Op::Connect { client, host, clean: self.rng.random_bool(0.15) }
+            }
+            94..97 => {
+                let host = self.host();
+                let back = at + self.rng.random_range(100..3_000);
+                self.at(back, Op::Connect { client, host, clean: false });
+                Op::Disconnect(client)
+            }
+            _ => self.burst(at, client),
+        };
+        self.at(at, op);
+    }
+
+    fn publish(&mut self, client: usize) -> Op {
+        let qos = self.rng.random_range(0..=2);
+        match self.rng.random_range(0..10) {
+            0..6 => {
+                let topic = self.one(&TOPICS);
+                Op::Publish { client, topic, qos, retain: false, empty: false }
+            }
+            6..8 => {
+                let topic = self.one(&SHARED_TOPICS);
+                Op::Publish { client, topic, qos, retain: false, empty: false }
+            }
+            _ => {
+                let topic = self.one(&RETAINED_TOPICS);
+                let empty = self.rng.random_bool(0.25);
+                Op::Publish { client, topic, qos, retain: true, empty }
+            }
+        }
+    }
+
+    /// Several messages at once to one topic: windows fill, queues grow, order shows.
+    fn burst(&mut self, at: u64, client: usize) -> Op {
+        let op = self.publish(client);
+        for _ in 0..self.rng.random_range(4..20) {
+            self.at(at, op.clone());
+        }
+        op
+    }
+
+    fn faults(&mut self) {
+        let faults = self.options.faults;
+        let nodes = self.options.nodes;
+        if self.options.script_ms < FAULTS_FROM_MS + 3_000 {
+            return;
+        }
+        let kinds: [(bool, fn(&mut Self, u64)); 7] = [
+            (faults.kill, Self::kill),
+            (faults.power, Self::power),
+            (faults.cut && nodes > 1, Self::cut),
+            (faults.reset && nodes > 1, Self::reset_peers),
+            (faults.client, Self::client_fault),
+            (faults.membership && nodes > 1, Self::membership),
+            (faults.dns && nodes > 1, Self::dns),
+        ];
+        for (_, fault) in kinds.into_iter().filter(|(on, _)| *on) {
+            for _ in 0..self.rng.random_range(1..=3) {
+                let at = self.rng.random_range(FAULTS_FROM_MS..self.options.script_ms);
+                fault(self, at);
+            }
+        }
+    }
+
+    fn kill(&mut self, at: u64) {
+        let host = self.host();
+        self.at(at, Op::Kill(host));
+        let back = at + self.one(&[1, 50, 500, 4_000, 12_000]);
+        self.at(back, Op::Start(host));
+    }
+
+    fn power(&mut self, at: u64) {
+        let host = self.host();
+        self.at(at, Op::PowerOff(host));
+        let back = at + self.one(&[500, 3_000, 10_000]);
+        self.at(back, Op::Start(host));
+    }
+
+    fn pair(&mut self) -> (usize, usize) {
+        let a = self.host();
+        let b = (a + self.rng.random_range(1..self.options.nodes)) % self.options.nodes;
+        (a, b)
+    }
+
+    fn cut(&mut self, at: u64) {
+        let long = self.one(&[200, 1_000, 4_000, 10_000]);
+        match self.rng.random_range(0..4) {
+            0 => {
+                let (a, b) = self.pair();
+                self.cut_for(at, long, &[(a, b)]);
+            }
+            1 => {
+                let (a, b) = self.pair();
+                self.cut_for(at, long, &[(a, b), (b, a)]);
+            }
+            2 => {
+                // One side against the other.
+                let side: Vec<bool> =
+                    (0..self.options.nodes).map(|_| self.rng.random_bool(0.5)).collect();
+                let pairs = (0..side.len()).flat_map(|a| (0..side.len()).map(move |b| (a, b)));
+                let across: Vec<_> = pairs.filter(|&(a, b)| side[a] != side[b]).collect();
+                self.cut_for(at, long, &across);
+            }
+            _ => {
+                // Flapping.
+                let (a, b) = self.pair();
+                let period = self.one(&[100, 700, 2_500]);
+                for turn in 0..5 {
+                    self.cut_for(at + turn * 2 * period, period, &[(a, b), (b, a)]);
+                }
+            }
+        }
+    }
+
+    fn cut_for(&mut self, at: u64, long: u64, pairs: &[(usize, usize)]) {
+        for &(a, b) in pairs {
+            self.at(at, Op::Cut(a, b));
+            self.at(at + long, Op::Heal(a, b));
+        }
+    }
+
+    fn reset_peers(&mut self, at: u64) {
+        let (a, b) = self.pair();
+        self.at(at, Op::ResetPeers(a, b));
+    }
+
+    fn client_fault(&mut self, at: u64) {
+        let client = self.client();
+        self.at(at, Op::ResetClient(client));
+    }
+
+    fn membership(&mut self, at: u64) {
+        let (a, b) = self.pair();
+        match self.rng.random_range(0..4) {
+            0 => self.at(at, Op::Leave(a)),
+            1 => self.at(at, Op::ForceLeave { host: a, target: b }),
+            2 => self.at(at, Op::Join { host: a, target: b }),
+            _ => {
+                self.at(at, Op::Leave(a));
+                let back = at + self.one(&[10, 1_000, 3_000]);
+                self.at(back, Op::Join { host: a, target: b });
+            }
+        }
+    }
+
+    fn dns(&mut self, at: u64) {
+        let host = self.host();
+        self.at(at, Op::Dns { host, fails: true });
+        let back = at + self.one(&[1_000, 6_000]);
+        self.at(back, Op::Dns { host, fails: false });
+    }
+}

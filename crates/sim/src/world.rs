@@ -1,0 +1,788 @@
+//! The simulated world: one clock, one generator, one heap of events; hosts, clients and a network
+//! between them.
+//!
+//! It takes events off the heap in the order of their time, gives them to whom they concern and
+//! carries out what those want. Nothing happens outside an event, and nothing here depends on the
+//! machine it runs on: a seed is a run.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dunlin_broker::effects::{Accepted, CloseReason};
+use dunlin_broker::node::{NodeEffect, NodeInput, SocketId};
+use dunlin_broker::settings::ListenerSettings;
+use dunlin_cluster::{DialError, Operation, OperationError};
+use dunlin_storage::Batch;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+
+use crate::client::{Act, Alarm, Client};
+use crate::host::Host;
+use crate::network::{Arrival, End, Network, Place, Port, Wake};
+use crate::oracle::{Oracle, Published};
+use crate::plant::{Persisting, Plant};
+use crate::trace::Trace;
+use crate::violation::Violation;
+use crate::workload::{Op, Options, Step};
+
+/// How long an archive takes, milliseconds.
+const ARCHIVE_MS: u64 = 5;
+/// How often an operator tries a join again that was refused because somebody was busy.
+const JOIN_TRIES: u32 = 20;
+/// How long the operator waits between tries, milliseconds.
+const JOIN_PAUSE_MS: u64 = 700;
+/// Ticks in a row without the clock moving on, after which a node spins.
+const SPIN_MAX: u32 = 1_000;
+
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Event {
+    Script(usize),
+    Net(Wake),
+    Tick { host: usize, life: u32 },
+    Drained { host: usize, life: u32, socket: u64 },
+    Commit { host: usize, life: u32 },
+    Archived { host: usize, life: u32, token: u64 },
+    DialFailed { host: usize, life: u32, socket: u64 },
+    Client(usize, Alarm),
+    Retry(u64),
+}
+
+/// An operator's request and what became of it.
+#[derive(Clone, Debug)]
+pub struct Operated {
+    /// On which host.
+    pub host: usize,
+    /// The request.
+    pub op: Operation,
+    /// When it was given.
+    pub at: u64,
+    /// When and how it ended; `None` while it is not known.
+    pub done: Option<(u64, Result<(), OperationError>)>,
+    tries: u32,
+}
+
+/// One run's world.
+pub struct World {
+    /// What the seed stands for.
+    pub options: Options,
+    /// The script.
+    pub script: Vec<Step>,
+    /// Virtual time, milliseconds.
+    pub now: u64,
+    /// The machines of nodes.
+    pub hosts: Vec<Host>,
+    /// The clients.
+    pub clients: Vec<Client>,
+    /// The network.
+    pub network: Network,
+    /// What was promised.
+    pub oracle: Oracle,
+    /// What happened.
+    pub trace: Trace,
+    /// What operators asked for, by number.
+    pub operations: BTreeMap<u64, Operated>,
+    /// What is done wrong on purpose.
+    pub plant: Plant,
+    /// Nodes that could not start, or otherwise broke a rule of the world.
+    pub faults: Vec<Violation>,
+    heap: BinaryHeap<Reverse<(u64, u64, Event)>>,
+    pushed: u64,
+    steps: u64,
+    rng: SmallRng,
+    effects: Vec<NodeEffect>,
+    arrivals: Vec<Arrival>,
+    acts: Vec<Act>,
+    listener: Arc<ListenerSettings>,
+    spin: (usize, u64, u32),
+}
+
+impl World {
+    /// A world before its first event.
+    pub fn new(options: Options, script: Vec<Step>, plant: Plant, record: bool) -> Self {
+        let hosts: Vec<Host> = (0..options.nodes).map(|n| Host::new(n, &options)).collect();
+        let profiles = options.clients.iter().cloned().enumerate();
+        let clients: Vec<Client> = profiles.map(|(n, p)| Client::new(n, p)).collect();
+        let mut world = Self {
+            now: 0,
+            oracle: Oracle::new(clients.len(), hosts.len()),
+            network: Network::new(options.conditions.clone()),
+            trace: Trace::new(record),
+            operations: BTreeMap::new(),
+            plant,
+            faults: Vec::new(),
+            heap: BinaryHeap::new(),
+            pushed: 0,
+            steps: 0,
+            rng: SmallRng::seed_from_u64(options.seed ^ 0x3011_d0e5_1b0b_5eed),
+            effects: Vec::new(),
+            arrivals: Vec::new(),
+            acts: Vec::new(),
+            listener: Arc::new(ListenerSettings::default()),
+            spin: (0, 0, 0),
+            options,
+            script,
+            hosts,
+            clients,
+        };
+        for index in 0..world.script.len() {
+            world.push(world.script[index].at, Event::Script(index));
+        }
+        world
+    }
+
+    fn push(&mut self, at: u64, event: Event) {
+        self.pushed += 1;
+        self.heap.push(Reverse((at.max(self.now), self.pushed, event)));
+    }
+
+    /// When the next event is.
+    pub fn next_at(&self) -> Option<u64> {
+        self.heap.peek().map(|Reverse((at, _, _))| *at)
+    }
+
+    /// Runs one event; `false` when there is none before `until`.
+    pub fn step(&mut self, until: u64) -> bool {
+        if self.next_at().is_none_or(|at| at > until) {
+            self.now = self.now.max(until);
+            return false;
+        }
+        let Some(Reverse((at, _, event))) = self.heap.pop() else { return false };
+        self.now = at;
+        self.steps += 1;
+        self.event(event);
+        let wakes: Vec<_> = self.network.wakes().collect();
+        for (at, wake) in wakes {
+            self.push(at, Event::Net(wake));
+        }
+        true
+    }
+
+    fn event(&mut self, event: Event) {
+        let alive = |world: &Self, host: usize, life: u32| {
+            world.hosts[host].process.as_ref().is_some_and(|p| p.life == life)
+        };
+        match event {
+            Event::Script(index) => {
+                let op = self.script[index].op.clone();
+                self.operate(op);
+            }
+            Event::Net(wake) => self.net(wake),
+            Event::Tick { host, life } => {
+                if alive(self, host, life) {
+                    self.tick(host);
+                }
+            }
+            Event::Drained { host, life, socket } => {
+                if alive(self, host, life) {
+                    self.drained(host, SocketId(socket));
+                }
+            }
+            Event::Commit { host, life } => {
+                if alive(self, host, life) {
+                    self.commit(host);
+                }
+            }
+            Event::Archived { host, life, token } => {
+                if alive(self, host, life) {
+                    let written = self.hosts[host].disk.archive();
+                    let result = written.map_err(|error| error.to_string());
+                    self.tell(host, NodeInput::Archived { token, result });
+                }
+            }
+            Event::DialFailed { host, life, socket } => {
+                if alive(self, host, life) {
+                    let error = DialError::Resolve("no such host".to_owned());
+                    let socket = SocketId(socket);
+                    self.tell(host, NodeInput::PeerDialFailed { socket, error });
+                }
+            }
+            Event::Client(client, alarm) => {
+                let hosts = self.hosts.len();
+                let about = (hosts, &mut self.oracle);
+                let acts = &mut self.acts;
+                self.clients[client].wake(self.now, &alarm, about, &mut self.rng, acts);
+                self.act(client);
+            }
+            Event::Retry(id) => self.retry(id),
+        }
+    }
+
+    // Nodes.
+
+    /// Gives a node an input and carries out what it wants.
+    fn tell(&mut self, host: usize, input: NodeInput) {
+        let mut inputs = VecDeque::from([input]);
+        while let Some(input) = inputs.pop_front() {
+            let now = self.hosts[host].now(self.now);
+            let Some(process) = self.hosts[host].process.as_mut() else { return };
+            note(&mut self.trace, self.now, host, &input);
+            let mut out = std::mem::take(&mut self.effects);
+            process.node.handle(now, input, &mut out);
+            for effect in out.drain(..) {
+                self.effect(host, effect, &mut inputs);
+            }
+            self.effects = out;
+            inputs.extend(self.plant.forged(host));
+        }
+        self.schedule(host);
+    }
+
+    fn effect(&mut self, host: usize, effect: NodeEffect, inputs: &mut VecDeque<NodeInput>) {
+        match effect {
+            NodeEffect::ClientSend { socket, bytes } => self.client_send(host, socket, bytes),
+            NodeEffect::ClientClose { socket, why } => {
+                if self.plant.keeps_open(why) {
+                    return;
+                }
+                self.trace.say(self.now, || format!("n{host} closes {socket:?}: {why:?}"));
+                let Some(process) = self.hosts[host].process.as_mut() else { return };
+                process.clients.remove(&socket);
+                process.draining.remove(&socket);
+                let end = End::Node { host, socket };
+                self.network.close(self.now, end, &mut self.rng);
+                inputs.push_back(NodeInput::ClientClosed { socket, why });
+            }
+            NodeEffect::PeerDial { socket, host: to, port } => self.dial(host, socket, &to, port),
+            NodeEffect::PeerSend { socket, bytes } => self.peer_send(host, socket, bytes),
+            NodeEffect::PeerClose { socket } => {
+                let end = End::Node { host, socket };
+                self.network.close(self.now, end, &mut self.rng);
+            }
+            NodeEffect::Persist { token, batch } => self.persist(host, token, batch),
+            NodeEffect::Archive { token } => {
+                let life = self.oracle.life(host).1;
+                self.push(self.now + ARCHIVE_MS, Event::Archived { host, life, token });
+            }
+            NodeEffect::Progress { id, step } => {
+                self.trace.say(self.now, || format!("n{host} operation {id}: {step}"));
+            }
+            NodeEffect::Done { id, result } => self.done(host, id, result),
+        }
+    }
+
+    fn schedule(&mut self, host: usize) {
+        let machine = &mut self.hosts[host];
+        let Some(process) = machine.process.as_ref() else { return };
+        let next = process.node.next_tick();
+        if next == u64::MAX {
+            return;
+        }
+        let (life, scheduled) = (process.life, process.tick_at);
+        let at = machine.world_ms(next).max(self.now);
+        // An earlier tick is never in the way: a node ticked too soon does nothing.
+        if at < scheduled || scheduled < self.now {
+            if let Some(process) = machine.process.as_mut() {
+                process.tick_at = at;
+            }
+            self.push(at, Event::Tick { host, life });
+        }
+    }
+
+    fn tick(&mut self, host: usize) {
+        let Some(process) = self.hosts[host].process.as_mut() else { return };
+        if process.tick_at > self.now {
+            return;
+        }
+        process.tick_at = u64::MAX;
+        let (last, at, count) = self.spin;
+        let spinning = (last, at) == (host, self.now);
+        self.spin = (host, self.now, if spinning { count + 1 } else { 0 });
+        if self.spin.2 == SPIN_MAX {
+            let seen = format!("node {host} asks for ticks without end at {} ms", self.now);
+            self.faults.push(Violation::new("bounds", seen));
+        }
+        self.tell(host, NodeInput::Tick);
+    }
+
+    fn client_send(&mut self, host: usize, socket: SocketId, bytes: Bytes) {
+        let Some(process) = self.hosts[host].process.as_mut() else { return };
+        let Some((client, up)) = process.clients.get_mut(&socket) else { return };
+        // The first packet a client gets is CONNACK; its code is the fourth byte.
+        if !*up && bytes.first() == Some(&0x20) && bytes.get(3) == Some(&0) {
+            *up = true;
+        }
+        let client = *client;
+        let version = self.options.clients[client].version;
+        for (socket, bytes) in self.plant.client_send((host, socket, client), version, bytes) {
+            let end = End::Node { host, socket };
+            self.network.send(self.now, end, bytes, &mut self.rng);
+        }
+        let Some(process) = self.hosts[host].process.as_mut() else { return };
+        if process.draining.insert(socket) {
+            let drained = Event::Drained { host, life: process.life, socket: socket.0 };
+            self.push(self.now + 1, drained);
+        }
+    }
+
+    fn drained(&mut self, host: usize, socket: SocketId) {
+        let Some(process) = self.hosts[host].process.as_mut() else { return };
+        if process.draining.remove(&socket) {
+            self.tell(host, NodeInput::ClientDrained { socket });
+        }
+    }
+
+    fn dial(&mut self, host: usize, socket: SocketId, to: &str, port: u16) {
+        let target = self.hosts.iter().find(|h| h.name.host() == to && h.name.port() == port);
+        let resolved = target.filter(|_| !self.hosts[host].dns_fails).map(|h| h.index);
+        self.trace.say(self.now, || format!("n{host} dials {to}:{port} as {socket:?}"));
+        match resolved {
+            Some(target) => {
+                if let Some(process) = self.hosts[host].process.as_mut() {
+                    process.peers.insert(socket, target);
+                }
+                let end = End::Node { host, socket };
+                self.network.dial(self.now, end, target, Port::Peer, &mut self.rng);
+            }
+            None => {
+                let life = self.oracle.life(host).1;
+                self.push(self.now + 1, Event::DialFailed { host, life, socket: socket.0 });
+            }
+        }
+    }
+
+    fn peer_send(&mut self, host: usize, socket: SocketId, bytes: Bytes) {
+        let bytes = self.plant.peer_send(host, bytes);
+        let end = End::Node { host, socket };
+        self.network.send(self.now, end, bytes, &mut self.rng);
+    }
+
+    fn persist(&mut self, host: usize, token: u64, batch: Batch) {
+        self.trace.event("persist", self.now, &[host as u64, token, batch.ops.len() as u64]);
+        let disk = &mut self.hosts[host].disk;
+        let first = match self.plant.persist(batch) {
+            Persisting::Write(batch) => disk.write(token, batch),
+            Persisting::Forget => Ok(disk.forget(token)),
+        };
+        match first {
+            Ok(true) => {
+                let life = self.oracle.life(host).1;
+                let at = self.now + self.options.commit_ms + self.plant.delay_ms();
+                self.push(at, Event::Commit { host, life });
+            }
+            Ok(false) => {}
+            Err(error) => {
+                let seen = format!("node {host} wrote a batch the store refuses: {error}");
+                self.faults.push(Violation::new("bounds", seen));
+            }
+        }
+    }
+
+    fn commit(&mut self, host: usize) {
+        let (tokens, result) = self.hosts[host].disk.commit();
+        let result = result.map_err(|error| error.to_string());
+        for token in tokens {
+            self.tell(host, NodeInput::Persisted { token, result: result.clone() });
+        }
+    }
+
+    /// Starts the process of a host, if it does not run.
+    pub fn start(&mut self, host: usize) {
+        if self.hosts[host].process.is_some() {
+            return;
+        }
+        self.trace.event("start", self.now, &[host as u64]);
+        self.trace.say(self.now, || format!("n{host} starts"));
+        self.oracle.started(host);
+        let queue_max = self.plant.mqueue_len_max(self.options.mqueue_len_max);
+        match self.hosts[host].start(self.now, &self.options, queue_max) {
+            Ok(effects) => {
+                self.network.listen(host, true);
+                self.oracle.calm_again(self.now, host, None);
+                let mut inputs = VecDeque::new();
+                for effect in effects {
+                    self.effect(host, effect, &mut inputs);
+                }
+                for input in inputs {
+                    self.tell(host, input);
+                }
+                self.schedule(host);
+            }
+            Err(error) => {
+                let seen = format!("node {host} cannot start: {error}");
+                self.faults.push(Violation::new("join", seen));
+            }
+        }
+    }
+
+    /// Ends the process of a host; `power` takes the machine from the network as well.
+    pub fn stop(&mut self, host: usize, power: bool) {
+        if self.hosts[host].process.take().is_none() {
+            return;
+        }
+        self.hosts[host].disk.crash(&mut self.rng);
+        self.stopped(host, power);
+    }
+
+    /// Ends the process of a host with exactly `kept` of its uncommitted batches on disk.
+    pub fn stop_keeping(&mut self, host: usize, kept: usize) {
+        if self.hosts[host].process.take().is_some() {
+            self.hosts[host].disk.crash_keeping(kept);
+            self.stopped(host, false);
+        }
+    }
+
+    fn stopped(&mut self, host: usize, power: bool) {
+        self.trace.event("stop", self.now, &[host as u64, u64::from(power)]);
+        self.trace.say(self.now, || format!("n{host} dies (power: {power})"));
+        self.oracle.disturb(self.now, host, None, false);
+        self.plant.stopped(host);
+        if power {
+            self.network.power_off(self.now, host);
+        } else {
+            self.network.kill(self.now, host, &mut self.rng);
+        }
+    }
+
+    // The network.
+
+    fn net(&mut self, wake: Wake) {
+        let mut arrivals = std::mem::take(&mut self.arrivals);
+        self.network.wake(self.now, wake, &mut self.rng, &mut arrivals);
+        for arrival in arrivals.drain(..) {
+            self.arrival(arrival);
+        }
+        self.arrivals = arrivals;
+    }
+
+    fn arrival(&mut self, arrival: Arrival) {
+        match arrival {
+            Arrival::Accepted { host, port, wire, from } => self.accept(host, port, wire, from),
+            Arrival::Connected(End::Node { host, socket }) => {
+                self.tell(host, NodeInput::PeerConnected { socket });
+            }
+            Arrival::Connected(End::Client { client, attempt }) => {
+                self.clients[client].connected(self.now, attempt, &mut self.acts);
+                self.act(client);
+            }
+            Arrival::DialFailed(End::Node { host, socket }, error) => {
+                self.tell(host, NodeInput::PeerDialFailed { socket, error });
+            }
+            Arrival::Bytes(End::Node { host, socket }, bytes) => {
+                self.node_received(host, socket, bytes);
+            }
+            Arrival::Bytes(End::Client { client, attempt }, bytes) => {
+                let about = (attempt, &bytes[..]);
+                let acts = &mut self.acts;
+                self.clients[client].received(self.now, about, &mut self.oracle, acts);
+                self.act(client);
+            }
+            Arrival::Closed { end: End::Node { host, socket }, reset } => {
+                self.node_lost(host, socket, reset);
+            }
+            Arrival::DialFailed(End::Client { client, attempt }, _)
+            | Arrival::Closed { end: End::Client { client, attempt }, .. } => {
+                let (rng, acts) = (&mut self.rng, &mut self.acts);
+                self.clients[client].closed(self.now, attempt, &mut self.oracle, rng, acts);
+                self.act(client);
+            }
+        }
+    }
+
+    fn accept(&mut self, host: usize, port: Port, wire: u32, from: Place) {
+        let Some(process) = self.hosts[host].process.as_mut() else { return };
+        let socket = process.next_socket();
+        self.network.accept(wire, End::Node { host, socket });
+        match (port, from) {
+            (Port::Mqtt, Place::Client(client)) => {
+                process.clients.insert(socket, (client, false));
+                let info = Accepted {
+                    listener: self.listener.clone(),
+                    peer: address(from, 40_000),
+                    local: address(Place::Host(host), 1_883),
+                    peer_cert: None,
+                    ws: false,
+                };
+                self.tell(host, NodeInput::ClientAccepted { socket, info });
+            }
+            (_, from) => {
+                if let Place::Host(other) = from {
+                    process.peers.insert(socket, other);
+                }
+                let from = address(from, 50_000).to_string();
+                self.tell(host, NodeInput::PeerAccepted { socket, from });
+            }
+        }
+    }
+
+    fn node_received(&mut self, host: usize, socket: SocketId, bytes: Bytes) {
+        let Some(process) = self.hosts[host].process.as_ref() else { return };
+        match process.clients.get(&socket) {
+            Some(&(client, _)) => {
+                let version = self.options.clients[client].version;
+                let at = (host, socket, client);
+                let passed = self.plant.client_received(at, version, bytes);
+                for (host, socket, bytes) in self.plant.sneaked() {
+                    let end = End::Node { host, socket };
+                    self.network.send(self.now, end, bytes, &mut self.rng);
+                }
+                if let Some(bytes) = passed {
+                    self.tell(host, NodeInput::ClientReceived { socket, bytes });
+                }
+            }
+            None => self.tell(host, NodeInput::PeerReceived { socket, bytes }),
+        }
+    }
+
+    fn node_lost(&mut self, host: usize, socket: SocketId, reset: bool) {
+        let Some(process) = self.hosts[host].process.as_mut() else { return };
+        process.draining.remove(&socket);
+        if process.clients.remove(&socket).is_some() {
+            let why = if reset { CloseReason::TcpError } else { CloseReason::TcpClosed };
+            self.tell(host, NodeInput::ClientClosed { socket, why });
+        } else {
+            process.peers.remove(&socket);
+            self.tell(host, NodeInput::PeerClosed { socket });
+        }
+    }
+
+    // Clients.
+
+    fn act(&mut self, client: usize) {
+        let acts = std::mem::take(&mut self.acts);
+        for act in acts {
+            match act {
+                Act::Dial(attempt, host) => {
+                    let end = End::Client { client, attempt };
+                    self.trace.say(self.now, || format!("c{client} dials n{host}"));
+                    self.network.dial(self.now, end, host, Port::Mqtt, &mut self.rng);
+                }
+                Act::Send(attempt, bytes) => {
+                    let end = End::Client { client, attempt };
+                    self.trace.event("client", self.now, &[client as u64, attempt]);
+                    self.trace.bytes(&bytes);
+                    self.trace.say(self.now, || format!("c{client} sends {}", first(&bytes)));
+                    self.network.send(self.now, end, bytes, &mut self.rng);
+                }
+                Act::Close(attempt) => {
+                    let end = End::Client { client, attempt };
+                    self.trace.say(self.now, || format!("c{client} closes"));
+                    self.network.close(self.now, end, &mut self.rng);
+                }
+                Act::Wake(at, alarm) => self.push(at, Event::Client(client, alarm)),
+            }
+        }
+    }
+
+    // Operators, and what the script says.
+
+    /// Does what a line of the script says.
+    pub fn operate(&mut self, op: Op) {
+        self.trace.say(self.now, || format!("-- {op:?}"));
+        match op {
+            Op::Connect { client, host, clean } => self.connect(client, host, clean),
+            Op::Disconnect(client) => {
+                let acts = &mut self.acts;
+                self.clients[client].disconnect(self.now, &mut self.oracle, acts);
+                self.act(client);
+            }
+            Op::ResetClient(client) => self.reset_client(client),
+            Op::Subscribe { client, filter, qos } => {
+                self.clients[client].subscribe(self.now, filter, qos, &mut self.acts);
+                self.act(client);
+            }
+            Op::Unsubscribe { client, filter } => {
+                let acts = &mut self.acts;
+                self.clients[client].unsubscribe(self.now, filter, &mut self.oracle, acts);
+                self.act(client);
+            }
+            Op::Publish { client, topic, qos, retain, empty } => {
+                let topic = topic.to_owned();
+                let (sends, acked_at) = (Vec::new(), None);
+                let message = Published { topic, qos, retain, empty, sends, acked_at };
+                let acts = &mut self.acts;
+                self.clients[client].publish(self.now, message, &mut self.oracle, acts);
+                self.act(client);
+            }
+            Op::Kill(host) => self.stop(host, false),
+            Op::PowerOff(host) => self.stop(host, true),
+            Op::Start(host) => self.start(host),
+            Op::Cut(a, b) => {
+                self.network.cut(Place::Host(a), Place::Host(b));
+                self.oracle.disturb(self.now, a, Some(b), true);
+            }
+            Op::Heal(a, b) => {
+                self.network.heal(Place::Host(a), Place::Host(b));
+                self.oracle.calm_again(self.now, a, Some(b));
+            }
+            Op::ResetPeers(a, b) => self.reset_peers(a, b),
+            Op::Join { host, target } => {
+                let target = self.hosts[target].name.clone();
+                self.operation(host, Operation::Join { target });
+            }
+            Op::Leave(host) => self.operation(host, Operation::Leave),
+            Op::ForceLeave { host, target } => {
+                let node = self.hosts[target].name.clone();
+                self.operation(host, Operation::ForceLeave { node });
+            }
+            Op::Dns { host, fails } => self.hosts[host].dns_fails = fails,
+        }
+    }
+
+    /// A client connects; what it had vanishes, is reset or is closed.
+    fn connect(&mut self, client: usize, host: usize, clean: bool) {
+        if let Some((attempt, _)) = self.clients[client].connection() {
+            let end = End::Client { client, attempt };
+            match self.rng.random_range(0..3) {
+                0 => self.network.close(self.now, end, &mut self.rng),
+                _ => self.network.vanish(end),
+            }
+        }
+        let acts = &mut self.acts;
+        self.clients[client].connect(self.now, (host, clean), &mut self.oracle, acts);
+        self.act(client);
+    }
+
+    fn reset_client(&mut self, client: usize) {
+        let Some((attempt, _)) = self.clients[client].connection() else { return };
+        let end = End::Client { client, attempt };
+        if let Some(arrival) = self.network.reset(self.now, end, &mut self.rng) {
+            self.arrival(arrival);
+        }
+    }
+
+    /// All connections between two hosts are reset; nobody may lose anything by it.
+    fn reset_peers(&mut self, a: usize, b: usize) {
+        self.oracle.disturb(self.now, a, Some(b), true);
+        self.oracle.calm_again(self.now, a, Some(b));
+        for end in self.network.ends_between(Place::Host(a), Place::Host(b)) {
+            if let Some(arrival) = self.network.reset(self.now, end, &mut self.rng) {
+                self.arrival(arrival);
+            }
+        }
+    }
+
+    fn operation(&mut self, host: usize, op: Operation) {
+        if self.hosts[host].process.is_none() {
+            return;
+        }
+        let id = self.operations.len() as u64 + 1;
+        let at = self.now;
+        let tries = 1;
+        self.operations.insert(id, Operated { host, op: op.clone(), at, done: None, tries });
+        for moved in self.concerned(host, &op) {
+            self.oracle.disturb(self.now, moved, None, false);
+            self.oracle.moved(self.now, moved);
+            if moved != host {
+                self.oracle.exile(self.now, moved);
+            }
+        }
+        self.tell(host, NodeInput::Operation { id, op });
+    }
+
+    /// Whose clients may notice an operation: the nodes that change their cluster.
+    fn concerned(&self, host: usize, op: &Operation) -> Vec<usize> {
+        match op {
+            Operation::Join { .. } | Operation::Leave => vec![host],
+            Operation::ForceLeave { node } => {
+                self.hosts.iter().filter(|h| h.name == *node).map(|h| h.index).collect()
+            }
+        }
+    }
+
+    fn done(&mut self, host: usize, id: u64, result: Result<(), OperationError>) {
+        let ok = u64::from(result.is_ok());
+        self.trace.event("done", self.now, &[host as u64, id, ok]);
+        self.trace.say(self.now, || match &result {
+            Ok(()) => format!("n{host} operation {id} done"),
+            Err(error) => format!("n{host} operation {id} failed: {error}"),
+        });
+        let Some(operated) = self.operations.get_mut(&id) else { return };
+        if operated.done.is_some() {
+            let seen = format!("operation {id} on node {host} ended twice");
+            self.faults.push(Violation::new("membership", seen));
+        }
+        let busy = matches!(result, Err(OperationError::Busy { .. }));
+        operated.done = Some((self.now, result));
+        let again = busy && operated.tries < JOIN_TRIES;
+        let op = operated.op.clone();
+        if again && matches!(op, Operation::Join { .. }) {
+            let pause = self.rng.random_range(JOIN_PAUSE_MS / 2..JOIN_PAUSE_MS);
+            self.push(self.now + pause, Event::Retry(id));
+        } else {
+            for moved in self.concerned(host, &op) {
+                self.oracle.calm_again(self.now, moved, None);
+                self.oracle.moved(self.now, moved);
+            }
+        }
+    }
+
+    fn retry(&mut self, id: u64) {
+        let Some(operated) = self.operations.get_mut(&id) else { return };
+        let (host, op) = (operated.host, operated.op.clone());
+        if self.hosts[host].process.is_none() {
+            return;
+        }
+        operated.tries += 1;
+        operated.done = None;
+        self.tell(host, NodeInput::Operation { id, op });
+    }
+
+    // The end of the faults.
+
+    /// Heals everything: links, look-ups, machines, processes; brings every client back.
+    pub fn heal(&mut self) {
+        self.trace.say(self.now, || "== faults end".to_owned());
+        self.network.heal_all();
+        self.oracle.all_healed(self.now);
+        for host in 0..self.hosts.len() {
+            self.hosts[host].dns_fails = false;
+            self.start(host);
+        }
+        for client in 0..self.clients.len() {
+            if self.clients[client].connection().is_none() {
+                let host = self.rng.random_range(0..self.hosts.len());
+                self.connect(client, host, false);
+            }
+        }
+    }
+
+    /// Events taken off the heap so far.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// Lets a planted bug reach into the nodes.
+    pub fn meddle(&mut self) {
+        self.plant.meddle(&self.hosts);
+    }
+}
+
+fn note(trace: &mut Trace, now: u64, host: usize, input: &NodeInput) {
+    let (kind, socket, bytes): (_, _, &[u8]) = match input {
+        NodeInput::Tick => ("tick", 0, &[]),
+        NodeInput::ClientAccepted { socket, .. } => ("client accepted", socket.0, &[]),
+        NodeInput::ClientReceived { socket, bytes } => ("client received", socket.0, bytes),
+        NodeInput::ClientDrained { socket } => ("client drained", socket.0, &[]),
+        NodeInput::ClientClosed { socket, .. } => ("client closed", socket.0, &[]),
+        NodeInput::PeerAccepted { socket, .. } => ("peer accepted", socket.0, &[]),
+        NodeInput::PeerConnected { socket } => ("peer connected", socket.0, &[]),
+        NodeInput::PeerDialFailed { socket, .. } => ("peer dial failed", socket.0, &[]),
+        NodeInput::PeerReceived { socket, bytes } => ("peer received", socket.0, bytes),
+        NodeInput::PeerClosed { socket } => ("peer closed", socket.0, &[]),
+        NodeInput::Persisted { token, .. } => ("persisted", *token, &[]),
+        NodeInput::Archived { token, .. } => ("archived", *token, &[]),
+        NodeInput::Operation { id, .. } => ("operation", *id, &[]),
+    };
+    trace.event(kind, now, &[host as u64, socket]);
+    trace.bytes(bytes);
+    if !matches!(kind, "tick" | "client drained" | "peer received") {
+        trace.say(now, || format!("n{host} {kind} {socket} ({} bytes)", bytes.len()));
+    }
+}
+
+/// The name of the packet some bytes begin with.
+fn first(bytes: &[u8]) -> String {
+    let kind = bytes.first().map(|byte| byte >> 4).and_then(dunlin_mqtt::PacketType::from_u8);
+    kind.map_or_else(|| "?".to_owned(), |kind| format!("{kind:?} ({} bytes)", bytes.len()))
+}
+
+fn address(place: Place, port: u16) -> SocketAddr {
+    let ip = match place {
+        Place::Host(n) => Ipv4Addr::new(10, 0, 0, n as u8 + 1),
+        Place::Client(n) => Ipv4Addr::new(10, 1, 0, n as u8 + 1),
+    };
+    SocketAddr::new(IpAddr::V4(ip), port)
+}
