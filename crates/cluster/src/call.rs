@@ -1,6 +1,6 @@
 //! Calls and casts between members: opaque payloads over the control links.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
@@ -26,7 +26,7 @@ pub(crate) struct Calls {
     last: u64,
     waiting: BTreeMap<u64, OutCall>,
     /// (deadline, number) of those waiting.
-    deadlines: std::collections::BTreeSet<(u64, u64)>,
+    deadlines: BTreeSet<(u64, u64)>,
 }
 
 impl Calls {
@@ -35,7 +35,7 @@ impl Calls {
         Self {
             last: start >> 1,
             waiting: BTreeMap::new(),
-            deadlines: Default::default(),
+            deadlines: BTreeSet::new(),
         }
     }
 

@@ -14,7 +14,7 @@ use crate::input::{ConnId, Effect};
 use crate::link::frame::{self, FrameKind};
 use crate::link::{Handshake, HandshakeError, Hello, Purpose, Sender};
 use crate::node::Cluster;
-use crate::peer::{Conn, Goal, Link, Stage, Stranger};
+use crate::peer::{Conn, Goal, Got, Link, Stage, Stranger};
 use crate::table::merged::MEMBERS;
 use crate::wire::{Message, WireRow};
 
@@ -445,24 +445,21 @@ impl Cluster {
         if neighbour.conn != Some(conn.id) {
             return Flow::Close;
         }
-        match neighbour.link.receive(&mut conn.buf) {
-            Ok(None) => Flow::Wait,
-            Ok(Some(None)) => Flow::Again,
-            Ok(Some(Some(payload))) => match Message::decode(&payload) {
-                Some(message) => {
-                    self.message(site, message);
-                    Flow::Again
-                }
-                None => {
-                    tracing::warn!(node = %neighbour.name, "peer_message_malformed");
-                    Flow::Close
-                }
-            },
+        let payload = match neighbour.link.receive(&mut conn.buf) {
+            Ok(Got::Nothing) => return Flow::Wait,
+            Ok(Got::Answer) => return Flow::Again,
+            Ok(Got::Payload(payload)) => payload,
             Err(error) => {
                 tracing::warn!(node = %neighbour.name, %error, "peer_link_broken");
-                Flow::Close
+                return Flow::Close;
             }
-        }
+        };
+        let Some(message) = Message::decode(&payload) else {
+            tracing::warn!(node = %neighbour.name, "peer_message_malformed");
+            return Flow::Close;
+        };
+        self.message(site, message);
+        Flow::Again
     }
 
     /// One message of a fellow member.
@@ -583,9 +580,11 @@ impl Cluster {
             Stage::Shaking(..) | Stage::Greeting(_) => conn.since_ms + SHAKE_TIMEOUT_MS,
             Stage::Member(_) => conn.heard_ms + SILENT_MS,
             Stage::Stranger(stranger) => {
-                let whole = match conn.is_dialed() || stranger.welcomed {
-                    true => WELCOME_MAX_MS,
-                    false => SHAKE_TIMEOUT_MS,
+                let expected = conn.is_dialed() || stranger.welcomed;
+                let whole = if expected {
+                    WELCOME_MAX_MS
+                } else {
+                    SHAKE_TIMEOUT_MS
                 };
                 (conn.since_ms + whole).min(conn.heard_ms + STRANGER_SILENT_MS)
             }

@@ -248,7 +248,11 @@ impl Cluster {
         let Some(join) = self.operations.join_mut() else {
             return;
         };
-        let (conn, staged) = (join.conn.take(), !join.staged.is_empty());
+        let staged = matches!(
+            join.step(),
+            JoinStep::Copy | JoinStep::Archive | JoinStep::Swap
+        );
+        let conn = join.conn.take();
         if let Some(conn) = conn {
             self.close(conn);
         }
@@ -453,17 +457,14 @@ impl Cluster {
         for WireRow { key, row } in rows {
             if let Err(skew) = self.clock.observe(now, row.stamp.hlc) {
                 let ms = skew.ahead_ms;
-                failed = Some(OperationError::ClockSkew {
-                    node: node.clone(),
-                    ms,
-                });
+                failed = Some(OperationError::ClockSkew { node, ms });
                 break;
             }
             let value = row.encode();
             match table.put(&key, row.value, row.stamp) {
                 Applied::Won | Applied::Lost => {}
                 Applied::Full | Applied::TooLarge => {
-                    failed = Some(OperationError::TooLarge { node: node.clone() });
+                    failed = Some(OperationError::TooLarge { node });
                     break;
                 }
             }

@@ -60,7 +60,7 @@ pub struct Cluster {
     pub(crate) last_synced: Option<SiteId>,
     /// Rows refused because their stamp was too far in the future.
     pub(crate) skew_refused: u64,
-    /// Keys whose rows were not persisted because a swap of all tables was under way.
+    /// Keys whose rows were not persisted yet because a swap of tables is under way.
     pub(crate) held: BTreeSet<(TableId, Bytes)>,
 }
 

@@ -99,7 +99,7 @@ impl Cluster {
         let number = up
             .map(|n| n.owned_out.acked())
             .min()
-            .unwrap_or(self.own_log.number());
+            .unwrap_or_else(|| self.own_log.number());
         if number > self.settled {
             self.settled = number;
             self.out.push(Effect::Settled { number });

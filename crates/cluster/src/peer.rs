@@ -18,6 +18,17 @@ use crate::wire::Buckets;
 /// so that calls and probes never queue behind more than this.
 pub(crate) const BULK_BYTES: usize = 512 * 1_024;
 
+/// What one frame of a link brought.
+#[derive(Debug)]
+pub(crate) enum Got {
+    /// There is no whole frame.
+    Nothing,
+    /// Something for the link itself, or a repetition.
+    Answer,
+    /// A message.
+    Payload(Bytes),
+}
+
 /// Both halves of a control link.
 #[derive(Debug)]
 pub(crate) struct Link {
@@ -38,19 +49,17 @@ impl Link {
         self.receiver.connected();
     }
 
-    /// Takes one frame off `buf`; `Some(None)` is one without a payload for us.
-    pub(crate) fn receive(
-        &mut self,
-        buf: &mut BytesMut,
-    ) -> Result<Option<Option<Bytes>>, LinkError> {
+    /// Takes one frame off `buf`.
+    pub(crate) fn receive(&mut self, buf: &mut BytesMut) -> Result<Got, LinkError> {
         let Some(frame) = frame::decode(buf)? else {
-            return Ok(None);
+            return Ok(Got::Nothing);
         };
         match frame.kind {
-            FrameKind::Attach | FrameKind::Ack => self.sender.frame(&frame).map(|()| Some(None)),
-            FrameKind::Open | FrameKind::Data => Ok(Some(
-                self.receiver.frame(frame)?.map(|(_, payload)| payload),
-            )),
+            FrameKind::Attach | FrameKind::Ack => self.sender.frame(&frame).map(|()| Got::Answer),
+            FrameKind::Open | FrameKind::Data => {
+                let payload = self.receiver.frame(frame)?;
+                Ok(payload.map_or(Got::Answer, |(_, payload)| Got::Payload(payload)))
+            }
         }
     }
 

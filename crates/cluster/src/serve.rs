@@ -9,7 +9,7 @@ use crate::input::ConnId;
 use crate::join::send_stranger;
 use crate::link::Hello;
 use crate::node::Cluster;
-use crate::peer::{Conn, Serve, Stage};
+use crate::peer::{Conn, Got, Serve, Stage};
 use crate::restore::members_spec;
 use crate::sync::{Scan, scan, wire_row};
 use crate::table::merged::MEMBERS;
@@ -30,9 +30,9 @@ impl Cluster {
             return Flow::Close;
         };
         let payload = match stranger.link.receive(&mut conn.buf) {
-            Ok(None) => return Flow::Wait,
-            Ok(Some(None)) => return Flow::Again,
-            Ok(Some(Some(payload))) => payload,
+            Ok(Got::Nothing) => return Flow::Wait,
+            Ok(Got::Answer) => return Flow::Again,
+            Ok(Got::Payload(payload)) => payload,
             Err(error) => {
                 tracing::warn!(%error, "stranger_link_broken");
                 return Flow::Close;

@@ -240,6 +240,7 @@ impl Cluster {
         }
         for neighbour in self.neighbours.values_mut() {
             neighbour.conn = None;
+            neighbour.unlinked_ms = self.now.mono_ms;
             neighbour.dialing = None;
             neighbour.link.sender.detach();
         }
@@ -284,7 +285,8 @@ impl Cluster {
         for (id, table) in swap.tables {
             self.table(id).replace(table);
         }
-        self.held.clear();
+        // Tables that were kept have what was written to them meanwhile.
+        self.persist_held();
         self.deltas.clear();
         self.own.cluster = swap.cluster;
         self.own.boot = BootId(self.rng.random());

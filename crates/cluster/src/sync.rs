@@ -158,7 +158,7 @@ impl Cluster {
         });
     }
 
-    /// Persists what was held back for a swap that did not happen.
+    /// Persists what was held back for a swap, as far as memory still has it.
     pub(crate) fn persist_held(&mut self) {
         for (id, key) in std::mem::take(&mut self.held) {
             let Some(table) = self.tables.get(&id).cloned() else {

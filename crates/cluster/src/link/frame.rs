@@ -88,7 +88,8 @@ pub fn decode(buf: &mut BytesMut) -> Result<Option<Frame>, FrameError> {
         return Ok(None);
     };
     let rest = len as usize;
-    if rest < FRAME_HEAD_BYTES - 4 || rest > FRAME_HEAD_BYTES - 4 + FRAME_PAYLOAD_MAX {
+    let head = FRAME_HEAD_BYTES - 4;
+    if !(head..=head + FRAME_PAYLOAD_MAX).contains(&rest) {
         return Err(FrameError::Length(len));
     }
     // The kind is checked before the rest has arrived, so that garbage is not waited for.

@@ -223,8 +223,9 @@ fn datagrams_pass_at_most_once_and_take_no_number() {
     sender.datagram(&[b"seen"]);
     let mut out = Vec::new();
     sender.take_output(&mut out);
-    out.iter()
-        .for_each(|bytes| wire.to_receiver.extend_from_slice(bytes));
+    for bytes in &out {
+        wire.to_receiver.extend_from_slice(bytes);
+    }
     let mut got = Vec::new();
     receiver
         .receive(&mut wire.to_receiver, |n, p| got.push((n, p)))
@@ -327,7 +328,9 @@ proptest! {
                 Step::Cut(arrive) => {
                     let mut out = Vec::new();
                     sender.take_output(&mut out);
-                    out.iter().for_each(|bytes| wire.to_receiver.extend_from_slice(bytes));
+                    for bytes in &out {
+ wire.to_receiver.extend_from_slice(bytes);
+ }
                     wire.to_receiver.truncate(arrive);
                     let mut rest = wire.to_receiver.split();
                     receiver.receive(&mut rest, |number, _| got.push(number)).expect("clean");

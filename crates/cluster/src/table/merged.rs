@@ -132,7 +132,7 @@ fn row_hash(key: &[u8], stamp: Stamp) -> u64 {
 
 #[derive(Debug, Default)]
 struct Rows {
-    rows: BTreeMap<Box<[u8]>, Row>,
+    all: BTreeMap<Box<[u8]>, Row>,
     /// Tombstones by age, for forgetting the oldest first.
     tombstones: BTreeMap<Stamp, Box<[u8]>>,
     digest: Box<[u64]>,
@@ -147,17 +147,17 @@ impl Rows {
     }
 
     fn live(&self) -> usize {
-        self.rows.len() - self.tombstones.len()
+        self.all.len() - self.tombstones.len()
     }
 
     /// Removes a row from all three views.
     fn take(&mut self, key: &[u8]) {
-        if let Some(row) = self.rows.remove(key) {
+        if let Some(row) = self.all.remove(key) {
             self.forget(key, &row);
         }
     }
 
-    /// Takes a row that has just left `rows` out of the other two views.
+    /// Takes a row that has just left `all` out of the other two views.
     fn forget(&mut self, key: &[u8], row: &Row) {
         self.digest[usize::from(bucket_of(key))] ^= row_hash(key, row.stamp);
         if row.value.is_none() {
@@ -170,7 +170,7 @@ impl Rows {
         if row.value.is_none() {
             self.tombstones.insert(row.stamp, key.into());
         }
-        if let Some(old) = self.rows.insert(key.into(), row) {
+        if let Some(old) = self.all.insert(key.into(), row) {
             self.forget(key, &old);
         }
     }
@@ -208,12 +208,12 @@ impl Merged {
 
     /// The live value of a key.
     pub fn get(&self, key: &[u8]) -> Option<Bytes> {
-        self.reading().rows.get(key)?.value.clone()
+        self.reading().all.get(key)?.value.clone()
     }
 
     /// The row of a key, tombstones included.
     pub fn row(&self, key: &[u8]) -> Option<Row> {
-        self.reading().rows.get(key).cloned()
+        self.reading().all.get(key).cloned()
     }
 
     /// Merges one write: the later stamp stays.
@@ -223,7 +223,7 @@ impl Merged {
             return Applied::TooLarge;
         }
         let mut rows = self.writing();
-        let old = rows.rows.get(key);
+        let old = rows.all.get(key);
         if old.is_some_and(|row| row.stamp >= stamp) {
             return Applied::Lost;
         }
@@ -238,7 +238,7 @@ impl Merged {
             let Some((_, oldest)) = rows.tombstones.pop_first() else {
                 break;
             };
-            if let Some(row) = rows.rows.remove(&oldest) {
+            if let Some(row) = rows.all.remove(&oldest) {
                 rows.forget(&oldest, &row);
             }
         }
@@ -288,7 +288,7 @@ impl Merged {
     /// once accepted is never dropped because a limit was lowered.
     pub(crate) fn restore(&self, key: &[u8], row: Row) {
         let mut rows = self.writing();
-        if rows.rows.get(key).is_none_or(|old| old.stamp < row.stamp) {
+        if rows.all.get(key).is_none_or(|old| old.stamp < row.stamp) {
             rows.insert(key, row);
         }
     }
@@ -320,7 +320,7 @@ pub struct MergedRead<'a>(RwLockReadGuard<'a, Rows>);
 impl MergedRead<'_> {
     /// The live value of a key.
     pub fn get(&self, key: &[u8]) -> Option<&Bytes> {
-        self.0.rows.get(key)?.value.as_ref()
+        self.0.all.get(key)?.value.as_ref()
     }
 
     /// Live rows from `from` on (inclusive), in key order.
@@ -331,7 +331,7 @@ impl MergedRead<'_> {
 
     /// Rows from a bound on, in key order, tombstones included.
     pub fn rows(&self, from: Bound<&[u8]>) -> impl Iterator<Item = (&[u8], &Row)> {
-        let range = self.0.rows.range::<[u8], _>((from, Bound::Unbounded));
+        let range = self.0.all.range::<[u8], _>((from, Bound::Unbounded));
         range.map(|(key, row)| (&**key, row))
     }
 }

@@ -163,6 +163,8 @@ pub(crate) struct Net {
     queue: BinaryHeap<Reverse<(u64, u64)>>,
     events: BTreeMap<u64, (usize, u64, Event)>,
     pipes: BTreeMap<End, Pipe>,
+    /// What waits for a stopped process.
+    parked: Vec<(usize, u64)>,
     /// Bytes and ends that wait for a cut to heal.
     held: BTreeMap<End, Vec<Input>>,
     cuts: std::collections::BTreeSet<(usize, usize)>,
@@ -183,6 +185,7 @@ impl Net {
             events: BTreeMap::new(),
             pipes: BTreeMap::new(),
             held: BTreeMap::new(),
+            parked: Vec::new(),
             cuts: std::collections::BTreeSet::new(),
             trace: DefaultHasher::new(),
             next_id: 0,
@@ -590,6 +593,13 @@ impl Net {
 
     /// One step of virtual time; `false` when nothing would happen before `limit_ms`.
     fn step(&mut self, limit_ms: u64) -> bool {
+        for (node, id) in std::mem::take(&mut self.parked) {
+            if self.nodes[node].frozen {
+                self.parked.push((node, id));
+            } else {
+                self.queue.push(Reverse((self.now_ms, id)));
+            }
+        }
         let ticks = self
             .nodes
             .iter()
@@ -612,8 +622,8 @@ impl Net {
             };
             if self.nodes[node].frozen && self.nodes[node].life == life {
                 // A stopped process hears everything when it goes on, in order.
-                self.queue.push(Reverse((self.now_ms + 5, id)));
                 self.events.insert(id, (node, life, event));
+                self.parked.push((node, id));
             } else {
                 self.happen(node, life, event);
             }
@@ -634,7 +644,9 @@ impl Net {
                     .map_or(u64::MAX, Cluster::next_tick);
                 assert!(
                     again > self.now_ms,
-                    "a tick is not due again at once: {again}"
+                    "node {node} is due again at once at {again}, seed {}\n{}",
+                    self.seed,
+                    self.describe()
                 );
             }
         }
@@ -800,7 +812,7 @@ impl Net {
                     .map(|(key, row)| (Bytes::copy_from_slice(key), row.encode()))
                     .collect();
                 let disk: Table = self.nodes[node].disk.rows(name).collect();
-                assert_eq!(memory, disk, "{name} of node {node}");
+                assert_eq!(memory, disk, "{name} of node {node}, seed {}", self.seed);
             }
             assert!(
                 !self.nodes[node].disk.is_staging(),

@@ -22,6 +22,7 @@ fn stamp(hlc: u64, site: u8) -> Stamp {
     }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "the tables take options")]
 fn value(text: &'static str) -> Option<Bytes> {
     Some(Bytes::from_static(text.as_bytes()))
 }
