@@ -42,7 +42,8 @@ pub(crate) enum ShardLetter {
         listener: Arc<Listener>,
         socket: TcpListener,
     },
-    /// Close a listener's socket here and end its clients; answered when the socket is closed.
+    /// Close a listener's socket here, and end its clients if it was told to stop; answered when
+    /// the socket is closed.
     Unlisten {
         id: String,
         done: oneshot::Sender<()>,
@@ -111,7 +112,7 @@ impl ShardThread {
 struct Letters {
     driver: Rc<Driver>,
     waiting: Vec<ShardLetter>,
-    listeners: BTreeMap<String, (Arc<Listener>, AbortHandle)>,
+    listeners: BTreeMap<String, AbortHandle>,
     timer: Pin<Box<Sleep>>,
 }
 
@@ -130,7 +131,7 @@ impl Letters {
         poll_fn(|cx| self.poll(cx)).await;
         let inbox = &self.driver.post().shards[usize::from(self.driver.id())];
         inbox.close();
-        for (_, accepting) in self.listeners.values() {
+        for accepting in self.listeners.values() {
             accepting.abort();
         }
     }
@@ -174,15 +175,15 @@ impl Letters {
         match letter {
             ShardLetter::Listen { listener, socket } => {
                 let id = listener.id.clone();
-                let accepting = accept_clients(self.driver.clone(), listener.clone(), socket);
+                let accepting = accept_clients(self.driver.clone(), listener, socket);
                 let task = tokio::task::spawn_local(accepting);
-                self.listeners.insert(id, (listener, task.abort_handle()));
+                self.listeners.insert(id, task.abort_handle());
             }
             ShardLetter::Unlisten { id, done } => {
-                if let Some((listener, accepting)) = self.listeners.remove(&id) {
-                    listener.stop();
+                if let Some(accepting) = self.listeners.remove(&id) {
                     accepting.abort();
                 }
+                // Connections of a listener that was told to stop find out when they are woken.
                 self.driver.wake_all();
                 // The aborted task drops its socket when the runtime next runs it.
                 tokio::task::spawn_local(async move {

@@ -634,7 +634,7 @@ mod tests {
 
     #[test]
     fn the_password_rule_wants_length_ascii_and_two_kinds() {
-        let check = |password, expected| assert_eq!(check_password_rule(password), expected);
+        let check = |password: &str, expected| assert_eq!(check_password_rule(password), expected);
         check("public1", Err(PasswordRule::Length));
         check(&"a1".repeat(33), Err(PasswordRule::Length));
         check("pässword1", Err(PasswordRule::NotAscii));

@@ -89,7 +89,7 @@ mod tests {
             .encode_v2(&mut header)
             .expect("it fits");
         let (first, second) = header.split_at(20);
-        let mut stream = first.chain(second).chain(&b"rest"[..]);
+        let mut stream = AsyncReadExt::chain(first, second);
         let mut buf = BytesMut::with_capacity(20);
         let proxied = read_header(&mut stream, &mut buf).await.expect("valid");
         assert_eq!(proxied.addresses, Some((peer, local)));

@@ -1,0 +1,7 @@
+//! Whole nodes on real sockets, with clients that write their bytes by hand.
+
+mod client;
+mod harness;
+mod lifecycle;
+mod peers;
+mod transports;
