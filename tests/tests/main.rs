@@ -1,0 +1,14 @@
+//! What the product promises, observed from outside. One module per promise; names of tests that
+//! begin with a letter and a number are items of the EMQX compatibility checklist.
+
+mod cli;
+mod configuration;
+mod durability;
+mod join;
+mod manual;
+mod mqtt;
+mod page;
+mod pair;
+mod rest;
+mod restart;
+mod start;
