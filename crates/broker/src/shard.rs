@@ -367,6 +367,16 @@ impl Shard {
         }
     }
 
+    /// Whether nothing waits for an answer.
+    #[cfg(test)]
+    pub(crate) fn idle_tables(&self) -> bool {
+        self.tokens.is_empty()
+            && self.takeovers.is_empty()
+            && self.fences.is_empty()
+            && self.asked_for_rest.is_empty()
+            && self.acks_waiting.is_empty()
+    }
+
     pub(crate) fn is_current(&self, conn: Conn, generation: u32) -> bool {
         self.channels.get(conn.0 as usize).is_some_and(|c| c.generation == generation)
     }

@@ -355,7 +355,7 @@ impl Shard {
             Err(AckFault::Missed) => self.metrics.count(Metric::PacketsPubackMissed),
             Err(AckFault::InUse) => self.metrics.count(Metric::PacketsPubackInuse),
         }
-        self.pump(now, key, fx);
+        self.go_on(now, key, conn, fx);
     }
 
     pub(crate) fn on_pubrec(
@@ -373,7 +373,7 @@ impl Shard {
         if reason.is_error() {
             // The receiver wants none of it; the identifier is free [MQTT-4.3.3-4].
             session.inflight.abandon(id.get());
-            self.pump(now, key, fx);
+            self.go_on(now, key, conn, fx);
             return;
         }
         let answer = match session.inflight.pubrec(id.get(), now.mono_ms) {
@@ -410,7 +410,15 @@ impl Shard {
             Err(AckFault::Missed) => self.metrics.count(Metric::PacketsPubcompMissed),
             Err(AckFault::InUse) => self.metrics.count(Metric::PacketsPubcompInuse),
         }
+        self.go_on(now, key, conn, fx);
+    }
+
+    /// The window has moved.
+    fn go_on(&mut self, now: Now, key: SessionKey, conn: Conn, fx: &mut ShardEffects) {
         self.pump(now, key, fx);
+        if self.channels.get(conn.0 as usize).is_some_and(Channel::has_replay) {
+            self.replay(now, conn, fx);
+        }
     }
 
     /// Sends a retained message to a new subscription.

@@ -1,0 +1,444 @@
+//! Two and three nodes: forwarding, acknowledgements that wait, blips, takeover between nodes.
+
+use dunlin_mqtt::{AckKind, Packet, QoS, Reason, SubscriptionOptions, Version};
+
+use super::net::{C, Net, message, persistent, settings};
+use crate::effects::CloseReason;
+use crate::metrics::Metric;
+use crate::settings::{Mqtt, Rpc, RpcMode, Settings};
+
+fn two() -> Net {
+    Net::with(2, 1, Settings::default())
+}
+
+/// Everybody on all shards of all nodes.
+fn net_of(nodes: usize, shards: u16) -> Net {
+    Net::with(nodes, shards, Settings::default())
+}
+
+fn id_of(net: &mut Net, c: C) -> u16 {
+    match net.one(c) {
+        Packet::Publish(p) => p.packet_id.expect("above QoS 0").get(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn messages_reach_every_node_once() {
+    for shards in 1..=2 {
+        let mut net = net_of(3, shards);
+        let p = net.client(Version::V5, "p");
+        let mut subscribers = Vec::new();
+        for node in 0..3 {
+            for shard in 0..usize::from(shards) {
+                for n in 0..2 {
+                    let name = format!("s{node}{shard}{n}");
+                    let c = net.client_at_shard(node, shard, Version::V5, &name);
+                    net.subscribe(c, if n == 0 { "a/+" } else { "#" }, QoS::ExactlyOnce);
+                    subscribers.push(c);
+                }
+            }
+        }
+        for n in 0..6 {
+            net.publish_acked(p, "a/b", &n.to_string(), n % 3);
+        }
+        let expected: Vec<String> = (0..6).map(|n| n.to_string()).collect();
+        for c in subscribers {
+            assert_eq!(net.payloads(c), expected);
+        }
+        assert_eq!(net.metric(Metric::MessagesForward), 12, "one copy per node");
+        assert_eq!(net.metric(Metric::MessagesDropped), 0);
+    }
+}
+
+#[test]
+fn a_forward_is_never_forwarded_again() {
+    let mut net = net_of(3, 1);
+    let p = net.client(Version::V5, "p");
+    for node in 1..3 {
+        let c = net.client_at_shard(node, 0, Version::V5, &format!("s{node}"));
+        net.subscribe(c, "t", QoS::AtMostOnce);
+    }
+    net.publish(p, "t", "x");
+    assert_eq!(net.metric(Metric::MessagesForward), 2);
+    assert_eq!(net.metric(Metric::MessagesSent), 2);
+}
+
+#[test]
+fn an_acknowledgement_waits_for_the_other_node() {
+    for (qos, kind) in [(1, AckKind::Puback), (2, AckKind::Pubrec)] {
+        let mut net = two();
+        let p = net.client(Version::V5, "p");
+        let s = net.client_at_shard(1, 0, Version::V5, "s");
+        net.subscribe(s, "t", QoS::ExactlyOnce);
+        let local = net.client(Version::V5, "local");
+        net.subscribe(local, "here", QoS::ExactlyOnce);
+        let bytes = net.encode(p, message("t", "x", qos, 1));
+        net.push(p, &bytes);
+        let bytes = net.encode(p, message("here", "y", qos, 2));
+        net.push(p, &bytes);
+        assert_eq!(net.payloads(local), ["y"], "only the acknowledgement waits");
+        let first = net.take(p);
+        assert!(first.is_empty() || first.len() == 2, "in order: {first:?}");
+        net.run();
+        assert_eq!(net.payloads(s), ["x"]);
+        let mut ids: Vec<u16> = Vec::new();
+        for packet in first.into_iter().chain(net.take(p)) {
+            let Packet::Ack(ack) = packet else { panic!("{packet:?}") };
+            assert_eq!((ack.kind, ack.reason), (kind, Reason::Success));
+            ids.push(ack.packet_id.get());
+        }
+        assert_eq!(ids, [1, 2]);
+    }
+}
+
+#[test]
+fn async_does_not_wait() {
+    let settings =
+        Settings { rpc: Rpc { mode: RpcMode::Async }, ..Settings::default() };
+    let mut net = Net::with(2, 1, settings);
+    let p = net.client(Version::V5, "p");
+    let s = net.client_at_shard(1, 0, Version::V5, "s");
+    net.subscribe(s, "t", QoS::AtLeastOnce);
+    let bytes = net.encode(p, message("t", "x", 1, 1));
+    net.push(p, &bytes);
+    assert_eq!(net.ack(p, AckKind::Puback, 1), Reason::Success);
+    net.run();
+    assert_eq!(net.payloads(s), ["x"]);
+}
+
+#[test]
+fn a_blip_neither_loses_nor_repeats() {
+    let mut net = two();
+    let p = net.client(Version::V5, "p");
+    let s = net.client_at_shard(1, 0, Version::V5, "s");
+    net.subscribe(s, "t", QoS::ExactlyOnce);
+    net.publish_acked(p, "t", "0", 1);
+    net.cut_links();
+    for n in 1..=3_u16 {
+        net.send(p, message("t", &n.to_string(), 1, n));
+    }
+    net.nothing(p);
+    net.cut = false;
+    net.pass(2_000);
+    assert_eq!(net.payloads(s), ["0", "1", "2", "3"]);
+    assert_eq!(net.take(p).len(), 3, "acknowledged now");
+}
+
+#[test]
+fn frames_that_arrived_before_the_cut_come_once() {
+    let mut net = two();
+    let p = net.client(Version::V5, "p");
+    let s = net.client_at_shard(1, 0, Version::V5, "s");
+    net.subscribe(s, "t", QoS::ExactlyOnce);
+    // The frame arrives, its acknowledgement does not.
+    let bytes = net.encode(p, message("t", "x", 2, 1));
+    net.push(p, &bytes);
+    net.carry_to_acceptors();
+    net.cut_links();
+    net.nothing(p);
+    net.cut = false;
+    net.pass(2_000);
+    assert_eq!(net.payloads(s), ["x"]);
+    assert_eq!(net.ack(p, AckKind::Pubrec, 1), Reason::Success);
+}
+
+#[test]
+fn a_node_that_is_down_holds_nobody() {
+    let mut net = two();
+    let p = net.client(Version::V5, "p");
+    let s = net.client_at_shard(1, 0, Version::V5, "s");
+    net.subscribe(s, "t", QoS::AtLeastOnce);
+    net.cut_links();
+    net.send(p, message("t", "waiting", 1, 1));
+    net.nothing(p);
+    net.peer_down(0, 1);
+    assert_eq!(net.ack(p, AckKind::Puback, 1), Reason::Success);
+    net.send(p, message("t", "while down", 1, 2));
+    assert_eq!(net.ack(p, AckKind::Puback, 2), Reason::Success);
+    net.publish(p, "t", "qos 0 while down");
+    assert_eq!(net.metric(Metric::MessagesDropped), 1);
+    // It was only away: what was acknowledged reaches it.
+    net.cut = false;
+    net.peer_up(0, 1);
+    net.pass(2_000);
+    assert_eq!(net.payloads(s), ["waiting", "while down"]);
+}
+
+#[test]
+fn a_full_window_pauses_qos_1_and_drops_qos_0() {
+    let mut net = two();
+    let p = net.client(Version::V3_1_1, "p");
+    let zero = net.client(Version::V3_1_1, "zero");
+    let s = net.client_at_shard(1, 0, Version::V5, "s");
+    net.subscribe(s, "t", QoS::AtMostOnce);
+    net.cut_links();
+    let big = "x".repeat(900_000);
+    for _ in 0..26 {
+        net.publish(zero, "t", &big);
+    }
+    net.send(p, message("t", "first", 1, 1));
+    assert!(net.clients[p.0].paused, "the window is three quarters full");
+    net.send(p, message("t", "second", 1, 2));
+    net.nothing(p);
+    for _ in 0..26 {
+        net.publish(zero, "t", &big);
+    }
+    assert!(net.metric(Metric::MessagesDropped) > 10, "QoS 0 is dropped");
+    assert!(!net.clients[zero.0].paused);
+    net.cut = false;
+    net.pass(2_000);
+    assert!(!net.clients[p.0].paused);
+    assert_eq!(net.take(p).len(), 2);
+    let got = net.payloads(s);
+    let small: Vec<&str> =
+        got.iter().map(String::as_str).filter(|text| text.len() < 100).collect();
+    assert_eq!(small, ["first", "second"]);
+}
+
+#[test]
+fn shared_groups_span_nodes() {
+    let mut net = two();
+    let p = net.client(Version::V5, "p");
+    let members: Vec<C> = (0..4)
+        .map(|n| {
+            let c = net.client_at_shard(n % 2, 0, Version::V5, &format!("m{n}"));
+            net.subscribe(c, "$share/g/t/#", QoS::AtLeastOnce);
+            c
+        })
+        .collect();
+    let plain = net.client_at_shard(1, 0, Version::V5, "plain");
+    net.subscribe(plain, "t/x", QoS::AtLeastOnce);
+    for n in 0..12 {
+        net.publish_acked(p, "t/x", &n.to_string(), 1);
+    }
+    let got: Vec<usize> = members.iter().map(|c| net.payloads(*c).len()).collect();
+    assert_eq!(got.iter().sum::<usize>(), 12);
+    assert!(got.iter().all(|n| *n > 0), "{got:?}");
+    assert_eq!(net.payloads(plain).len(), 12);
+    // Members of a node that cannot be reached are not picked.
+    net.cut_links();
+    net.peer_down(0, 1);
+    for n in 0..6 {
+        net.publish_acked(p, "t/x", &n.to_string(), 1);
+    }
+    assert_eq!(net.payloads(members[0]).len() + net.payloads(members[2]).len(), 6);
+}
+
+#[test]
+fn a_suback_waits_for_routes_but_not_for_long() {
+    let mut net = two();
+    let c = net.client(Version::V5, "c");
+    net.hold_control = true;
+    net.send(c, super::net::subscribe(1, "t", SubscriptionOptions::default(), 0));
+    net.nothing(c);
+    net.send(c, Packet::Pingreq);
+    assert_eq!(net.one(c), Packet::Pingresp);
+    net.pass(150);
+    net.nothing(c);
+    net.pass(100);
+    assert!(matches!(net.one(c), Packet::Suback(_)));
+    net.hold_control = false;
+    net.send(c, super::net::subscribe(1, "u", SubscriptionOptions::default(), 0));
+    assert!(matches!(net.one(c), Packet::Suback(_)));
+    // A filter the node has already changes no route.
+    net.hold_control = true;
+    net.send(c, super::net::subscribe(1, "u", SubscriptionOptions::default(), 0));
+    assert!(matches!(net.one(c), Packet::Suback(_)));
+}
+
+#[test]
+fn subscribe_here_publish_there_at_once() {
+    let mut net = two();
+    let p = net.client(Version::V5, "p");
+    let s = net.client_at_shard(1, 0, Version::V5, "s");
+    net.subscribe(s, "t", QoS::AtMostOnce);
+    net.publish(p, "t", "x");
+    assert_eq!(net.payloads(s), ["x"]);
+    net.unsubscribe(s, "t");
+    net.publish(p, "t", "x");
+    assert_eq!(net.metric(Metric::MessagesForward), 1);
+}
+
+#[test]
+fn expiry_and_properties_cross_nodes() {
+    let mut net = two();
+    let p = net.client(Version::V5, "p");
+    let s = net.client_at_shard(1, 0, Version::V5, "s");
+    net.subscribe(s, "t", QoS::AtMostOnce);
+    let mut properties = dunlin_mqtt::Properties::new();
+    properties.set_message_expiry_interval(50).set_content_type("c");
+    let publish = dunlin_mqtt::Publish::new("t", b"x", QoS::AtMostOnce, false);
+    net.send(p, Packet::Publish(publish.with_properties(&properties)));
+    let Packet::Publish(got) = net.one(s) else { panic!("a publish") };
+    assert_eq!(got.properties().message_expiry_interval(), Some(50));
+    assert_eq!(got.properties().content_type(), Some("c"));
+}
+
+#[test]
+fn no_local_holds_across_nodes() {
+    let mut net = two();
+    let (c, _) = net.persistent_at(1, 0, Version::V5, "c");
+    let options = SubscriptionOptions { no_local: true, ..SubscriptionOptions::default() };
+    net.try_subscribe(c, "t", options, 0);
+    net.hold_control = true;
+    // The same identifier publishes on the other node, which does not know of it yet.
+    let twin = net.accept_at(0, 0, Version::V5);
+    net.send(twin, Packet::Connect(Box::new(persistent(Version::V5, "c"))));
+    net.publish(twin, "t", "own");
+    net.nothing(c);
+    assert_eq!(net.metric(Metric::DeliveryDroppedNoLocal), 1);
+}
+
+#[test]
+fn a_session_moves_to_another_node() {
+    let mut net = two();
+    let p = net.client(Version::V5, "p");
+    let (old, _) = net.persistent_at(0, 0, Version::V5, "c");
+    net.subscribe(old, "t/+", QoS::ExactlyOnce);
+    net.subscribe(old, "$share/g/s", QoS::AtLeastOnce);
+    for n in 0..40 {
+        net.publish_acked(p, "t/x", &n.to_string(), 1 + n % 2);
+    }
+    net.take(old);
+    let (new, present) = net.persistent_at(1, 0, Version::V5, "c");
+    assert!(present);
+    net.check_disconnected(old, Reason::SessionTakenOver);
+    let expected: Vec<String> = (0..40).map(|n| n.to_string()).collect();
+    assert_eq!(net.payloads(new), expected);
+    net.publish_acked(p, "t/x", "after", 2);
+    net.publish_acked(p, "s", "shared", 1);
+    assert_eq!(net.payloads(new), ["after", "shared"]);
+    assert_eq!(net.nodes[0].shards[0].counts().sessions, 1, "the publisher's");
+    assert_eq!(net.nodes[0].shared.registry().local_shard("c"), None);
+    assert_eq!(net.nodes[0].shared.router().read().usage().subscriptions, 0);
+    // And back, offline.
+    net.drop_client(new);
+    net.publish_acked(p, "t/x", "offline", 1);
+    let (back, present) = net.persistent_at(0, 0, Version::V5, "c");
+    assert!(present);
+    assert_eq!(net.payloads(back), ["offline"]);
+    assert_eq!(net.nodes[1].shared.router().read().usage().subscriptions, 0);
+}
+
+#[test]
+fn a_clean_start_discards_on_another_node() {
+    let mut net = two();
+    let (old, _) = net.persistent_at(0, 0, Version::V5, "c");
+    net.subscribe(old, "t", QoS::AtLeastOnce);
+    let new = net.client_at_shard(1, 0, Version::V5, "c");
+    net.check_closed(old, CloseReason::Discarded);
+    net.publish(new, "t", "x");
+    net.nothing(new);
+    assert_eq!(net.nodes[0].shards[0].counts().sessions, 0);
+}
+
+/// Publishes between any two steps of a takeover between nodes.
+#[test]
+fn nothing_is_lost_or_doubled_while_a_session_changes_nodes() {
+    for publisher_node in 0..3 {
+        let mut net = net_of(3, 1);
+        let p = net.client_at_shard(publisher_node, 0, Version::V3_1_1, "p");
+        let (old, _) = net.persistent_at(0, 0, Version::V5, "c");
+        net.subscribe(old, "t", QoS::ExactlyOnce);
+        let new = net.accept_at(1, 0, Version::V5);
+        let connect = net.encode(new, Packet::Connect(Box::new(persistent(Version::V5, "c"))));
+        net.push(new, &connect);
+        let mut sent = Vec::new();
+        for n in 0..20_u16 {
+            let bytes = net.encode(p, message("t", &n.to_string(), 1, n + 1));
+            net.push(p, &bytes);
+            sent.push(n.to_string());
+            net.step();
+        }
+        net.run();
+        net.pass(500);
+        let mut got = Vec::new();
+        for packet in net.take(old) {
+            if let Packet::Publish(p) = packet {
+                got.push(String::from_utf8_lossy(p.payload()).into_owned());
+            }
+        }
+        let packets = net.take(new);
+        assert!(matches!(&packets[0], Packet::Connack(c) if c.session_present));
+        for packet in &packets {
+            if let Packet::Publish(p) = packet
+                && !p.dup
+            {
+                got.push(String::from_utf8_lossy(p.payload()).into_owned());
+            }
+            net.answer(new, packet);
+        }
+        got.extend(net.payloads(new));
+        assert_eq!(got, sent, "publisher on {publisher_node}");
+    }
+}
+
+#[test]
+fn a_node_that_does_not_answer_leaves_a_new_session() {
+    let mut net = two();
+    net.persistent_at(0, 0, Version::V5, "c");
+    net.lose_calls = true;
+    let new = net.accept_at(1, 0, Version::V5);
+    net.send(new, Packet::Connect(Box::new(persistent(Version::V5, "c"))));
+    net.nothing(new);
+    net.pass(15_100);
+    assert!(!net.connack(new).session_present);
+    assert!(net.is_open(new));
+}
+
+#[test]
+fn a_node_that_is_down_is_not_asked() {
+    let mut net = two();
+    net.persistent_at(0, 0, Version::V5, "c");
+    net.peer_down(1, 0);
+    let (_, present) = net.persistent_at(1, 0, Version::V5, "c");
+    assert!(!present);
+}
+
+#[test]
+fn a_copied_session_that_nobody_finishes_ends() {
+    let mut net = two();
+    let (old, _) = net.persistent_at(0, 0, Version::V5, "c");
+    net.subscribe(old, "t", QoS::AtLeastOnce);
+    let new = net.accept_at(1, 0, Version::V5);
+    net.hold_control = true;
+    net.send(new, Packet::Connect(Box::new(persistent(Version::V5, "c"))));
+    net.lose_calls = true;
+    net.pass(31_000);
+    assert_eq!(net.nodes[0].shards[0].counts().sessions, 0);
+    assert_eq!(net.nodes[0].shared.router().read().usage().filters, 0);
+    net.take(new);
+    let p = net.client_at_shard(1, 0, Version::V5, "p");
+    net.publish_acked(p, "t", "x", 1);
+    assert_eq!(net.payloads(new), ["x"], "its new owner has it all the same");
+}
+
+#[test]
+fn exclusive_subscriptions_are_exclusive_in_the_cluster() {
+    let mqtt = Mqtt { exclusive_subscription: true, ..Mqtt::default() };
+    let mut net = Net::with(2, 1, settings(mqtt));
+    let a = net.client_at_shard(0, 0, Version::V5, "a");
+    let b = net.client_at_shard(1, 0, Version::V5, "b");
+    let options = SubscriptionOptions::default();
+    assert_eq!(net.try_subscribe(a, "$exclusive/t", options, 0), [Reason::Success]);
+    assert_eq!(net.try_subscribe(b, "$exclusive/t", options, 0), [Reason::QuotaExceeded]);
+    net.publish(b, "t", "x");
+    assert_eq!(net.payloads(a), ["x"]);
+    net.drop_client(a);
+    assert_eq!(net.try_subscribe(b, "$exclusive/t", options, 0), [Reason::Success]);
+}
+
+#[test]
+fn redispatch_reaches_another_node() {
+    let mut net = two();
+    let p = net.client(Version::V5, "p");
+    let a = net.client(Version::V5, "a");
+    net.subscribe(a, "$share/g/t", QoS::AtLeastOnce);
+    net.publish_acked(p, "t", "x", 1);
+    assert!(id_of(&mut net, a) > 0);
+    let b = net.client_at_shard(1, 0, Version::V5, "b");
+    net.subscribe(b, "$share/g/t", QoS::AtLeastOnce);
+    net.drop_client(a);
+    assert_eq!(net.payloads(b), ["x"]);
+}
