@@ -184,8 +184,8 @@ impl Default for Retainer {
             msg_clear_interval_ms: None,
             max_payload_bytes: Some(1 << 20),
             stop_publish_clear_msg: false,
-            delivery_rate: Some(1_000),
-            max_publish_rate: Some(1_000),
+            delivery_rate: None,
+            max_publish_rate: None,
             max_retained_messages: None,
         }
     }
