@@ -174,12 +174,15 @@ function draw(nodes, cluster, metrics, now) {
   });
   const running = rows.filter((row) => row.up);
   const sum = (pick) => running.reduce((total, row) => total + (pick(row) ?? 0), 0);
+  // Counters of a node may be known to itself alone; then the sum is this node's, and says so.
+  const everywhere = running.every((row) => counters.has(row.node));
+  const where = everywhere ? '' : ' on this node';
   $('totals').replaceChildren(
     total(`${running.length} / ${rows.length}`, 'nodes running'),
     total(count(sum((row) => row.live_connections)), 'clients connected'),
     total(count(running[0]?.cluster_sessions), 'sessions'),
-    total(rateText(sum((row) => row.rate.in)), 'messages in /s'),
-    total(rateText(sum((row) => row.rate.out)), 'messages out /s'),
+    total(rateText(sum((row) => row.rate.in)), `messages in /s${where}`),
+    total(rateText(sum((row) => row.rate.out)), `messages out /s${where}`),
   );
   $('nodes').replaceChildren(...rows.map((row) => nodeRow(row, cluster.self)));
   $('fresh').textContent = `as of ${new Date(now).toLocaleTimeString()}`;

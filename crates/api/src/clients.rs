@@ -178,12 +178,18 @@ fn subscription(row: &SubscriptionRow) -> Value {
     })
 }
 
-/// Only what this broker knows: fields of EMQX that would be constants here are left out, except
-/// those that describe the session's limits and kind.
+/// Only what is known: fields of EMQX that would be constants here are left out, except those that
+/// describe the session's limits and kind; and of a client on another node a node knows little.
 fn client(row: &ClientRow) -> Value {
-    let subscriptions_max = row
-        .subscriptions_max
-        .map_or_else(|| json!("infinity"), |n| json!(n));
+    if row.proto_ver == 0 {
+        return json!({
+            "clientid": row.clientid,
+            "node": row.node,
+            "connected": row.connected,
+            "connected_at": rfc3339(row.connected_at_ms),
+        });
+    }
+    let subscriptions_max = row.subscriptions_max.map_or_else(|| json!("infinity"), |n| json!(n));
     let mut item = json!({
         "clientid": row.clientid,
         "username": row.username,

@@ -47,7 +47,7 @@ pub(crate) async fn invite(
     let joined = tokio::time::timeout(Duration::from_millis(timeout_ms), api.admin.invite(&node));
     match joined.await {
         Ok(Ok(_)) => Ok(StatusCode::OK),
-        Ok(Err(error)) => Err(refused(&error, &node)),
+        Ok(Err(error)) => Err(refused(error, &node)),
         Err(_) => Err(Refusal::bad_request("timeout").because(&format!(
             "{node} did not join within {timeout_ms} ms; it may still: see GET /cluster"
         ))),
@@ -80,23 +80,19 @@ pub(crate) async fn force_leave(
         Ok(LeaveOutcome::Ignored) | Err(AdminError::Cluster(OperationError::SelfNode { .. })) => {
             Err(Refusal::bad_request("Can't leave self"))
         }
-        Err(error) => Err(refused(&error, &node)),
+        Err(error) => Err(refused(error, &node)),
     }
 }
 
 /// EMQX's term as the message, since scripts match it, and our reason beside it.
-fn refused(error: &AdminError, node: &str) -> Refusal {
-    if matches!(error, AdminError::Timeout { .. } | AdminError::Stopping) {
-        let status = StatusCode::SERVICE_UNAVAILABLE;
-        return Refusal::new(status, "SERVICE_UNAVAILABLE", error.to_string());
+fn refused(error: AdminError, node: &str) -> Refusal {
+    use AdminError as E;
+    if !matches!(error, E::Cluster(_) | E::NodeName { .. } | E::NodeNotFound { .. }) {
+        return error.into();
     }
-    let term = term::of(error, node);
-    let message = if term.starts_with("{node_down,") {
-        "nodedown".to_owned()
-    } else {
-        term
-    };
-    Refusal::bad_request(message).because(error)
+    let term = term::of(&error, node);
+    let message = if term.starts_with("{node_down,") { "nodedown".to_owned() } else { term };
+    Refusal::bad_request(message).because(&error)
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ fn item(row: &NodeRow) -> Value {
         return json!({ "node": row.node, "node_status": row.node_status, "role": "core" });
     }
     let log_path = row.log_path.as_deref();
-    json!({
+    let mut item = json!({
         "node": row.node,
         "node_status": row.node_status,
         "role": "core",
@@ -47,15 +47,18 @@ fn item(row: &NodeRow) -> Value {
         "max_fds": row.max_fds,
         "memory_total": memory(row.memory_total_bytes),
         "memory_used": memory(row.memory_used_bytes),
-        // Not EMQX's: what this process itself takes, in bytes.
-        "memory_process": row.memory_process_bytes,
         // Of an Erlang machine; scripts read them, so they have a number that makes sense.
         "process_used": row.threads,
         "process_available": row.max_fds,
         "otp_release": "none",
         "log_path": log_path.unwrap_or("log.file.enable is false, not logging to file."),
         "sys_path": row.sys_path,
-    })
+    });
+    if row.memory_process_bytes > 0 {
+        // Not EMQX's: what the process itself takes, in bytes; known of this node only.
+        item["memory_process"] = row.memory_process_bytes.into();
+    }
+    item
 }
 
 fn hundredths(load: f64) -> f64 {
