@@ -99,7 +99,8 @@ pub(crate) fn terminate(pid: u32) {
 }
 
 /// Does the process run? A zombie does not: in a container whose first process collects no
-/// children, an ended node stays one for ever.
+/// children, an ended node stays one for ever. But the first thread may be one while others are
+/// still ending, and with them the sockets that the next start wants.
 fn lives(pid: u32) -> bool {
     let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
         return false;
@@ -109,7 +110,8 @@ fn lives(pid: u32) -> bool {
         .rsplit(')')
         .next()
         .and_then(|rest| rest.trim_start().chars().next());
-    !matches!(state, Some('Z' | 'X'))
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    threads > 1 || !matches!(state, Some('Z' | 'X'))
 }
 
 #[cfg(test)]
