@@ -115,7 +115,8 @@ pub fn signal(pid: u32, signal: Signal) {
     }
 }
 
-/// Does the process run? One that has ended and was not collected by its parent does not.
+/// Does the process run? One that has ended and was not collected by its parent does not; one of
+/// whose threads some still have to end, does: they hold its sockets.
 pub fn lives(pid: u32) -> bool {
     let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
         return false;
@@ -124,7 +125,8 @@ pub fn lives(pid: u32) -> bool {
         .rsplit(')')
         .next()
         .and_then(|rest| rest.trim_start().chars().next());
-    !matches!(state, Some('Z' | 'X') | None)
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    threads > 1 || !matches!(state, Some('Z' | 'X') | None)
 }
 
 /// Kills and waits until the process is gone.
