@@ -166,7 +166,7 @@ impl ControlDriver {
     pub(crate) async fn run(self: Rc<Self>) {
         let mut timer = Box::pin(tokio::time::sleep(Duration::ZERO));
         let mut letters = Vec::new();
-        poll_fn(|cx| self.poll(cx, &mut letters, timer.as_mut())).await
+        poll_fn(|cx| self.poll(cx, &mut letters, timer.as_mut())).await;
     }
 
     /// Accepts peers until the task is dropped.
@@ -349,28 +349,15 @@ impl ControlDriver {
         buf: &mut BytesMut,
     ) -> Poll<LinkNext> {
         for _ in 0..READS_PER_WAKE {
-            {
-                let mut core = self.core.borrow_mut();
-                let Some(link) = core.links.get_mut(&conn) else {
-                    return Poll::Ready(LinkNext::Closed);
-                };
-                link.waker = Some(cx.waker().clone());
-                let written = link.output.poll_write(stream, cx);
-                match (written, link.close, link.hand_off.take()) {
-                    (Poll::Ready(Err(_)), true, _) => return Poll::Ready(LinkNext::Closed),
-                    (Poll::Ready(Err(_)), false, None) => return Poll::Ready(LinkNext::Lost),
-                    // The shard that gets it finds out.
-                    (Poll::Ready(_), _, Some((hello, unread))) => {
-                        return Poll::Ready(LinkNext::HandOff(hello, unread));
+            match self.core.borrow_mut().links.get_mut(&conn) {
+                None => return Poll::Ready(LinkNext::Closed),
+                Some(link) => {
+                    if let Poll::Ready(next) = link.poll_write(stream, cx) {
+                        return Poll::Ready(next);
                     }
-                    (Poll::Ready(Ok(())), true, None) => return Poll::Ready(LinkNext::Closed),
-                    (Poll::Ready(Ok(())), false, None) => {}
-                    (Poll::Pending, _, Some(waiting)) => {
-                        link.hand_off = Some(waiting);
+                    if link.is_ending() {
                         return Poll::Pending;
                     }
-                    (Poll::Pending, true, None) => return Poll::Pending,
-                    (Poll::Pending, false, None) => {}
                 }
             }
             match peer::poll_read(stream, buf, cx) {
@@ -448,6 +435,28 @@ impl ControlDriver {
             if let Some(waker) = &*self.letters.borrow() {
                 waker.wake_by_ref();
             }
+        }
+    }
+}
+
+impl Link {
+    /// Whether it ends once everything is written; nothing more is read then.
+    fn is_ending(&self) -> bool {
+        self.close || self.hand_off.is_some()
+    }
+
+    /// Writes what waits; ready if the connection ends or goes elsewhere.
+    fn poll_write(&mut self, stream: &mut TcpStream, cx: &mut Context<'_>) -> Poll<LinkNext> {
+        self.waker = Some(cx.waker().clone());
+        let Poll::Ready(written) = self.output.poll_write(stream, cx) else {
+            return Poll::Pending;
+        };
+        match (written, self.hand_off.take()) {
+            // Failed or not: the shard that gets it finds out.
+            (_, Some((hello, unread))) => Poll::Ready(LinkNext::HandOff(hello, unread)),
+            (_, None) if self.close => Poll::Ready(LinkNext::Closed),
+            (Err(_), None) => Poll::Ready(LinkNext::Lost),
+            (Ok(()), None) => Poll::Pending,
         }
     }
 }
@@ -531,10 +540,10 @@ impl Pending {
             return;
         };
         ask.answers.push(answer);
-        if ask.answers.len() == ask.wanted {
-            if let Some(ask) = self.asks.remove(&number) {
-                let _ = ask.done.send(ask.answers);
-            }
+        if ask.answers.len() == ask.wanted
+            && let Some(ask) = self.asks.remove(&number)
+        {
+            let _ = ask.done.send(ask.answers);
         }
     }
 }

@@ -321,10 +321,10 @@ impl Driver {
     }
 
     /// A data link could not be dialed.
-    pub(crate) fn peer_dial_failed(self: &Rc<Self>, conn: PeerConn, error: DialError) {
+    pub(crate) fn peer_dial_failed(self: &Rc<Self>, conn: PeerConn, error: &DialError) {
         self.with(|core| {
             core.shard
-                .peer_dial_failed(now(), conn, &error, &mut core.fx)
+                .peer_dial_failed(now(), conn, error, &mut core.fx);
         });
     }
 

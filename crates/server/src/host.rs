@@ -61,8 +61,11 @@ mod tests {
 
     #[test]
     fn procs_forms_are_understood() {
-        assert_eq!(load("0.14 0.03 12.01 1/100 4711\n"), [0.14, 0.03, 12.01]);
-        assert_eq!(load(""), [0.0; 3]);
+        assert_eq!(
+            load("0.14 0.03 12.01 1/100 4711\n").map(|l| (l * 100.0).round() as u32),
+            [14, 3, 1201]
+        );
+        assert_eq!(load("").map(|l| l as u32), [0; 3]);
         assert_eq!(
             kilobytes("MemTotal:   2048 kB\nMemFree: 1 kB\n", "MemTotal:"),
             2048 * 1024

@@ -160,9 +160,12 @@ mod tests {
         assert!(inbox.is_full());
         let emptied = tokio::spawn({
             let inbox = inbox.clone();
-            poll_fn(move |cx| match inbox.wake_when_emptied(cx.waker()) {
-                true => Poll::Pending,
-                false => Poll::Ready(()),
+            poll_fn(move |cx| {
+                if inbox.wake_when_emptied(cx.waker()) {
+                    Poll::Pending
+                } else {
+                    Poll::Ready(())
+                }
             })
         });
         tokio::task::yield_now().await;

@@ -100,6 +100,7 @@ impl ExitReason {
 }
 
 /// Runs a node until it is stopped. Blocks the calling thread, which becomes the control thread.
+#[expect(clippy::needless_pass_by_value, reason = "a node owns what it serves")]
 pub fn run(
     loaded: Loaded,
     paths: Paths,
@@ -222,9 +223,8 @@ impl Running {
             // After the shards: their last retained messages were handed to it through control.
             (sound, store)
         });
-        let (sound, store) = match ended.await {
-            Ok(ended) => ended,
-            Err(_) => return ExitReason::ThreadDied,
+        let Ok((sound, store)) = ended.await else {
+            return ExitReason::ThreadDied;
         };
         // One more turn for letters of the shards that are still in control's mailbox.
         tokio::task::yield_now().await;

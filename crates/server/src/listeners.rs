@@ -185,7 +185,7 @@ impl Listeners {
         let tls = tls.map_err(|source| ListenError::Tls {
             id: settings.id(),
             bind: settings.bind.to_string(),
-            source,
+            source: Box::new(source),
         })?;
         let listen = Listen {
             bind: settings.bind,

@@ -251,7 +251,7 @@ pub(crate) async fn dial_data_link(driver: Rc<Driver>, conn: PeerConn, host: Str
         }
         Err(error) => {
             driver.peer_forget(conn);
-            driver.peer_dial_failed(conn, error);
+            driver.peer_dial_failed(conn, &error);
         }
     }
 }
@@ -260,7 +260,7 @@ pub(crate) async fn dial_data_link(driver: Rc<Driver>, conn: PeerConn, host: Str
 pub(crate) fn adopt_data_link(
     driver: &Rc<Driver>,
     stream: std::net::TcpStream,
-    hello: Hello,
+    hello: &Hello,
     unread: Bytes,
 ) {
     let stream = match TcpStream::from_std(stream) {
@@ -271,7 +271,7 @@ pub(crate) fn adopt_data_link(
             return;
         }
     };
-    let conn = driver.peer_accepted(&hello);
+    let conn = driver.peer_accepted(hello);
     let link = DataLink {
         unread,
         ..DataLink::new(driver.clone(), conn, stream)

@@ -196,7 +196,7 @@ impl Letters {
                 hello,
                 unread,
             } => {
-                peer::adopt_data_link(&self.driver, stream, *hello, unread);
+                peer::adopt_data_link(&self.driver, stream, &hello, unread);
             }
             ShardLetter::Core(_) | ShardLetter::Stop => {}
         }

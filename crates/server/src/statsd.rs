@@ -1,4 +1,4 @@
-//! Push of gauges and counters to a StatsD server over UDP, as EMQX 5.0 has it; off by default.
+//! Push of gauges and counters to a `StatsD` server over UDP, as EMQX 5.0 has it; off by default.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -31,7 +31,7 @@ pub(crate) fn wall_ms() -> u64 {
 /// The instant of a moment on the cores' monotonic clock.
 pub(crate) fn instant(mono_ms: u64) -> Instant {
     // `u64::MAX` means never; a month keeps the arithmetic and tokio's timer in range.
-    const FAR: Duration = Duration::from_secs(30 * 24 * 3600);
+    const FAR: Duration = Duration::from_hours(30 * 24);
     let at = Duration::from_millis(mono_ms);
     origin() + at.min(origin().elapsed() + FAR)
 }
@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn never_is_far_but_in_range() {
-        assert!(instant(u64::MAX) > Instant::now() + Duration::from_secs(24 * 3600));
+        assert!(instant(u64::MAX) > Instant::now() + Duration::from_hours(24));
         assert!(instant(0) <= Instant::now());
     }
 }

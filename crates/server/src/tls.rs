@@ -24,7 +24,7 @@ use rustls::{RootCertStore, ServerConfig, SupportedCipherSuite, SupportedProtoco
 pub(crate) use peer_cert::peer_cert;
 
 /// How long a file is trusted not to have changed. EMQX's certificate cache lives as long.
-const RECHECK: Duration = Duration::from_secs(120);
+const RECHECK: Duration = Duration::from_mins(2);
 
 /// Largest PEM file read, in bytes. A bundle of all public authorities has about 250 KB.
 const PEM_BYTES_MAX: u64 = 4 * 1024 * 1024;

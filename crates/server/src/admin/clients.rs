@@ -91,7 +91,7 @@ pub struct ClientRow {
     pub mqueue_max: u64,
     /// Dropped from or before the queue.
     pub mqueue_dropped: u64,
-    /// QoS 2 waiting for PUBREL.
+    /// `QoS` 2 waiting for PUBREL.
     pub awaiting_rel_cnt: u64,
     /// Limit; 0 is infinity.
     pub awaiting_rel_max: u64,
@@ -118,7 +118,7 @@ pub struct SubscriptionRow {
     pub clientid: String,
     /// The filter as subscribed, with its `$share/…` prefix.
     pub topic: String,
-    /// Maximum QoS.
+    /// Maximum `QoS`.
     pub qos: u8,
     /// No Local.
     pub nl: u8,
@@ -252,6 +252,10 @@ impl Admin {
     }
 
     /// Routes of the whole cluster, sorted by filter, then node.
+    #[expect(
+        clippy::unused_async,
+        reason = "callers need not know which operations wait"
+    )]
     pub async fn topics(&self) -> Result<Vec<TopicRow>, AdminError> {
         let mut rows = BTreeSet::new();
         let router = self.inner.shared.router().read();
@@ -261,6 +265,10 @@ impl Admin {
     }
 
     /// Routes of one filter, those of shared groups on it included.
+    #[expect(
+        clippy::unused_async,
+        reason = "callers need not know which operations wait"
+    )]
     pub async fn topics_of(&self, filter: &str) -> Result<Vec<TopicRow>, AdminError> {
         let mut rows = BTreeSet::new();
         let plain = plain_filter(filter);

@@ -183,6 +183,10 @@ impl Admin {
     }
 
     /// Switches discovery on again and runs it now, if a strategy is configured.
+    #[expect(
+        clippy::unused_async,
+        reason = "callers need not know which operations wait"
+    )]
     pub async fn enable_discovery(&self) -> Result<(), AdminError> {
         self.inner.discovery.enable();
         Ok(())

@@ -49,7 +49,7 @@ pub enum AdminError {
         /// What was given.
         topic: String,
     },
-    /// QoS above 2.
+    /// `QoS` above 2.
     #[error("QoS should be 0, 1, 2")]
     Qos,
     /// No listener of that id.

@@ -97,6 +97,10 @@ impl Admin {
     }
 
     /// Counters (`broker metrics`) of this node, if the scope covers it.
+    #[expect(
+        clippy::unused_async,
+        reason = "callers need not know which operations wait"
+    )]
     pub async fn metrics(&self, scope: Scope) -> Result<Vec<Figures>, AdminError> {
         if !self.covers(&scope) {
             return Ok(Vec::new());

@@ -52,6 +52,10 @@ impl Admin {
     }
 
     /// Opens a listener that is not running.
+    #[expect(
+        clippy::unused_async,
+        reason = "callers need not know which operations wait"
+    )]
     pub async fn start_listener(&self, id: &str) -> Result<(), AdminError> {
         self.listener(id)?;
         match self.inner.listeners.start(id)? {

@@ -14,7 +14,7 @@ use crate::time::wall_ms;
 pub struct RetainedRow {
     /// Its topic.
     pub topic: String,
-    /// QoS it was published with.
+    /// `QoS` it was published with.
     pub qos: u8,
     /// When, in milliseconds since the epoch.
     pub published_at_ms: u64,

@@ -278,9 +278,10 @@ impl Admin {
     pub async fn login(&self, username: &str, password: &str) -> Result<Login, AdminError> {
         let stored = self.stored_user(username);
         let given = password.to_owned();
-        let right = blocking(move || match stored {
-            Some(user) => user.hash.verifies(&given),
-            None => {
+        let right = blocking(move || {
+            if let Some(user) = stored {
+                user.hash.verifies(&given)
+            } else {
                 // As expensive as a wrong password, so that time does not tell who exists.
                 stretch(&given, &[0; SALT_BYTES], ROUNDS);
                 false
@@ -303,7 +304,7 @@ impl Admin {
         username: &str,
         password: &str,
     ) -> Result<(), AdminError> {
-        if username.is_empty() || self.inner.users.len() > 0 {
+        if username.is_empty() || !self.inner.users.is_empty() {
             return Ok(());
         }
         self.put_user(username, password, "administrator")
@@ -621,7 +622,7 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 
 fn unhex(text: &str) -> Option<Vec<u8>> {
     let digits = text.as_bytes();
-    if digits.len() % 2 != 0 || !digits.iter().all(u8::is_ascii_hexdigit) {
+    if !digits.len().is_multiple_of(2) || !digits.iter().all(u8::is_ascii_hexdigit) {
         return None;
     }
     let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
@@ -697,7 +698,8 @@ mod tests {
                 other => panic!("{text}: {other:?}"),
             }
         }
-        let many: String = (0..=API_KEYS_MAX).map(|n| format!("k{n}:s\n")).collect();
+        let lines: Vec<String> = (0..=API_KEYS_MAX).map(|n| format!("k{n}:s")).collect();
+        let many = lines.join("\n");
         assert!(matches!(
             parse_bootstrap(&many),
             Err(BootstrapError::TooMany)

@@ -436,7 +436,7 @@ fn bind_http(
         let tls = tls.map_err(|source| ListenError::Tls {
             id: "https:dashboard".to_owned(),
             bind: bind.clone(),
-            source,
+            source: Box::new(source),
         })?;
         bound.push((http::bind(&https.http, Some(tls))?, bind));
     }
@@ -455,7 +455,9 @@ fn start_shards(
         match ShardThread::start(shard, shared.clone(), peering.clone(), post.clone(), seed) {
             Ok(thread) => threads.push(thread),
             Err(source) => {
-                threads.into_iter().for_each(|thread| _ = thread.stop());
+                for thread in threads {
+                    thread.stop();
+                }
                 return Err(StartError::Thread {
                     name: "a shard",
                     source,

@@ -144,7 +144,7 @@ fn examine(buf: &[u8], settings: &Websocket) -> Result<Option<Taken>, Refusal> {
         Err(_) => return Err(Refusal::Malformed),
     };
     let fields = Fields(request.headers);
-    check_request(&request.method, &request.path, settings)?;
+    check_request(request.method, request.path, settings)?;
     if !fields.lists("upgrade", "websocket") || !fields.lists("connection", "upgrade") {
         return Err(Refusal::NoUpgrade);
     }
@@ -162,11 +162,11 @@ fn examine(buf: &[u8], settings: &Websocket) -> Result<Option<Taken>, Refusal> {
 }
 
 fn check_request(
-    method: &Option<&str>,
-    path: &Option<&str>,
+    method: Option<&str>,
+    path: Option<&str>,
     settings: &Websocket,
 ) -> Result<(), Refusal> {
-    if *method != Some("GET") {
+    if method != Some("GET") {
         return Err(Refusal::NotGet);
     }
     let path = path.unwrap_or_default();

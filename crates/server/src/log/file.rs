@@ -85,7 +85,7 @@ mod tests {
     fn the_newest_lines_are_kept_in_order() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let path = dir.path().join("log/emqx.log");
-        let mut file = RotatingFile::open(path.clone(), Some(20), 3).expect("writable");
+        let mut file = RotatingFile::open(path, Some(20), 3).expect("writable");
         for number in 0..8 {
             file.write(format!("line {number:04}\n").as_bytes())
                 .expect("writable");

@@ -15,7 +15,7 @@ pub(crate) fn system_offset_minutes(at_s: u64) -> i16 {
     (offset_s.unwrap_or(0) / 60) as i16
 }
 
-/// Reads the 32-bit part of a TZif file, which every writer still fills in and which reaches to
+/// Reads the 32-bit part of a `TZif` file, which every writer still fills in and which reaches to
 /// 2037; after its last transition its last offset is used.
 fn offset_at(file: &[u8], at_s: i64) -> Option<i32> {
     const HEAD_BYTES: usize = 44;

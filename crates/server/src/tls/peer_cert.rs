@@ -48,20 +48,23 @@ fn subject_of_certificate(reader: BERReader<'_, '_>) -> ASN1Result<Subject> {
     reader.read_sequence(|reader| {
         let subject = reader.next().read_sequence(|reader| {
             // version [0], serial, signature, issuer and validity come before the subject.
-            reader.read_optional(|reader| {
-                reader.read_tagged(Tag::context(0), |reader| reader.read_der())
-            })?;
+            reader.read_optional(|reader| reader.read_tagged(Tag::context(0), any))?;
             for _ in 0..4 {
                 reader.next().read_der()?;
             }
             let subject = read_name(reader.next());
-            while reader.read_optional(|reader| reader.read_der())?.is_some() {}
+            while reader.read_optional(any)?.is_some() {}
             subject
         });
         reader.next().read_der()?;
         reader.next().read_der()?;
         subject
     })
+}
+
+/// Reads over a value of any type.
+fn any(reader: BERReader<'_, '_>) -> ASN1Result<Vec<u8>> {
+    reader.read_der()
 }
 
 /// `Name ::= SEQUENCE OF SET OF SEQUENCE { type OBJECT IDENTIFIER, value ANY }`.
@@ -85,8 +88,7 @@ fn read_text(reader: BERReader<'_, '_>) -> ASN1Result<String> {
     let der = reader.read_der()?;
     let text = match der.as_slice() {
         [_, length, text @ ..] if usize::from(*length) == text.len() => text,
-        [_, 0x81, _, text @ ..] => text,
-        [_, 0x82, _, _, text @ ..] => text,
+        [_, 0x81, _, text @ ..] | [_, 0x82, _, _, text @ ..] => text,
         _ => return Err(ASN1Error::new(ASN1ErrorKind::Invalid)),
     };
     Ok(String::from_utf8_lossy(text).into_owned())

@@ -3,6 +3,8 @@
 use std::os::unix::fs::PermissionsExt as _;
 
 use super::certificate::DefaultCertificate;
+use rustls::CipherSuite as Suite;
+
 use super::*;
 
 struct World {
@@ -191,7 +193,6 @@ fn openssls_names_of_suites_are_known() {
             .cipher_suites[0]
             .suite()
     };
-    use rustls::CipherSuite as Suite;
     assert_eq!(
         chosen("TLS_AES_256_GCM_SHA384"),
         Suite::TLS13_AES_256_GCM_SHA384

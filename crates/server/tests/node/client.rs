@@ -189,9 +189,9 @@ impl<S: Bytes> Ws<S> {
         let mask = [1, 2, 3, 4];
         let mut frame = vec![opcode | if last { 0x80 } else { 0 }];
         match payload.len() {
-            length @ 0..126 => frame.push(0x80 | length as u8),
+            length @ 0..126 => frame.push(0x80 + length as u8),
             length => {
-                frame.push(0x80 | 126);
+                frame.push(0x80 + 126);
                 frame.extend((length as u16).to_be_bytes());
             }
         }
