@@ -60,31 +60,42 @@ fn locate(called: &Path, cwd: &Path, path: &OsString) -> Option<PathBuf> {
         .find(|p| p.is_file())
 }
 
-/// Follows the links from `called` one by one and takes the first `bin/` that has an `etc/` beside
-/// it. Resolving all links at once would be wrong in one common layout: `bin/emqx` of an
-/// installation being a link into a build tree, or into another version's directory.
+/// Follows the links from `called` one by one and takes the first `bin/` that has an `etc/emqx.conf`
+/// beside it, or at least an `etc/`. Resolving all links at once would be wrong in one common
+/// layout: `bin/emqx` of an installation being a link into a build tree, or into another version's
+/// directory.
 fn root_of(called: &Path, executable: &Path) -> PathBuf {
-    let mut at = called.to_path_buf();
-    for _ in 0..LINKS_MAX {
-        if let Some(root) = installation_around(&at) {
-            return root;
-        }
-        let Ok(next) = std::fs::read_link(&at) else {
-            break;
-        };
-        at = at
-            .parent()
-            .map_or_else(|| next.clone(), |dir| dir.join(&next));
-    }
-    let bin = executable.parent().unwrap_or_else(|| Path::new("/"));
-    bin.parent().unwrap_or(bin).to_path_buf()
+    let chain = links(called);
+    let found = |is_there: fn(&Path) -> bool| {
+        chain.iter().find_map(|program| {
+            let bin = program.parent()?.canonicalize().ok()?;
+            let root = bin.parent()?;
+            (bin.file_name()? == "bin" && is_there(root)).then(|| root.to_path_buf())
+        })
+    };
+    let configured = found(|root| root.join("etc").join("emqx.conf").is_file());
+    configured
+        .or_else(|| found(|root| root.join("etc").is_dir()))
+        .unwrap_or_else(|| {
+            let bin = executable.parent().unwrap_or_else(|| Path::new("/"));
+            bin.parent().unwrap_or(bin).to_path_buf()
+        })
 }
 
-fn installation_around(program: &Path) -> Option<PathBuf> {
-    let bin = program.parent()?.canonicalize().ok()?;
-    let root = bin.parent()?;
-    (bin.file_name()? == "bin" && root.join("etc").join("emqx.conf").is_file())
-        .then(|| root.to_path_buf())
+/// A path and what it links to, step by step.
+fn links(path: &Path) -> Vec<PathBuf> {
+    let mut chain = vec![path.to_path_buf()];
+    while chain.len() < LINKS_MAX {
+        let at = &chain[chain.len() - 1];
+        let Ok(next) = std::fs::read_link(at) else {
+            break;
+        };
+        let next = at
+            .parent()
+            .map_or_else(|| next.clone(), |dir| dir.join(&next));
+        chain.push(next);
+    }
+    chain
 }
 
 #[cfg(test)]
