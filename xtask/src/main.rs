@@ -1,10 +1,11 @@
-//! Automation of this repository: `cargo xtask tidy`, `cargo xtask ci`.
+//! Automation of this repository: `cargo xtask tidy`, `cargo xtask ci`, `cargo xtask reference`.
 //!
 //! Everything a contributor or the build server runs goes through here, so that both run the same.
 
 #![allow(clippy::print_stdout, reason = "a command line tool talks on stdout")]
 
 mod ci;
+mod reference;
 mod tidy;
 
 use std::path::{Path, PathBuf};
@@ -20,7 +21,8 @@ fn main() -> ExitCode {
     {
         ["tidy"] => tidy::check(&root()),
         ["ci"] => ci::run(&root()),
-        _ => Err(anyhow::anyhow!("usage: cargo xtask tidy | ci")),
+        ["reference"] => reference::write(&root()),
+        _ => Err(anyhow::anyhow!("usage: cargo xtask tidy | ci | reference")),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -65,6 +65,7 @@ pub(crate) fn check(root: &Path) -> anyhow::Result<()> {
             .to_string();
         markdown(&name, &text, &mut findings);
     }
+    crate::reference::check(root, &mut findings);
     if findings.is_empty() {
         return Ok(());
     }

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use crate::error::{ConfigError, LayerKind, Place, Warning, join};
+use crate::guard;
 use crate::hocon::{Node, Object, Origin, Value, list_from_indices};
 use crate::nearest::nearest;
 use crate::render::MASK;
@@ -73,7 +74,7 @@ impl Checked {
         self.place.layer != LayerKind::Default
     }
 
-    fn unset() -> Self {
+    pub(crate) fn unset() -> Self {
         Self {
             typed: Typed::Unset,
             shown: Value::Null,
@@ -85,6 +86,13 @@ impl Checked {
     /// The fields of an object.
     pub const fn fields(&self) -> Option<&BTreeMap<String, Self>> {
         match &self.typed {
+            Typed::Object(fields) => Some(fields),
+            _ => None,
+        }
+    }
+
+    pub(crate) const fn fields_mut(&mut self) -> Option<&mut BTreeMap<String, Self>> {
+        match &mut self.typed {
             Typed::Object(fields) => Some(fields),
             _ => None,
         }
@@ -322,6 +330,18 @@ impl<'a> Checker<'a> {
         }
         self.inert += u32::from(inert);
         let checked = self.check(&field.kind, node, path);
+        if by_operator && let Some(leaves_open) = field.leaves_open {
+            let default = field
+                .default
+                .map(|text| self.check(&field.kind, &default_node(text), path));
+            if guard::is_asked_for(&checked, default.as_ref()) {
+                self.warnings.push(Warning::WithoutEffect {
+                    path: path.to_owned(),
+                    place: node.place.clone(),
+                    leaves_open,
+                });
+            }
+        }
         self.inert -= u32::from(inert);
         checked
     }

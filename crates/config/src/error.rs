@@ -520,26 +520,18 @@ impl fmt::Display for ConfigError {
                 ..
             } => {
                 write!(f, "{}: unknown key", join(parent, key))?;
-                match nearest {
-                    Some(name) => write!(f, "; did you mean `{name}`?"),
-                    None if siblings.is_empty() => Ok(()),
-                    None => write!(f, "; known here: {}", siblings.join(", ")),
-                }
+                write_known(f, nearest.as_deref(), siblings)
             }
-            Self::Required { path, example } => {
-                write!(
-                    f,
-                    "{path}: is required; write for example `{example}` in etc/emqx.conf"
-                )
-            }
+            Self::Required { path, example } => write!(
+                f,
+                "{path}: is required; write for example `{example}` in etc/emqx.conf"
+            ),
             Self::Type {
                 path,
                 expected,
                 value,
                 ..
-            } => {
-                write!(f, "{path}: {} is not {expected}", value.shown())
-            }
+            } => write!(f, "{path}: {} is not {expected}", value.shown()),
             Self::Enum {
                 path,
                 value,
@@ -553,10 +545,7 @@ impl fmt::Display for ConfigError {
                     value.shown(),
                     allowed.join(", ")
                 )?;
-                match nearest {
-                    Some(name) => write!(f, "; did you mean `{name}`?"),
-                    None => Ok(()),
-                }
+                write_nearest(f, nearest.as_deref())
             }
             Self::Range {
                 path,
@@ -564,13 +553,11 @@ impl fmt::Display for ConfigError {
                 min,
                 max,
                 ..
-            } => {
-                write!(
-                    f,
-                    "{path}: {} is out of range, allowed is {min} to {max}",
-                    value.shown()
-                )
-            }
+            } => write!(
+                f,
+                "{path}: {} is out of range, allowed is {min} to {max}",
+                value.shown()
+            ),
             Self::ArrayIndex {
                 path, index, max, ..
             } => write!(
@@ -581,6 +568,24 @@ impl fmt::Display for ConfigError {
             Self::Integrity { path, rule, .. } => write!(f, "{path}: {rule}"),
         }
     }
+}
+
+fn write_nearest(f: &mut fmt::Formatter<'_>, nearest: Option<&str>) -> fmt::Result {
+    match nearest {
+        Some(name) => write!(f, "; did you mean `{name}`?"),
+        None => Ok(()),
+    }
+}
+
+fn write_known(
+    f: &mut fmt::Formatter<'_>,
+    nearest: Option<&str>,
+    siblings: &[String],
+) -> fmt::Result {
+    if nearest.is_some() || siblings.is_empty() {
+        return write_nearest(f, nearest);
+    }
+    write!(f, "; known here: {}", siblings.join(", "))
 }
 
 fn write_include(f: &mut fmt::Formatter<'_>, file: &str, why: &IncludeError) -> fmt::Result {
@@ -635,6 +640,15 @@ pub enum Warning {
         /// What to do instead.
         instead: String,
     },
+    /// A key asks for something that matters and that this node does not do.
+    WithoutEffect {
+        /// Its path.
+        path: String,
+        /// Where it was written.
+        place: Place,
+        /// What that leaves open.
+        leaves_open: &'static str,
+    },
     /// `#` or `//` directly behind a word cut it short.
     CutByComment {
         /// Where.
@@ -676,18 +690,18 @@ impl fmt::Display for Warning {
                 nearest,
             } => {
                 write!(f, "{place}: {key}: unknown root key, ignored")?;
-                match nearest {
-                    Some(name) => write!(f, "; did you mean `{name}`?"),
-                    None => Ok(()),
-                }
+                write_nearest(f, nearest.as_deref())
             }
             Self::Deprecated {
                 path,
                 place,
                 instead,
-            } => {
-                write!(f, "{place}: {path}: deprecated; {instead}")
-            }
+            } => write!(f, "{place}: {path}: deprecated; {instead}"),
+            Self::WithoutEffect {
+                path,
+                place,
+                leaves_open,
+            } => write!(f, "{place}: {path}: accepted without effect; {leaves_open}"),
             Self::CutByComment { place, word } => write!(
                 f,
                 "{place}: a comment starts directly behind `{word}`; if it belongs to the value, \

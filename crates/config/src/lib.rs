@@ -14,6 +14,7 @@ pub mod change;
 pub mod check;
 pub mod env;
 pub mod error;
+mod guard;
 pub mod hocon;
 mod integrity;
 pub mod nearest;

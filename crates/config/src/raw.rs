@@ -95,11 +95,12 @@ pub fn load(sources: &Sources<'_>) -> Result<Loaded, Vec<ConfigError>> {
             .map(|(_, value)| value.clone()),
     };
     let mut checker = Checker::new(&variable);
-    let checked = checker.check(root_kind(), &root, "");
+    let mut checked = checker.check(root_kind(), &root, "");
     if !checker.errors.is_empty() {
         return Err(checker.errors);
     }
     warnings.append(&mut checker.warnings);
+    section::settle(&mut checked);
     let settings = section::build(&checked, &variable);
     let errors = integrity::check(&settings, &checked);
     if !errors.is_empty() {

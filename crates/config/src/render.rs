@@ -45,16 +45,14 @@ pub fn root_names() -> Vec<&'static str> {
 pub fn reference() -> String {
     let mut out = String::from(
         "# Configuration reference\n\n\
-         Generated from the registry of keys; do not edit.\n\n\
+         Written by `cargo xtask reference` from the registry of keys; do not edit.\n\n\
          Every key can be set in `etc/emqx.conf`, or by the variable in the last column. Keys \
          marked *no effect* are accepted so that a configuration of EMQX loads, and do nothing \
          here yet.\n",
     );
     for root in roots().iter().filter(|root| !root.hidden) {
         let _ = write!(out, "\n## {}\n\n{}", root.name, root.doc);
-        if root.effect == Effect::AcceptedWithoutEffect {
-            out.push_str(" *No effect.*");
-        }
+        without_effect(&mut out, root.effect, root);
         if !root.reloadable {
             out.push_str(" Read at start only.");
         }
@@ -122,9 +120,7 @@ fn row(field: &Field, path: &str, effect: Effect) -> String {
     if let Some(instead) = field.deprecated {
         let _ = write!(meaning, " Deprecated: {instead}.");
     }
-    if effect == Effect::AcceptedWithoutEffect {
-        meaning.push_str(" *No effect.*");
-    }
+    without_effect(&mut meaning, effect, field);
     let default = match (field.default, field.required) {
         (Some(text), _) => format!("`{text}`"),
         (None, Some(_)) => "required".to_owned(),
@@ -146,6 +142,16 @@ fn row(field: &Field, path: &str, effect: Effect) -> String {
         "| {} |",
         cells.map(|cell| cell.replace('|', "\\|")).join(" | ")
     )
+}
+
+fn without_effect(out: &mut String, effect: Effect, field: &Field) {
+    match (effect, field.leaves_open) {
+        (Effect::Acts, _) => {}
+        (Effect::AcceptedWithoutEffect, None) => out.push_str(" *No effect.*"),
+        (Effect::AcceptedWithoutEffect, Some(leaves_open)) => {
+            let _ = write!(out, " *No effect: {leaves_open}.*");
+        }
+    }
 }
 
 /// The variable that sets a path.

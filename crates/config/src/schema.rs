@@ -109,6 +109,9 @@ pub struct Field {
     pub deprecated: Option<&'static str>,
     /// Whether it does something here.
     pub effect: Effect,
+    /// What its doing nothing leaves open, if it would guard something: said at every start of
+    /// a configuration that asks for the guard.
+    pub leaves_open: Option<&'static str>,
     /// Whether a change takes effect without a restart.
     pub reloadable: bool,
     /// Whether the reference page leaves it out.
@@ -139,6 +142,7 @@ pub(crate) const fn optional(name: &'static str, kind: Kind, doc: &'static str) 
         since: "",
         deprecated: None,
         effect: Effect::Acts,
+        leaves_open: None,
         reloadable: true,
         hidden: false,
     }
@@ -162,6 +166,13 @@ impl Field {
     pub(crate) const fn inert(mut self) -> Self {
         self.effect = Effect::AcceptedWithoutEffect;
         self
+    }
+
+    /// Accepted only, although it would guard something.
+    pub(crate) const fn unguarded(self, leaves_open: &'static str) -> Self {
+        let mut field = self.inert();
+        field.leaves_open = Some(leaves_open);
+        field
     }
 
     pub(crate) const fn hidden(mut self) -> Self {

@@ -244,7 +244,13 @@ fn every_block_of_the_page_loads_unchanged() {
             app_name: Some("emqx".to_owned()),
         }
     );
-    assert_eq!(with(k8s).warnings, [Warning::DefaultCookie]);
+    let warnings: Vec<String> = with(k8s).warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert_eq!(
+        warnings[1],
+        "etc/extra.conf:2:26: cluster.discovery_strategy: accepted without effect; this node \
+         looks for no others; join them by `emqx ctl cluster join`"
+    );
     let mcast = with("cluster.discovery_strategy = mcast");
     assert!(matches!(
         mcast.settings.cluster.strategy,
@@ -367,7 +373,7 @@ fn values_remember_where_they_were_written() {
     assert_eq!(at("mqtt.max_inflight"), "etc/extra.conf:3:18");
     assert_eq!(at("mqtt.upgrade_qos"), "EMQX_MQTT__UPGRADE_QOS");
     assert_eq!(at("mqtt.max_qos_allowed"), "default");
-    assert_eq!(at("node.name"), "etc/emqx.conf:17:10");
+    assert_eq!(at("node.name"), "etc/emqx.conf:18:10");
     let layer = |path: &str| loaded.raw.provenance(path).expect("path exists").layer;
     assert_eq!(layer("mqtt.upgrade_qos"), LayerKind::Env);
     assert_eq!(layer("mqtt.max_qos_allowed"), LayerKind::Default);
@@ -870,13 +876,21 @@ fn all_shipped_examples_load() {
         let path = entry.expect("readable").path();
         let text = std::fs::read_to_string(&path).expect("readable");
         let loaded = try_with(&text, &[]).unwrap_or_else(|e| panic!("{path:?}: {e:#?}"));
-        assert_eq!(loaded.without_effect, [], "{path:?}");
-        let odd: Vec<_> = loaded
-            .warnings
-            .iter()
-            .filter(|w| !matches!(w, Warning::DefaultCookie))
-            .collect();
-        assert!(odd.is_empty(), "{path:?}: {odd:?}");
+        let mut warnings = loaded.warnings;
+        warnings.retain(|warning| *warning != Warning::DefaultCookie);
+        if text.contains("## Accepted without effect so far") || text.contains(". Accepted without")
+        {
+            // What an example says of itself must stay true.
+            let without_effect = |w: &Warning| matches!(w, Warning::WithoutEffect { .. });
+            assert!(!warnings.is_empty(), "{path:?} has effect");
+            assert!(
+                warnings.iter().all(without_effect),
+                "{path:?}: {warnings:?}"
+            );
+        } else {
+            assert_eq!(loaded.without_effect, [], "{path:?}");
+            assert_eq!(warnings, [], "{path:?}");
+        }
         count += 1;
     }
     assert!(count >= 10, "{count} examples");
@@ -917,6 +931,138 @@ prometheus { push_gateway_server = "http://127.0.0.1:9091", interval = 15s, enab
         loaded.settings.listeners[0].max_connections,
         Some(1_024_000)
     );
+}
+
+/// A block of the listener for HTTPS with the TLS keys where EMQX 5.8's older example has them.
+const LOOSE_TLS: &str = r#"
+node { cookie = c, data_dir = d }
+dashboard.listeners.https {
+  bind = "127.0.0.1:8443"
+  max_connections = 64
+  cacertfile = "tls/authorities.pem"
+  certfile = "tls/chain.pem"
+  keyfile = "tls/secret.pem"
+  verify = verify_peer
+  versions = [tlsv1.3]
+  ciphers = "TLS_AES_128_GCM_SHA256"
+  depth = 3
+  reuse_sessions = false
+  secure_renegotiate = false
+  client_renegotiation = false
+  honor_cipher_order = false
+  handshake_timeout = 7s
+  hibernate_after = 1m
+  log_level = error
+  ssl_options { keyfile = "${EMQX_ETC_DIR}/key.pem", honor_cipher_order = true }
+}
+"#;
+
+#[test]
+fn tls_keys_beside_ssl_options_act_where_it_does_not_set_them() {
+    let file = layer(LayerKind::Etc, "etc/emqx.conf", LOOSE_TLS);
+    let loaded = load(&sources(vec![file], &[], &NoFiles)).expect("valid");
+    let https = loaded.settings.dashboard.https.as_ref().expect("on");
+    assert_eq!(https.http.max_connections, 64);
+    let tls = &https.ssl_options;
+    assert_eq!(tls.cacertfile, "tls/authorities.pem");
+    assert_eq!(tls.certfile, "tls/chain.pem");
+    assert_eq!(tls.keyfile, "/opt/emqx/etc/key.pem");
+    assert_eq!(tls.verify, Verify::VerifyPeer);
+    assert_eq!(tls.versions, ["tlsv1.3"]);
+    assert_eq!(tls.ciphers, ["TLS_AES_128_GCM_SHA256"]);
+    assert_eq!((tls.depth, tls.handshake_timeout_ms), (3, 7_000));
+    assert!(!tls.reuse_sessions && tls.honor_cipher_order);
+    // They are shown where they act, and nowhere else.
+    let at = |key: &str| effective(&loaded, &format!("dashboard.listeners.https.{key}"));
+    assert_eq!(at("ssl_options.certfile"), "\"tls/chain.pem\"");
+    assert_eq!(at("ssl_options.log_level"), "error");
+    assert!(!at("").contains("\n  certfile"), "{}", at(""));
+    let place = loaded
+        .raw
+        .provenance("dashboard.listeners.https.ssl_options.certfile")
+        .expect("exists");
+    assert_eq!(place.to_string(), "etc/emqx.conf:7:14");
+    let hints: Vec<String> = loaded
+        .warnings
+        .iter()
+        .filter(|w| matches!(w, Warning::Deprecated { .. }))
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(hints.len(), 14, "{hints:#?}");
+    let hint = "etc/emqx.conf:7:14: dashboard.listeners.https.certfile: deprecated; move it into \
+                ssl_options";
+    assert!(hints.iter().any(|text| text == hint), "{hints:#?}");
+    let by_variable = with_env(&[("EMQX_DASHBOARD__LISTENERS__HTTPS__CACERTFILE", "x.pem")]);
+    let shown = effective(
+        &by_variable,
+        "dashboard.listeners.https.ssl_options.cacertfile",
+    );
+    assert_eq!(shown, "\"x.pem\"");
+}
+
+#[test]
+fn a_guard_that_does_nothing_is_said_aloud() {
+    let said = |text: &str| -> Vec<String> {
+        with(text)
+            .warnings
+            .iter()
+            .filter(|w| matches!(w, Warning::WithoutEffect { .. }))
+            .map(ToString::to_string)
+            .collect()
+    };
+    let asks: &[(&str, &str)] = &[
+        ("authentication = [{mechanism = jwt}]", "anyone may connect"),
+        (
+            "listeners.tcp.default.authentication = {mechanism = jwt, enable = true}",
+            "anyone may connect",
+        ),
+        ("authorization.no_match = deny", "to everything"),
+        (
+            "authorization.sources = [{type = http, url = \"http://a\"}]",
+            "to everything",
+        ),
+        ("flapping_detect.enable = true", "not banned"),
+        ("zones.z.flapping_detect.enable = true", "not banned"),
+        ("banned.bootstrap_file = \"b.csv\"", "may connect"),
+        ("rpc.protocol = ssl", "not encrypted"),
+        ("rpc.driver = ssl", "not encrypted"),
+        ("cluster.proto_dist = inet_tls", "not encrypted"),
+        ("mqtt.peer_cert_as_username = cn", "name themselves"),
+        (
+            "listeners.ssl.default.ssl_options.enable_crl_check = true",
+            "revoked",
+        ),
+        (
+            "exhook.servers = [{name = a, url = \"http://a\"}]",
+            "not asked",
+        ),
+        ("durable_sessions.enable = true", "lost with their node"),
+        (
+            "cluster { discovery_strategy = static, static.seeds = [\"emqx@a\"] }",
+            "looks for no others",
+        ),
+    ];
+    for (text, expected) in asks {
+        let said = said(text);
+        assert_eq!(said.len(), 1, "{text}: {said:?}");
+        assert!(said[0].contains(expected), "{text}: {said:?}");
+        assert!(said[0].contains(": accepted without effect; "), "{said:?}");
+    }
+    for text in [
+        "authentication = []",
+        "authentication = [{mechanism = jwt, enable = false}]",
+        "authorization { no_match = allow, deny_action = disconnect }",
+        "authorization.sources = [{type = file, path = \"${EMQX_ETC_DIR}/acl.conf\"}]",
+        "authorization.sources = [{type = http, enable = \"false\"}]",
+        "flapping_detect { enable = \"false\", max_count = 3 }",
+        "rpc.protocol = tcp",
+        "banned.bootstrap_file = \"\"",
+        "mqtt { peer_cert_as_username = disabled, clientid_override = disabled }",
+        "exhook.servers = []",
+        "cluster { discovery_strategy = singleton, proto_dist = inet6_tcp }",
+    ] {
+        assert_eq!(said(text), Vec::<String>::new(), "{text}");
+    }
 }
 
 #[test]

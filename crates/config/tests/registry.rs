@@ -271,35 +271,83 @@ fn the_reference_page_has_every_documented_key() {
     assert!(page.is_ascii());
 }
 
+/// Whether the field at a path acts, and so do all above it.
+fn acts(path: &str) -> bool {
+    let fields = all_fields();
+    let ends = path.match_indices('.').map(|(at, _)| at);
+    ends.chain([path.len()])
+        .all(|end| fields[&path[..end]].effect == Effect::Acts)
+}
+
+/// What the product acts on was looked up in the product, key by key; a key that gets or loses
+/// its effect changes sides here too.
 #[test]
 fn what_acts_and_what_does_not() {
-    let acts = |name: &str| {
-        let root = roots()
-            .iter()
-            .find(|root| root.name == name)
-            .expect("declared");
-        root.effect == Effect::Acts
-    };
-    for name in [
-        "node",
-        "cluster",
-        "rpc",
-        "listeners",
-        "mqtt",
-        "dashboard",
-        "log",
-        "retainer",
+    for path in [
+        "node.name",
+        "node.cookie",
+        "cluster.name",
+        "cluster.autoclean",
+        "rpc.mode",
+        "rpc.listen_address",
+        "listeners.tcp.access_rules",
+        "listeners.tcp.max_conn_rate",
+        "listeners.tcp.enable_authn",
+        "listeners.ssl.ssl_options.verify",
+        "listeners.ws.websocket.mqtt_path",
+        "mqtt.max_inflight",
+        "zones.mqtt.max_inflight",
+        "dashboard.listeners.https.ssl_options.certfile",
+        "dashboard.default_password",
+        "log.file.rotation_size",
+        "retainer.max_publish_rate",
+        "api_key.bootstrap_file",
+        "prometheus.enable_basic_auth",
+        "statsd.server",
     ] {
-        assert!(acts(name), "{name}");
+        assert!(acts(path), "{path}");
     }
-    for name in [
-        "exhook",
+    for path in [
+        "authentication",
+        "authorization.sources",
+        "node.role",
+        "cluster.static.seeds",
+        "cluster.autoheal",
+        "rpc.certfile",
+        "rpc.client_num",
+        "listeners.tcp.messages_rate",
+        "listeners.ssl.ssl_options.depth",
+        "listeners.ws.websocket.compress",
+        "mqtt.peer_cert_as_username",
+        "zones.flapping_detect.enable",
+        "delayed.enable",
+        "sys_topics.sys_msg_interval",
+        "retainer.delivery_rate",
+        "retainer.backend.storage_type",
+        "dashboard.cors",
+        "log.throttling.time_window",
+        "durable_sessions.enable",
+        "exhook.servers",
         "gateway",
-        "rule_engine",
-        "plugins",
-        "telemetry",
-        "force_gc",
+        "plugins.install_dir",
+        "telemetry.enable",
+        "force_gc.enable",
     ] {
-        assert!(!acts(name), "{name}");
+        assert!(!acts(path), "{path}");
     }
+}
+
+/// Only a key that does nothing leaves something open, and it says so in the page's words.
+#[test]
+fn what_is_left_open_is_said_of_keys_without_effect_only() {
+    let mut count = 0;
+    for (path, field) in all_fields() {
+        let Some(leaves_open) = field.leaves_open else {
+            continue;
+        };
+        assert_eq!(field.effect, Effect::AcceptedWithoutEffect, "{path}");
+        assert!(!leaves_open.ends_with('.'), "{path}: {leaves_open}");
+        count += 1;
+    }
+    assert!(count > 10, "{count} keys");
 }

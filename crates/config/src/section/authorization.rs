@@ -11,7 +11,8 @@ pub(crate) static FIELDS: &[Field] = &[
         Kind::Enum(NoMatch::WORDS),
         "allow",
         "Verdict when no source has one. Production systems set `deny`.",
-    ),
+    )
+    .unguarded("clients may publish and subscribe to everything"),
     field(
         "deny_action",
         Kind::Enum(DenyAction::WORDS),
@@ -24,7 +25,8 @@ pub(crate) static FIELDS: &[Field] = &[
         Kind::ListOrOne(&Kind::Raw),
         "[{type = file, enable = true, path = \"${EMQX_ETC_DIR}/acl.conf\"}]",
         "Sources of rules, asked in order; the first verdict counts.",
-    ),
+    )
+    .unguarded("clients may publish and subscribe to everything"),
     open("node_cache", "Cache of answers per node.").hidden(),
 ];
 

@@ -9,4 +9,4 @@ pub(crate) static FIELDS: &[Field] = &[field(
     "CSV file with the columns as, who, reason, at, until, by.",
 )
 .since("5.8")
-.inert()];
+.unguarded("those it bans may connect")];

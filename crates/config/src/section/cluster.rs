@@ -35,7 +35,7 @@ pub(crate) static FIELDS: &[Field] = &[
         },
         "manual",
         "How a starting node finds its peers. `manual` leaves it to `cluster join`, `singleton` \
-         forbids clustering.",
+         forbids clustering; the others are accepted and find nobody.",
     ),
     field(
         "autoclean",
@@ -49,20 +49,23 @@ pub(crate) static FIELDS: &[Field] = &[
         "auto",
         "How many live members automatic removal needs: `majority`, `none`, or `auto` (a \
          majority in clusters of three or more, none in a cluster of two).",
-    ),
+    )
+    .inert(),
     field(
         "autoheal",
         Kind::Bool,
         "true",
         "Whether the two sides of a split merge as soon as links return. If off, they stay apart \
          until `cluster heal` is run.",
-    ),
+    )
+    .inert(),
     field(
         "proto_dist",
         Kind::Enum(ProtoDist::WORDS),
         "inet_tcp",
         "Transport of links between nodes. All nodes must use the same.",
-    ),
+    )
+    .inert(),
     field(
         "prevent_overlapping_partitions",
         Kind::Bool,
@@ -91,24 +94,28 @@ pub(crate) static FIELDS: &[Field] = &[
     optional("description", Kind::String, "A text for people.")
         .inert()
         .hidden(),
-    group("static", STATIC, "The strategy `static`: a fixed list."),
+    group("static", STATIC, "The strategy `static`: a fixed list.").inert(),
     group(
         "dns",
         DNS,
         "The strategy `dns`: addresses or targets of a DNS name.",
-    ),
+    )
+    .inert(),
     group(
         "etcd",
         ETCD,
         "The strategy `etcd`: each node keeps a key with its name.",
-    ),
+    )
+    .inert(),
     group(
         "k8s",
         K8S,
         "The strategy `k8s`: end points of a Kubernetes service.",
     )
+    .inert()
     .alias(&["K8s"]),
     group("mcast", MCAST, "The strategy `mcast`: UDP multicast.")
+        .inert()
         .deprecated("use static, dns, etcd or k8s"),
 ];
 

@@ -11,7 +11,8 @@ pub(crate) static FIELDS: &[Field] = &[
         Kind::Bool,
         "false",
         "Whether sessions are kept on disk.",
-    ),
+    )
+    .unguarded("sessions are lost with their node"),
     field("batch_size", POSITIVE, "100", "Messages read at once."),
     field(
         "idle_poll_interval",

@@ -11,7 +11,8 @@ pub(crate) static FIELDS: &[Field] = &[
         Kind::Bool,
         "false",
         "Whether clients that connect too often are banned.",
-    ),
+    )
+    .unguarded("clients that connect too often are not banned"),
     field(
         "window_time",
         Kind::Words(DISABLED, &Kind::Duration),

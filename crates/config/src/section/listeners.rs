@@ -70,12 +70,14 @@ macro_rules! listener_fields {
             optional("max_conn_rate", Kind::Words(INFINITY, &Kind::Rate),
                 "New connections of the listener, such as 1000/s."),
             optional("messages_rate", Kind::Words(INFINITY, &Kind::Rate),
-                "Messages of each client, such as 100/s."),
+                "Messages of each client, such as 100/s.")
+                .inert(),
             optional("bytes_rate", Kind::Words(INFINITY, &Kind::Rate),
-                "Bytes of each client, such as 1MB/s."),
+                "Bytes of each client, such as 1MB/s.")
+                .inert(),
             optional("authentication", authentication::CHAIN,
                 "Authenticators of this listener; if there are any, they replace the global ones.")
-                .hidden(),
+                .unguarded("anyone may connect").hidden(),
             group("tcp_options", TCP_OPTIONS, "Options of the socket."),
             open("limiter", "Limiters of EMQX 5.0.").hidden(),
             $($extra,)*
@@ -111,7 +113,8 @@ static TCP_OPTIONS: &[Field] = &[
         Kind::Bool,
         "true",
         "Whether it is then closed.",
-    ),
+    )
+    .inert(),
     optional(
         "recbuf",
         Kind::ByteSize,
@@ -127,7 +130,8 @@ static TCP_OPTIONS: &[Field] = &[
         Kind::ByteSize,
         "4KB",
         "User-space receive buffer.",
-    ),
+    )
+    .inert(),
     field(
         "high_watermark",
         Kind::ByteSize,
@@ -172,19 +176,22 @@ static WEBSOCKET: &[Field] = &[
         Kind::Enum(Piggyback::WORDS),
         "multiple",
         "Whether several packets may share a frame.",
-    ),
+    )
+    .inert(),
     field(
         "compress",
         Kind::Bool,
         "false",
         "Whether compression is offered.",
-    ),
+    )
+    .inert(),
     field(
         "idle_timeout",
         Kind::Words(INFINITY, &Kind::Duration),
         "7200s",
         "A connection without any frame for this long is closed.",
-    ),
+    )
+    .inert(),
     field(
         "max_frame_size",
         Kind::Words(INFINITY, &Kind::ByteSize),

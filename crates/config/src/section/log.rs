@@ -17,7 +17,7 @@ pub(crate) static FIELDS: &[Field] = &[
         "Log to a file; or several, by name.",
     )
     .alias(&["file_handlers"]),
-    group("throttling", THROTTLING, "Limits of repeated events."),
+    group("throttling", THROTTLING, "Limits of repeated events.").inert(),
     open("audit", "Log of what operators do."),
     optional(
         "primary_level",
@@ -42,7 +42,7 @@ macro_rules! handler_fields {
             field("time_offset", Kind::String, "system",
                 "Time zone of the time: system, utc or an offset such as +02:00."),
             field("payload_encode", Kind::Enum(PayloadEncode::WORDS), "text",
-                "Form of payloads in the lines.").since("5.8"),
+                "Form of payloads in the lines.").since("5.8").inert(),
             field("chars_limit", Kind::Words(&["unlimited"], &POSITIVE), "unlimited",
                 "Longest line.").inert().hidden(),
             field("sync_mode_qlen", POSITIVE, "100", "Overload protection of EMQX's log.")

@@ -58,8 +58,8 @@ const PORT: Kind = Kind::Int {
 };
 const MAP: Kind = Kind::Map(&Kind::String);
 
-/// The roots that do something, in the order of the reference page.
-static ACTING: &[Field] = &[
+/// The roots that become settings, in the order of the reference page.
+static BUILT: &[Field] = &[
     group("node", node::FIELDS, "Who this node is.").fixed(),
     group(
         "cluster",
@@ -81,41 +81,48 @@ static ACTING: &[Field] = &[
         "authorization",
         authorization::FIELDS,
         "What clients may do.",
-    ),
+    )
+    .inert(),
     group("retainer", retainer::FIELDS, "Retained messages."),
     group(
         "delayed",
         delayed::FIELDS,
         "Messages published with a delay.",
-    ),
+    )
+    .inert(),
     topics::REWRITE,
     group(
         "auto_subscribe",
         topics::AUTO_SUBSCRIBE,
         "Subscriptions made for clients.",
-    ),
+    )
+    .inert(),
     topics::TOPIC_METRICS,
     group(
         "sys_topics",
         sys_topics::FIELDS,
         "What the node tells about itself.",
-    ),
+    )
+    .inert(),
     group(
         "flapping_detect",
         flapping_detect::FIELDS,
         "Bans for clients that connect too often.",
-    ),
+    )
+    .inert(),
     group(
         "force_shutdown",
         force_shutdown::FIELDS,
         "Limits of one connection.",
-    ),
+    )
+    .inert(),
     group(
         "slow_subs",
         slow_subs::FIELDS,
         "Detection of slow subscribers.",
-    ),
-    group("limiter", limiter::FIELDS, "Limits of the whole node."),
+    )
+    .inert(),
+    group("limiter", limiter::FIELDS, "Limits of the whole node.").inert(),
     group("log", log::FIELDS, "Where events are written, and how."),
     group(
         "dashboard",
@@ -129,27 +136,29 @@ static ACTING: &[Field] = &[
         statsd::FIELDS,
         "Push of counters over UDP, as in EMQX 5.0.",
     ),
-    group("alarm", alarm::FIELDS, "What is done with alarms."),
-    group("sysmon", sysmon::FIELDS, "Watermarks of the machine."),
-    group("broker", broker::FIELDS, "The registry of sessions."),
-    group("banned", banned::FIELDS, "Bans loaded at start."),
+    group("alarm", alarm::FIELDS, "What is done with alarms.").inert(),
+    group("sysmon", sysmon::FIELDS, "Watermarks of the machine.").inert(),
+    group("broker", broker::FIELDS, "The registry of sessions.").inert(),
+    group("banned", banned::FIELDS, "Bans loaded at start.").inert(),
     group(
         "psk_authentication",
         psk_authentication::FIELDS,
         "Pre-shared keys for TLS.",
-    ),
+    )
+    .inert(),
     group(
         "durable_sessions",
         durable_sessions::FIELDS,
         "Sessions that survive their node.",
-    ),
+    )
+    .inert(),
 ];
 
 /// All roots.
 static ROOTS: LazyLock<Vec<Field>> =
-    LazyLock::new(|| ACTING.iter().chain(accepted::ROOTS).copied().collect());
+    LazyLock::new(|| BUILT.iter().chain(accepted::ROOTS).copied().collect());
 
-/// All roots, those without effect last.
+/// All roots, those that are only accepted last.
 pub fn roots() -> &'static [Field] {
     &ROOTS
 }
@@ -171,6 +180,16 @@ fn ints<T: TryFrom<i64>>(items: &[Checked]) -> Vec<T> {
             _ => None,
         })
         .collect()
+}
+
+/// Puts values that were written in an older place to where they act.
+pub(crate) fn settle(root: &mut Checked) {
+    if let Some(dashboard) = root
+        .fields_mut()
+        .and_then(|fields| fields.get_mut("dashboard"))
+    {
+        dashboard::settle(dashboard);
+    }
 }
 
 /// The settings of a configuration that was checked without errors.

@@ -143,6 +143,7 @@ pub(crate) static FIELDS: &[Field] = &[
         "30s",
         "Longest time between two checks of the keepalive.",
     )
+    .inert()
     .since("5.5"),
     field(
         "retry_interval",
@@ -161,19 +162,22 @@ pub(crate) static FIELDS: &[Field] = &[
         CERT,
         "disabled",
         "Part of the client's certificate that becomes its user name.",
-    ),
+    )
+    .unguarded("clients name themselves"),
     field(
         "peer_cert_as_clientid",
         CERT,
         "disabled",
         "Part of the client's certificate that becomes its client identifier.",
-    ),
+    )
+    .unguarded("clients name themselves"),
     field(
         "client_attrs_init",
         Kind::List(&Kind::Object(CLIENT_ATTR)),
         "[]",
         "Attributes of a client, computed when it connects.",
     )
+    .inert()
     .since("5.7"),
     field(
         "clientid_override",
@@ -181,6 +185,7 @@ pub(crate) static FIELDS: &[Field] = &[
         "disabled",
         "Expression whose value replaces the client identifier.",
     )
+    .unguarded("clients name themselves")
     .since("5.8"),
     field(
         "session_expiry_interval",

@@ -35,7 +35,8 @@ pub(crate) static FIELDS: &[Field] = &[
         RANGE_PORTS,
         "1048576",
         "Ceiling for connections; the limit of open files is raised towards it.",
-    ),
+    )
+    .inert(),
     field(
         "dist_buffer_size",
         Kind::Int {
@@ -44,20 +45,23 @@ pub(crate) static FIELDS: &[Field] = &[
         },
         "8192",
         "Send buffer of an inter-node link in KiB.",
-    ),
+    )
+    .inert(),
     field(
         "dist_net_ticktime",
         Kind::DurationS,
         "2m",
         "A peer that has been silent for about this long counts as down at the latest; usually \
          failure detection is much faster.",
-    ),
+    )
+    .inert(),
     field(
         "role",
         Kind::Enum(Role::WORDS),
         "core",
         "`core` is a full member; a `replicant` does not count for quorums.",
     )
+    .inert()
     .alias(&["db_role"]),
     optional("process_limit", RANGE_PORTS, "Limit of Erlang processes.")
         .deprecated("remove it, there are no such processes")

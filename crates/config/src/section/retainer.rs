@@ -31,13 +31,15 @@ pub(crate) static FIELDS: &[Field] = &[
         "true",
         "Whether a message may be kept without an expiry.",
     )
+    .inert()
     .since("5.8"),
     field(
         "msg_clear_interval",
         Kind::Duration,
         "0s",
         "Time between two removals of expired messages; 0s removes them when they are met.",
-    ),
+    )
+    .inert(),
     field(
         "max_payload_size",
         Kind::Words(INFINITY, &Kind::ByteSize),
@@ -56,6 +58,7 @@ pub(crate) static FIELDS: &[Field] = &[
         "\"1000/s\"",
         "Speed at which a new subscription gets retained messages.",
     )
+    .inert()
     .alias(&["deliver_rate"]),
     field(
         "max_publish_rate",
@@ -81,13 +84,15 @@ static BACKEND: &[Field] = &[
         Kind::Enum(&["built_in_database"]),
         "built_in_database",
         "Kind of storage.",
-    ),
+    )
+    .inert(),
     field(
         "storage_type",
         Kind::Enum(RetainedStorage::WORDS),
         "ram",
         "In memory, or also on disk. Every node has all retained messages.",
-    ),
+    )
+    .inert(),
     field(
         "max_retained_messages",
         COUNT,

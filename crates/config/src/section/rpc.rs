@@ -19,13 +19,15 @@ pub(crate) static FIELDS: &[Field] = &[
         "tcp",
         "Plain TCP or TLS.",
     )
+    .unguarded("what nodes say to each other is not encrypted")
     .alias(&["driver"]),
     field(
         "async_batch_size",
         POSITIVE,
         "256",
         "Most messages per batch.",
-    ),
+    )
+    .inert(),
     field(
         "port_discovery",
         Kind::Enum(&["stateless", "manual"]),
@@ -48,81 +50,94 @@ pub(crate) static FIELDS: &[Field] = &[
         "10",
         "Data connections to each peer.",
     )
+    .inert()
     .alias(&["tcp_client_num"]),
     field(
         "connect_timeout",
         Kind::Duration,
         "5s",
         "Time to connect to a peer.",
-    ),
+    )
+    .inert(),
     field(
         "send_timeout",
         Kind::Duration,
         "5s",
         "Time to hand bytes to the network.",
-    ),
+    )
+    .inert(),
     field(
         "authentication_timeout",
         Kind::Duration,
         "5s",
         "Time for the proof of the cookie.",
-    ),
+    )
+    .inert(),
     field(
         "call_receive_timeout",
         Kind::Duration,
         "15s",
         "Time for the answer to a call.",
-    ),
+    )
+    .inert(),
     field(
         "socket_keepalive_idle",
         Kind::DurationS,
         "15m",
         "Idle time before the first probe.",
-    ),
+    )
+    .inert(),
     field(
         "socket_keepalive_interval",
         Kind::DurationS,
         "75s",
         "Time between probes.",
-    ),
+    )
+    .inert(),
     field(
         "socket_keepalive_count",
         POSITIVE,
         "9",
         "Lost probes that end a connection.",
-    ),
+    )
+    .inert(),
     field(
         "socket_sndbuf",
         Kind::ByteSize,
         "1MB",
         "Send buffer of the socket.",
-    ),
+    )
+    .inert(),
     field(
         "socket_recbuf",
         Kind::ByteSize,
         "1MB",
         "Receive buffer of the socket.",
-    ),
+    )
+    .inert(),
     field("socket_buffer", Kind::ByteSize, "1MB", "User-space buffer.").inert(),
     field(
         "certfile",
         Kind::Path,
         "\"\"",
         "PEM file with this node's certificate, for TLS.",
-    ),
+    )
+    .inert(),
     field(
         "keyfile",
         Kind::Path,
         "\"\"",
         "PEM file with the key of the certificate.",
-    ),
+    )
+    .inert(),
     field(
         "cacertfile",
         Kind::Path,
         "\"\"",
         "PEM file with the authorities that sign the nodes' certificates; if set, both sides \
          are verified.",
-    ),
+    )
+    .inert(),
     field(
         "insecure_fallback",
         Kind::Bool,
@@ -159,6 +174,7 @@ pub(crate) static FIELDS: &[Field] = &[
         "false",
         "Whether an IPv6 socket refuses IPv4.",
     )
+    .inert()
     .since("5.3"),
     optional(
         "verify",

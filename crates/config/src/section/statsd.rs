@@ -23,7 +23,8 @@ pub(crate) static FIELDS: &[Field] = &[
         Kind::Duration,
         "30s",
         "Time between two samples.",
-    ),
+    )
+    .inert(),
     field(
         "flush_time_interval",
         Kind::Duration,

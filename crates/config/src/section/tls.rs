@@ -10,7 +10,7 @@ const VERSIONS: &[&str] = &[
 ];
 
 /// Options of a listener.
-pub(crate) static SERVER: &[Field] = &[
+pub(crate) const SERVER: &[Field] = &[
     field(
         "cacertfile",
         Kind::Path,
@@ -41,8 +41,8 @@ pub(crate) static SERVER: &[Field] = &[
         "false",
         "Whether a client without a certificate is refused; needs verify_peer.",
     ),
-    field("depth", SIZE_T, "10", "Most intermediate certificates."),
-    field("password", Kind::Secret, "\"\"", "Password of the key."),
+    field("depth", SIZE_T, "10", "Most intermediate certificates.").inert(),
+    field("password", Kind::Secret, "\"\"", "Password of the key.").inert(),
     field(
         "versions",
         Kind::CommaList(&Kind::Enum(VERSIONS)),
@@ -122,7 +122,7 @@ pub(crate) static SERVER: &[Field] = &[
         "false",
         "Whether revocation lists are checked.",
     )
-    .inert(),
+    .unguarded("revoked certificates are accepted"),
     optional(
         "partial_chain",
         Kind::Raw,
@@ -135,7 +135,7 @@ pub(crate) static SERVER: &[Field] = &[
         Kind::String,
         "Required key usages of clients.",
     )
-    .inert()
+    .unguarded("certificates made for other uses are accepted")
     .hidden(),
     open("ocsp", "Stapling of revocation status."),
     optional(

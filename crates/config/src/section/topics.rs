@@ -14,7 +14,8 @@ pub(crate) const REWRITE: Field = optional(
     "rewrite",
     Kind::List(&RULE_KIND),
     "Rules that change topics. The first whose source_topic matches decides.",
-);
+)
+.inert();
 
 static RULE: &[Field] = &[
     optional(
@@ -71,7 +72,8 @@ pub(crate) const TOPIC_METRICS: Field = optional(
     "topic_metrics",
     Kind::List(&METRIC_KIND),
     "Topics with own counters.",
-);
+)
+.inert();
 
 static METRIC: &[Field] =
     &[optional("topic", Kind::String, "Topic without wildcards.").required("topic = \"a/b\"")];

@@ -26,12 +26,14 @@ static ZONE: &[Field] = &[
         "flapping_detect",
         flapping_detect::FIELDS,
         "As the root `flapping_detect`.",
-    ),
+    )
+    .inert(),
     inherits(
         "force_shutdown",
         force_shutdown::FIELDS,
         "As the root `force_shutdown`.",
-    ),
+    )
+    .inert(),
     open("force_gc", "As the root `force_gc`."),
     open("conn_congestion", "As the root `conn_congestion`."),
     open("durable_sessions", "As the root `durable_sessions`."),
