@@ -205,6 +205,8 @@ impl Client {
         match packet.kind {
             PUBLISH => self.take_publish(packet),
             PUBREL => self.send(PUBCOMP << 4, &packet.body[..2]),
+            // Of a PUBLISH that was sent without waiting.
+            PUBACK => Ok(()),
             other => bail!("packet of type {other} at a moment when none was expected"),
         }
     }

@@ -182,6 +182,15 @@ fn ip<S: AsRef<OsStr>>(program: &str, args: &[S]) -> Result<Output> {
     process::run(Command::new(program).args(args))?.ok()
 }
 
+/// Whether hosts can have firewalls; says so loudly when not.
+pub fn has_firewalls(what: &str) -> bool {
+    let there = missing::has("nft");
+    if !there {
+        missing::not_tested(what, "nft is missing (Debian: nftables)");
+    }
+    there
+}
+
 /// One host of a lab.
 #[derive(Clone, Debug)]
 pub struct Host {
@@ -228,20 +237,22 @@ impl Host {
         ip("ip", &[&["-n", &self.name], args].concat())
     }
 
-    /// Drops packets that come in for this TCP port, as a firewall does. `false` when this machine
-    /// has no nftables.
-    pub fn drop_port(&self, port: u16) -> Result<bool> {
-        if !missing::has("nft") {
-            return Ok(false);
-        }
-        let port = port.to_string();
+    /// Drops packets that come in for this TCP port, as a firewall does.
+    pub fn drop_port(&self, port: u16) -> Result<()> {
+        self.drop_incoming(&["tcp", "dport", &port.to_string()])
+    }
+
+    /// Loses all packets that come in from another host: silence, no error. Call it on both ends.
+    pub fn lose_packets_from(&self, other: &Self) -> Result<()> {
+        self.drop_incoming(&["ip", "saddr", &other.ip.to_string()])
+    }
+
+    fn drop_incoming(&self, matching: &[&str]) -> Result<()> {
         self.nft(&["add", "table", "inet", "t"])?;
         let hook = "{ type filter hook input priority 0 ; }";
         self.nft(&["add", "chain", "inet", "t", "in", hook])?;
-        self.nft(&[
-            "add", "rule", "inet", "t", "in", "tcp", "dport", &port, "drop",
-        ])?;
-        Ok(true)
+        let rule = ["add", "rule", "inet", "t", "in"];
+        self.nft(&[&rule[..], matching, &["drop"]].concat())
     }
 
     /// Takes all firewall rules away.
@@ -264,15 +275,5 @@ impl Host {
     pub fn route_to(&self, other: &Self) -> Result<()> {
         self.ip(&["route", "del", "unreachable", &format!("{}/32", other.ip)])
             .map(drop)
-    }
-
-    /// Pulls the cable: everybody sees silence.
-    pub fn unplug(&self) -> Result<()> {
-        ip("ip", &["link", "set", &format!("v-{}", self.name), "down"]).map(drop)
-    }
-
-    /// Plugs it in again.
-    pub fn plug(&self) -> Result<()> {
-        ip("ip", &["link", "set", &format!("v-{}", self.name), "up"]).map(drop)
     }
 }

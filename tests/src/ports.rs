@@ -29,7 +29,8 @@ pub struct Ports {
 impl Ports {
     /// Takes a free block.
     pub fn take() -> Result<Self> {
-        let folder = std::env::temp_dir().join("dunlin-test-ports");
+        let user = rustix::process::geteuid().as_raw();
+        let folder = std::env::temp_dir().join(format!("dunlin-test-ports-{user}"));
         std::fs::create_dir_all(&folder).with_context(|| format!("{}", folder.display()))?;
         let from = (std::process::id() % u32::from(BLOCKS)) as u16;
         for step in 0..BLOCKS {

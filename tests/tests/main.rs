@@ -9,6 +9,7 @@ mod manual;
 mod mqtt;
 mod page;
 mod pair;
+mod partition;
 mod rest;
 mod restart;
 mod start;

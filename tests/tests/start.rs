@@ -99,7 +99,7 @@ fn b04_stop_prints_ok_and_tells_version_5_clients_why() -> Result<()> {
     ensure!(!dunlin_tests::process::lives(pid), "gone when stop returns");
     if let Some(client) = &mut client {
         client
-            .line_with("received DISCONNECT (139)")
+            .line_with("Received DISCONNECT (139)")
             .context("server shutting down (0x8B)")?;
     }
     old.closed()?;
