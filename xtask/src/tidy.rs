@@ -48,7 +48,7 @@ pub(crate) fn check(root: &Path) -> anyhow::Result<()> {
     let mut findings = Vec::new();
     edges(root, &mut findings)?;
     for file in rust_files(root)? {
-        let text = fs::read_to_string(&file).with_context(|| format!("reading {file:?}"))?;
+        let text = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
         let name = file
             .strip_prefix(root)
             .unwrap_or(&file)
@@ -57,7 +57,7 @@ pub(crate) fn check(root: &Path) -> anyhow::Result<()> {
         source(&name, &text, &mut findings);
     }
     for file in markdown_files(root)? {
-        let text = fs::read_to_string(&file).with_context(|| format!("reading {file:?}"))?;
+        let text = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
         let name = file
             .strip_prefix(root)
             .unwrap_or(&file)

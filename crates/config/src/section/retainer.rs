@@ -55,7 +55,7 @@ pub(crate) static FIELDS: &[Field] = &[
     field(
         "delivery_rate",
         Kind::Words(INFINITY, &Kind::Rate),
-        "\"1000/s\"",
+        "infinity",
         "Speed at which a new subscription gets retained messages.",
     )
     .inert()
@@ -63,8 +63,9 @@ pub(crate) static FIELDS: &[Field] = &[
     field(
         "max_publish_rate",
         Kind::Words(INFINITY, &Kind::Rate),
-        "\"1000/s\"",
-        "Speed at which messages are retained.",
+        "infinity",
+        "Speed at which messages are retained; more are delivered and not kept. EMQX's default \
+         is 1000/s.",
     )
     .since("5.7"),
     group("backend", BACKEND, "Where retained messages are kept."),
