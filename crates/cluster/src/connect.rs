@@ -181,15 +181,12 @@ impl Cluster {
         }
         let dialing = self
             .neighbours
-            .values_mut()
-            .find(|n| n.dialing == Some(conn.id));
-        if let Some(neighbour) = dialing {
+            .iter_mut()
+            .find(|(_, n)| n.dialing == Some(conn.id));
+        if let Some((site, neighbour)) = dialing {
             neighbour.dialing = None;
-            let pause = (RETRY_FIRST_MS << neighbour.attempts.min(8)).min(RETRY_MAX_MS);
-            // Up to a fifth less, so that two nodes do not keep dialing in step.
-            let pause = pause - self.rng.random_range(0..=pause / 5);
-            neighbour.attempts = neighbour.attempts.saturating_add(1);
-            neighbour.retry_ms = self.now.mono_ms + pause;
+            let site = *site;
+            self.dial_later(site);
         }
         let silent = self.now.mono_ms >= conn.heard_ms + STRANGER_SILENT_MS;
         let cause = if silent {
@@ -200,19 +197,38 @@ impl Cluster {
         self.join_conn_ended(conn, cause);
     }
 
-    /// A member's connection is gone; the link waits for the next one.
-    fn unlink(&mut self, site: SiteId) {
+    /// Sets the pause before a member is dialed again.
+    fn dial_later(&mut self, site: SiteId) {
         let Some(neighbour) = self.neighbours.get_mut(&site) else {
             return;
         };
+        let pause = (RETRY_FIRST_MS << neighbour.attempts.min(8)).min(RETRY_MAX_MS);
+        // Up to a fifth less, so that two nodes do not keep dialing in step.
+        let pause = pause - self.rng.random_range(0..=pause / 5);
+        neighbour.attempts = neighbour.attempts.saturating_add(1);
+        neighbour.retry_ms = self.now.mono_ms + pause;
+    }
+
+    /// A member's connection is gone; the link waits for the next one. It is dialed at once, unless
+    /// the member never took the link: then it does not want us, or not yet.
+    fn unlink(&mut self, site: SiteId) {
+        let now_ms = self.now.mono_ms;
+        let Some(neighbour) = self.neighbours.get_mut(&site) else {
+            return;
+        };
+        let taken = neighbour.greeted.take().is_none();
         neighbour.conn = None;
         neighbour.link.sender.detach();
-        neighbour.reset = true;
-        neighbour.attempts = 0;
-        neighbour.retry_ms = self.now.mono_ms;
-        neighbour.unlinked_ms = self.now.mono_ms;
+        neighbour.reset = taken;
+        neighbour.unlinked_ms = now_ms;
         neighbour.jobs.clear();
         neighbour.owned_out.reconnected();
+        if taken {
+            neighbour.attempts = 0;
+            neighbour.retry_ms = now_ms;
+        } else {
+            self.dial_later(site);
+        }
     }
 
     /// Dials every member that is neither linked nor being dialed and whose pause is over.
@@ -407,19 +423,29 @@ impl Cluster {
         };
         neighbour.conn = Some(conn.id);
         neighbour.conn_since_ms = now_ms;
-        neighbour.attempts = 0;
         neighbour.reset = false;
         neighbour.jobs.clear();
         neighbour.owned_out.reconnected();
         neighbour.link.connected();
-        let number = neighbour.owned_in.connected(hello.peer.boot);
         tracing::info!(node = %neighbour.name, "peer_linked");
-        self.send(site, &Message::OwnHave { number });
+        neighbour.greeted = Some(swim);
+        Flow::Again
+    }
+
+    /// The member took our link: it is up, and both kinds of state are brought up to date. Not
+    /// before, as of two connections made at once only one is taken.
+    fn taken(&mut self, site: SiteId, swim: SwimId) {
+        let Some(neighbour) = self.neighbours.get_mut(&site) else {
+            return;
+        };
+        if let Some(boot) = neighbour.boot {
+            let number = neighbour.owned_in.connected(boot);
+            self.send(site, &Message::OwnHave { number });
+        }
         self.learn_life(site, swim);
         if self.own.site < site {
             self.send_digests(site);
         }
-        Flow::Again
     }
 
     /// The member at the other end is another process than before, or the first we meet.
@@ -447,7 +473,13 @@ impl Cluster {
         }
         let payload = match neighbour.link.receive(&mut conn.buf) {
             Ok(Got::Nothing) => return Flow::Wait,
-            Ok(Got::Answer) => return Flow::Again,
+            Ok(Got::Answer) => {
+                let taken = neighbour.link.sender.is_attached();
+                if let Some(swim) = neighbour.greeted.take_if(|_| taken) {
+                    self.taken(site, swim);
+                }
+                return Flow::Again;
+            }
             Ok(Got::Payload(payload)) => payload,
             Err(error) => {
                 tracing::warn!(node = %neighbour.name, %error, "peer_link_broken");
@@ -647,6 +679,16 @@ impl Cluster {
             }
         }
         self.unlinked_tick();
+    }
+
+    /// This node itself did not run for a while: that others were silent meanwhile says nothing.
+    pub(crate) fn stalled(&mut self, late_ms: u64) {
+        tracing::warn!(ms = late_ms, "node_stalled");
+        self.failure.postpone(late_ms);
+        for conn in self.conns.values_mut() {
+            conn.heard_ms += late_ms;
+            conn.since_ms += late_ms;
+        }
     }
 
     /// All rows of a small table, tombstones included.

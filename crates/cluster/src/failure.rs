@@ -172,6 +172,14 @@ impl Failure {
         }
     }
 
+    /// Moves all timers, after a time in which this node did not run.
+    pub(crate) fn postpone(&mut self, ms: u64) {
+        let timers = std::mem::take(&mut self.sink.timers);
+        let later = timers.into_iter();
+        let later = later.map(|((due, count), timer)| ((due + ms, count), timer));
+        self.sink.timers = later.collect();
+    }
+
     /// When to call [`Self::tick`].
     pub(crate) fn next_tick(&self) -> u64 {
         self.sink
@@ -180,18 +188,17 @@ impl Failure {
             .map_or(u64::MAX, |((due, _), _)| *due)
     }
 
-    /// A peer told us its present life over a proven link: it is alive. Returns whether that life
-    /// was declared down, in which case the peer must be told to take a new one.
-    pub(crate) fn learn(&mut self, now_ms: u64, id: SwimId) -> bool {
+    /// A peer told us its present life over a proven link: it is alive. Returns the life we know
+    /// when that one was declared down, or wins over the peer's because its clock went back: the
+    /// peer must be told to take a later one.
+    pub(crate) fn learn(&mut self, now_ms: u64, id: SwimId) -> Option<SwimId> {
         if id.site == self.own().site {
-            return false;
+            return None;
         }
         self.apply(now_ms, Member::alive(id));
-        let known = self
-            .foca
-            .iter_membership_state()
-            .find(|m| m.id().site == id.site);
-        known.is_some_and(|m| m.state() == State::Down)
+        let mut known = self.foca.iter_membership_state();
+        let known = known.find(|m| m.id().site == id.site)?;
+        (*known.id() != id || known.state() == State::Down).then_some(*known.id())
     }
 
     /// The process at `site` is known to be gone, or the site is no member any more.
@@ -210,9 +217,10 @@ impl Failure {
         }
     }
 
-    /// A peer says our life `id` was declared down: take a new one, unless that was an old one.
+    /// A peer says that our life `id` is over: take a later one, unless this is one already.
     pub(crate) fn renew(&mut self, now_ms: u64, id: SwimId) {
-        let Some(next) = id.renew().filter(|_| id == self.own()) else {
+        let current = id.site == self.own().site && id.epoch >= self.own().epoch;
+        let Some(next) = id.renew().filter(|_| current) else {
             return;
         };
         self.sink.now_ms = now_ms;
@@ -368,11 +376,11 @@ mod tests {
         field.silent[0] = false;
         for (node, other) in [(0, 1), (1, 0)] {
             let own = field.nodes[other].own();
-            if field.nodes[node].learn(field.now_ms, own) {
+            if let Some(over) = field.nodes[node].learn(field.now_ms, own) {
                 let now_ms = field.now_ms;
-                field.nodes[other].renew(now_ms, own);
+                field.nodes[other].renew(now_ms, over);
                 let renewed = field.nodes[other].own();
-                assert!(!field.nodes[node].learn(now_ms, renewed));
+                assert_eq!(field.nodes[node].learn(now_ms, renewed), None);
             }
         }
         field.exchange();

@@ -248,10 +248,7 @@ impl Cluster {
         let Some(join) = self.operations.join_mut() else {
             return;
         };
-        let staged = matches!(
-            join.step(),
-            JoinStep::Copy | JoinStep::Archive | JoinStep::Swap
-        );
+        let staged = !matches!(join.step(), JoinStep::Preflight | JoinStep::Connect);
         let conn = join.conn.take();
         if let Some(conn) = conn {
             self.close(conn);
@@ -670,9 +667,9 @@ impl Cluster {
             Phase::Wait { retry_ms } if *retry_ms <= now_ms => self.join_try(),
             Phase::Tell(telling) if self.is_told(telling) => self.join_swap(),
             Phase::Connect { deadline_ms } => {
-                // The neighbours follow the swapped member table at the end of its call, and a peer
-                // that has attached shows us as running.
-                let met = |n: &Neighbour| n.up && n.link.sender.is_attached();
+                // The neighbours follow the swapped member table at the end of its call. A member
+                // sends numbered frames once we took its link, and from then on shows us running.
+                let met = |n: &Neighbour| n.up && n.link.receiver.has() > 0;
                 let all_up = !self.members_changed && self.neighbours.values().all(met);
                 if all_up || *deadline_ms <= now_ms {
                     self.done(Ok(()));

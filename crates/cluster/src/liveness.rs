@@ -1,7 +1,7 @@
 //! What the failure detector and the links say together: which members are up.
 //!
-//! A member is *alive* when anybody can reach it, and *up* when this node can, too. The driver hears
-//! of up and down; `status` shows alive, so that all nodes show the same.
+//! A member is *alive* when anybody can reach it, and *up* when this node can, too. The driver
+//! hears of up and down; `status` shows alive, so that all nodes show the same.
 
 use crate::error::DownReason;
 use crate::failure::{SwimId, Verdict};
@@ -35,10 +35,11 @@ impl Cluster {
         if id.site != site {
             return;
         }
-        if self.failure.learn(self.now.mono_ms, id) {
-            self.send(site, &Message::SwimDown { id });
-        } else {
-            self.now_alive(site);
+        match self.failure.learn(self.now.mono_ms, id) {
+            Some(id) => {
+                self.send(site, &Message::SwimDown { id });
+            }
+            None => self.now_alive(site),
         }
     }
 
@@ -74,8 +75,9 @@ impl Cluster {
         if let Some(boot) = neighbour.boot
             && !neighbour.up
             && neighbour.alive
-            && neighbour.conn.is_some()
+            && neighbour.link.sender.is_attached()
         {
+            neighbour.attempts = 0;
             neighbour.up = true;
             let peer = Peer {
                 site,

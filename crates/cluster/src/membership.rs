@@ -1,7 +1,7 @@
 //! The member table: who belongs to the cluster.
 //!
-//! One row per site, live or gone, in the merged table [`crate::MEMBERS`]; gone rows stay, so that a
-//! removed site that returns is told. Liveness is not membership and is never stored here.
+//! One row per site, live or gone, in the merged table [`crate::MEMBERS`]; gone rows stay, so that
+//! a removed site that returns is told. Liveness is not membership and is never stored here.
 
 use std::collections::BTreeMap;
 

@@ -1,8 +1,8 @@
 //! One node's part in a cluster as a state machine: inputs and `now` in, effects out.
 //!
 //! This is the public face and the dispatch; the parts are in the sibling modules, each an
-//! `impl Cluster`. Within one call everything happens at one instant; durable writes of a call leave
-//! as one batch at its end. It must never wait for another node in order to serve.
+//! `impl Cluster`. Within one call all happens at one instant; its durable writes leave as one
+//! batch at its end. It must never wait for another node in order to serve.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -23,9 +23,14 @@ use crate::membership::Membership;
 use crate::peer::{Conn, Neighbour};
 use crate::restore;
 use crate::status::{LinkState, MemberState, MemberStatus, Status};
+use crate::sync::SWEEP_PERIOD_MS;
 use crate::table::merged::{Merged, TableId};
 use crate::table::owned::OwnLog;
 use crate::wire::{OwnChange, WireRow};
+
+/// How late a call must be to show that this node did not run, milliseconds; far above a busy
+/// host's scheduling, far below any suspicion.
+const STALL_MS: u64 = 500;
 
 /// One node's part in a cluster.
 pub struct Cluster {
@@ -115,7 +120,7 @@ impl Cluster {
             operations: Operations::new(now),
             down_since: start.down_since,
             next_sync_ms: now.mono_ms,
-            next_sweep_ms: now.mono_ms,
+            next_sweep_ms: now.mono_ms + SWEEP_PERIOD_MS,
             last_synced: None,
             skew_refused: 0,
             held: BTreeSet::new(),
@@ -128,7 +133,11 @@ impl Cluster {
 
     /// Takes one input and appends what is to be done.
     pub fn handle(&mut self, now: Now, input: Input, out: &mut Vec<Effect>) {
+        let late_ms = now.mono_ms.saturating_sub(self.next_tick());
         self.now = now;
+        if late_ms > STALL_MS {
+            self.stalled(late_ms);
+        }
         match input {
             Input::Tick => {}
             Input::Accepted { conn, from } => self.accepted(conn, &from),
@@ -296,6 +305,9 @@ impl Cluster {
             true => MemberState::Running,
             false => MemberState::Stopped,
         };
+        // The noted time survives restarts of this node.
+        let noted = self.down_since.get(&site).filter(|_| !neighbour.alive);
+        let since_wall_ms = noted.copied().unwrap_or(neighbour.since_wall_ms);
         let connected = neighbour.conn.is_some();
         let link = if connected {
             LinkState::Connected
@@ -306,7 +318,7 @@ impl Cluster {
             site,
             name,
             state,
-            since_wall_ms: neighbour.since_wall_ms,
+            since_wall_ms,
             link,
         }
     }

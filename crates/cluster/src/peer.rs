@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::{Bytes, BytesMut};
 
 use crate::clock::{Now, Stamp};
+use crate::failure::SwimId;
 use crate::identity::{BootId, SiteId};
 use crate::input::{ConnId, Effect};
 use crate::link::frame::{self, FrameKind};
@@ -184,6 +185,8 @@ pub(crate) struct Neighbour {
     /// The connection the link is on.
     pub(crate) conn: Option<ConnId>,
     pub(crate) conn_since_ms: u64,
+    /// The life it greeted with, until it takes our link, too: only then is it known to be ours.
+    pub(crate) greeted: Option<SwimId>,
     /// Since when there is none.
     pub(crate) unlinked_ms: u64,
     /// The connection being dialed.
@@ -212,6 +215,7 @@ impl Neighbour {
             link: Link::new(stream),
             conn: None,
             conn_since_ms: now.mono_ms,
+            greeted: None,
             unlinked_ms: now.mono_ms,
             dialing: None,
             retry_ms: now.mono_ms,

@@ -25,7 +25,7 @@ use crate::wire::{Buckets, Message, WireRow};
 const SYNC_PERIOD_MS: u64 = 10_000;
 
 /// How often old tombstones are looked for and long-down members noted, milliseconds.
-const SWEEP_PERIOD_MS: u64 = 5_000;
+pub(crate) const SWEEP_PERIOD_MS: u64 = 5_000;
 
 /// Most tombstones forgotten in one sweep per table, so that a sweep stays short.
 const SWEEP_TOMBSTONES: usize = 1_000;
@@ -170,8 +170,8 @@ impl Cluster {
         }
     }
 
-    /// Merges rows of another node of this cluster. With `forward`, what is new goes on to the other
-    /// members: the node they come from may reach only us.
+    /// Merges rows of another node of this cluster. With `forward`, what is new goes on to the
+    /// other members: the node they come from may reach only us.
     pub(crate) fn merge_rows(
         &mut self,
         from: SiteId,
@@ -285,7 +285,7 @@ impl Cluster {
         }
     }
 
-    /// The peer named its keys of a range: rows we have newer are sent, rows it has newer asked for.
+    /// The peer named its keys of a range: what we have newer is sent, what it has newer asked for.
     pub(crate) fn on_stamps(
         &mut self,
         site: SiteId,

@@ -115,7 +115,7 @@ pub(crate) enum Message {
     Swim { data: Bytes },
     /// The sender's present life of its failure detector.
     SwimIs { id: SwimId },
-    /// This life of the receiver was declared down.
+    /// This life of the receiver is over: it was declared down, or the receiver told an older one.
     SwimDown { id: SwimId },
     /// A call.
     Call { number: u64, payload: Bytes },

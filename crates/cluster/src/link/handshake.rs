@@ -8,9 +8,9 @@
 //!     | <- Proof(HMAC, "acceptor") ------------ |
 //! ```
 //! A proof covers the role and both hellos byte for byte, so nothing in them can be altered or
-//! reflected. The dialer proves first: a stranger who dials learns nothing it could guess the cookie
-//! from. Whoever finds a fault says which in an `Error` message before it closes, so both sides log
-//! the same reason. The cookie never travels.
+//! reflected. The dialer proves first: a stranger who dials learns nothing it could guess the
+//! cookie from. Whoever finds a fault says which in an `Error` message before it closes, so both
+//! sides log the same reason. The cookie never travels.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use ring::hmac;
@@ -87,7 +87,10 @@ pub enum HandshakeError {
     #[error("cookie mismatch; set the same node.cookie on both nodes")]
     CookieMismatch,
     /// No protocol version in common.
-    #[error("protocol {}-{} here, {}-{} there; upgrade the older node", ours.0, ours.1, theirs.0, theirs.1)]
+    #[error(
+        "protocol {}-{} here, {}-{} there; upgrade the older node",
+        ours.0, ours.1, theirs.0, theirs.1
+    )]
     VersionMismatch {
         /// The reporting side's range.
         ours: (u16, u16),

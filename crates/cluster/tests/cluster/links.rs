@@ -107,6 +107,48 @@ fn a_stopped_process_is_down_within_five_seconds_and_comes_back() {
     net.nodes[1].frozen = false;
     let took = net.until_whole();
     assert!(took < 2_000, "{took} ms");
+    assert_eq!(
+        net.nodes[1].downs,
+        [],
+        "it does not take its own pause for theirs"
+    );
+}
+
+#[test]
+fn a_node_restarted_with_its_clock_set_back_is_up_again() {
+    let mut net = Net::clustered(16, 3);
+    net.run(60_000);
+    for node in [0, 1] {
+        net.kill(node);
+        net.run(3_000);
+        net.nodes[node].skew_ms = -30_000;
+        net.start(node);
+        let took = net.until_whole();
+        assert!(took < 2_000, "{took} ms");
+    }
+}
+
+#[test]
+fn a_member_that_does_not_take_us_is_not_dialed_in_a_hurry() {
+    let mut net = Net::clustered(17, 2);
+    net.kill(1);
+    net.run(1_000);
+    // The node was restored from a backup of before its join, with a clock of then.
+    let other = Net::with(18, 2);
+    let joined = net.nodes[1].disk.clone();
+    net.nodes[1].disk = other.nodes[1].disk.clone();
+    let (meta, restored) = (&joined.tables["meta"], &mut net.nodes[1].disk.tables);
+    let site = meta[&Bytes::from_static(b"site")].clone();
+    restored.remove("members");
+    restored
+        .entry("meta".into())
+        .or_default()
+        .insert("site".into(), site);
+    net.nodes[1].skew_ms = -3_600_000;
+    net.start(1);
+    let dials = net.dials;
+    net.run(10_000);
+    assert!(net.dials - dials < 25, "{} dials", net.dials - dials);
 }
 
 #[test]

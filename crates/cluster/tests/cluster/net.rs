@@ -157,6 +157,8 @@ pub(crate) struct Net {
     pub(crate) nodes: Vec<Node>,
     pub(crate) now_ms: u64,
     pub(crate) delay_ms: u64,
+    /// Connections dialed so far.
+    pub(crate) dials: usize,
     seed: u64,
     starts: u64,
     count: u64,
@@ -178,6 +180,7 @@ impl Net {
             nodes: Vec::new(),
             now_ms: 0,
             delay_ms: 2,
+            dials: 0,
             seed,
             starts: 0,
             count: 0,
@@ -380,6 +383,7 @@ impl Net {
     }
 
     fn dialed(&mut self, from: usize, conn: ConnId, host: &str, port: u16) {
+        self.dials += 1;
         let found = self
             .nodes
             .iter()
