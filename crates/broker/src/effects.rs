@@ -152,7 +152,10 @@ impl ShardEffects {
     pub fn new(shards: u16) -> Self {
         let mut to_shard = Vec::new();
         to_shard.resize_with(usize::from(shards), Vec::new);
-        Self { to_shard, ..Self::default() }
+        Self {
+            to_shard,
+            ..Self::default()
+        }
     }
 
     /// Adds a letter to another shard.
@@ -162,6 +165,11 @@ impl ShardEffects {
             self.to_shard.resize_with(at + 1, Vec::new);
         }
         self.to_shard[at].push(letter);
+    }
+
+    /// Adds a letter to control.
+    pub fn tell(&mut self, letter: ToControl) {
+        self.to_control.push(letter);
     }
 
     /// Whether nothing is wanted.
@@ -429,6 +437,7 @@ pub enum ToControl {
 }
 
 /// A client connected, disconnected, subscribed or unsubscribed.
+#[allow(clippy::large_enum_variant)] // it travels in a box of its own
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClientEvent {
     /// CONNACK success was sent.
@@ -670,7 +679,9 @@ impl Output {
     /// The socket took `n` bytes of what [`Output::slices`] gave.
     pub fn wrote(&mut self, mut n: usize) {
         while n > 0 {
-            let Some(chunk) = self.chunks.front_mut() else { break };
+            let Some(chunk) = self.chunks.front_mut() else {
+                break;
+            };
             if chunk.len() > n {
                 chunk.advance(n);
                 self.chunk_bytes -= n;

@@ -53,7 +53,9 @@ pub(crate) fn put_head(
     flags |= if message.retain() { RETAIN } else { 0 };
     flags |= if message.dup() { DUP } else { 0 };
     flags |= if plain { PLAIN } else { 0 };
-    let left_ms = message.expires_wall_ms().map(|at| at.saturating_sub(now.wall_ms));
+    let left_ms = message
+        .expires_wall_ms()
+        .map(|at| at.saturating_sub(now.wall_ms));
     out.put_u8(VERSION);
     out.put_u8(flags);
     out.put_u16(message.topic().len() as u16);
@@ -105,7 +107,11 @@ pub(crate) fn decode(now: Now, mut bytes: Bytes) -> Option<Forward> {
         expires_wall_ms: (left_ms != NO_EXPIRY).then(|| now.wall_ms.saturating_add(left_ms)),
     };
     let message = Message::in_place(bytes, layout, head, LINK_BUFFER_BYTES);
-    Some(Forward { message, plain: flags & PLAIN != 0, groups })
+    Some(Forward {
+        message,
+        plain: flags & PLAIN != 0,
+        groups,
+    })
 }
 
 fn read_group(bytes: &mut Bytes) -> Option<GroupKey> {
@@ -129,7 +135,10 @@ mod tests {
     use crate::message::Parts;
 
     fn at(wall_ms: u64) -> Now {
-        Now { mono_ms: 3, wall_ms }
+        Now {
+            mono_ms: 3,
+            wall_ms,
+        }
     }
 
     fn encode(message: &Message, plain: bool, groups: &[Arc<GroupKey>]) -> Bytes {
@@ -143,8 +152,12 @@ mod tests {
     }
 
     fn sample() -> Message {
-        let parts =
-            Parts { topic: "a/b", properties: &[1, 1], payload: b"xyz", clientid: "me" };
+        let parts = Parts {
+            topic: "a/b",
+            properties: &[1, 1],
+            payload: b"xyz",
+            clientid: "me",
+        };
         let head = Head {
             qos: QoS::ExactlyOnce,
             retain: true,
@@ -157,15 +170,20 @@ mod tests {
 
     #[test]
     fn a_forward_comes_back_with_its_groups_and_what_is_left_of_its_time() {
-        let groups =
-            [Arc::new(GroupKey::new("g", "a/#")), Arc::new(GroupKey::new("h", "+/b"))];
+        let groups = [
+            Arc::new(GroupKey::new("g", "a/#")),
+            Arc::new(GroupKey::new("h", "+/b")),
+        ];
         let bytes = encode(&sample(), true, &groups);
         let back = decode(at(70_000), bytes).expect("a forward");
         assert!(back.plain);
         assert_eq!(back.groups, groups.map(|g| (*g).clone()));
         let message = back.message;
         assert_eq!((message.topic(), message.payload()), ("a/b", &b"xyz"[..]));
-        assert_eq!((message.properties(), message.clientid()), (&[1, 1][..], "me"));
+        assert_eq!(
+            (message.properties(), message.clientid()),
+            (&[1, 1][..], "me")
+        );
         assert_eq!((message.qos(), message.retain()), (QoS::ExactlyOnce, true));
         assert_eq!(message.expires_wall_ms(), Some(70_500));
     }

@@ -136,11 +136,7 @@ impl Links {
 
     /// Whether a QoS 1 or 2 message to the node should wait for room.
     pub(crate) fn is_full(&self, node: NodeIndex) -> bool {
-        self.get(node).is_some_and(|link| {
-            link.up
-                && (link.sender.unacked() >= HIGH_FRAMES
-                    || link.sender.unacked_bytes() >= HIGH_BYTES)
-        })
+        self.get(node).is_some_and(|link| link.up && link.is_high())
     }
 
     /// Remembers a connection to resume when the node's window has room.
@@ -161,17 +157,26 @@ impl Links {
         parts: &[&[u8]],
         fx: &mut ShardEffects,
     ) -> Forwarded {
-        let Some(link) = self.get_mut(node) else { return Forwarded::Dropped };
-        if qos == 0 && !link.up {
+        let Some(link) = self.get_mut(node) else {
+            return Forwarded::Dropped;
+        };
+        // QoS 0 goes first: what is left of the window is for messages that were promised.
+        if qos == 0 && (!link.up || link.is_high()) {
             return Forwarded::Dropped;
         }
         if link.sender.unacked() == 0 {
             link.progress_ms = now.mono_ms;
         }
-        let Ok(number) = link.sender.send(parts) else { return Forwarded::Dropped };
+        let Ok(number) = link.sender.send(parts) else {
+            return Forwarded::Dropped;
+        };
         link.wake(fx);
         if link.up {
-            Forwarded::Sent(Wait::Peer { node, epoch: link.epoch, number })
+            Forwarded::Sent(Wait::Peer {
+                node,
+                epoch: link.epoch,
+                number,
+            })
         } else {
             Forwarded::Kept
         }
@@ -181,7 +186,11 @@ impl Links {
     pub(crate) fn is_over(&self, wait: &Wait) -> bool {
         match *wait {
             Wait::Store(_) => false,
-            Wait::Peer { node, epoch, number } => self.get(node).is_none_or(|link| {
+            Wait::Peer {
+                node,
+                epoch,
+                number,
+            } => self.get(node).is_none_or(|link| {
                 !link.up || link.epoch != epoch || link.sender.acked_number() >= number
             }),
         }
@@ -315,8 +324,12 @@ impl Links {
         got: &mut PeerReceived,
         fx: &mut ShardEffects,
     ) -> Result<(), LinkError> {
-        let Some(stream) = self.streams.get_mut(&key) else { return Ok(()) };
-        let result = stream.receiver.receive(buf, |_, payload| got.payloads.push(payload));
+        let Some(stream) = self.streams.get_mut(&key) else {
+            return Ok(());
+        };
+        let result = stream
+            .receiver
+            .receive(buf, |_, payload| got.payloads.push(payload));
         if let Err(error) = result {
             tracing::warn!(site = %key.0, %error, "peer_data_link_failed");
             return Err(error);
@@ -334,7 +347,9 @@ impl Links {
         got: &mut PeerReceived,
         fx: &mut ShardEffects,
     ) -> bool {
-        let Some(link) = self.get_mut(node) else { return true };
+        let Some(link) = self.get_mut(node) else {
+            return true;
+        };
         if let Err(error) = link.proven(buf) {
             tracing::warn!(node = %link.peer.name, %error, "peer_data_handshake_failed");
             return true;
@@ -355,10 +370,7 @@ impl Links {
         if link.sender.has_output() {
             link.wake(fx);
         }
-        if !link.blocked.is_empty()
-            && link.sender.unacked() < HIGH_FRAMES
-            && link.sender.unacked_bytes() < HIGH_BYTES
-        {
+        if !link.blocked.is_empty() && !link.is_high() {
             got.unblocked = std::mem::take(&mut link.blocked);
         }
         false
@@ -397,11 +409,18 @@ impl Links {
         rng: &mut SmallRng,
         fx: &mut ShardEffects,
     ) {
-        let Some(peering) = self.peering.clone() else { return };
+        let Some(peering) = self.peering.clone() else {
+            return;
+        };
         let purpose = Purpose::Data { index: self.index };
         let conn = PeerConn(self.next_conn);
-        let Some(link) = self.get_mut(node).filter(|l| l.up && l.conn.is_none()) else { return };
-        let identity = peering.identity.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(link) = self.get_mut(node).filter(|l| l.up && l.conn.is_none()) else {
+            return;
+        };
+        let identity = peering
+            .identity
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
         let mut nonce = [0; 32];
         rng.fill(&mut nonce);
         let name = Some(link.peer.name.clone());
@@ -520,6 +539,10 @@ impl Links {
 }
 
 impl OutLink {
+    fn is_high(&self) -> bool {
+        self.sender.unacked() >= HIGH_FRAMES || self.sender.unacked_bytes() >= HIGH_BYTES
+    }
+
     fn wake(&mut self, fx: &mut ShardEffects) {
         if let Some(conn) = self.conn
             && !self.woken
@@ -531,8 +554,12 @@ impl OutLink {
 
     /// Moves the handshake on; once it is done the stream opens on this connection.
     fn proven(&mut self, buf: &mut BytesMut) -> Result<(), HandshakeError> {
-        let Some(handshake) = &mut self.handshake else { return Ok(()) };
-        let Some(hello) = handshake.receive(buf)? else { return Ok(()) };
+        let Some(handshake) = &mut self.handshake else {
+            return Ok(());
+        };
+        let Some(hello) = handshake.receive(buf)? else {
+            return Ok(());
+        };
         if hello.peer != self.peer {
             // Another boot under the same name: control will say so with its new ids.
             return Err(HandshakeError::NameMismatch {

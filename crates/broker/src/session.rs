@@ -27,6 +27,13 @@ use crate::will::Will;
 /// Version of the encoded form of a moving session; a node reads its own and older ones.
 const STATE_VERSION: u8 = 1;
 
+/// Bytes of queued messages that travel with a session between nodes. What one call carries is
+/// bounded; the rest of it is for subscriptions and what is in flight.
+const QUEUE_BYTES_MAX: usize = dunlin_cluster::PAYLOAD_BYTES_MAX / 4 * 3;
+
+/// What a queued message takes beside topic, properties and payload: names and numbers.
+const QUEUED_OVERHEAD_BYTES: usize = 200;
+
 /// Session expiry interval that never ends.
 pub(crate) const NEVER: u32 = u32::MAX;
 
@@ -93,6 +100,21 @@ pub(crate) struct Arriving {
     pub(crate) collected: Queue,
     /// Others that want it when it is here.
     pub(crate) wanted: Vec<(TakeoverRequest, ReplyTo)>,
+    /// Owners that have not answered yet.
+    pub(crate) outstanding: u16,
+    /// One of them had the session.
+    pub(crate) present: bool,
+    /// CONNACK need not wait any more: only what the former node still collects is missing.
+    pub(crate) installed: bool,
+}
+
+/// What a former node has handed over at the end, while another copy of it may still come over a
+/// slower link.
+#[derive(Debug)]
+pub(crate) struct Handed {
+    pub(crate) messages: Vec<Queued>,
+    /// Mono ms.
+    pub(crate) until_ms: u64,
 }
 
 /// A session that is leaving this shard.
@@ -120,6 +142,7 @@ pub(crate) struct Session {
     pub(crate) will: Option<Box<Will>>,
     pub(crate) arriving: Option<Box<Arriving>>,
     pub(crate) leaving: Option<Box<Leaving>>,
+    pub(crate) handed: Option<Box<Handed>>,
     pub(crate) created_at_wall_ms: u64,
     /// Mono ms; meaningful without a connection.
     pub(crate) expires_ms: u64,
@@ -145,6 +168,7 @@ impl Session {
             will: None,
             arriving: None,
             leaving: None,
+            handed: None,
             created_at_wall_ms: wall_ms,
             expires_ms: 0,
             will_ms: 0,
@@ -173,6 +197,30 @@ impl Session {
         self.subscriptions.iter().position(|sub| {
             sub.filter == filter && sub.group.as_ref().map(|key| key.group()) == group
         })
+    }
+
+    /// Whether a message is one the former node has handed over already.
+    pub(crate) fn was_handed(&mut self, message: &Message, now_ms: u64) -> bool {
+        let Some(handed) = &mut self.handed else {
+            return false;
+        };
+        let twin = handed
+            .messages
+            .iter()
+            .position(|q| is_same(&q.message, message));
+        if let Some(at) = twin {
+            handed.messages.remove(at);
+        }
+        if handed.messages.is_empty() || handed.until_ms <= now_ms {
+            self.handed = None;
+        }
+        twin.is_some()
+    }
+
+    /// Whether what is queued may not be sent: its place is behind what is still to come, or it is
+    /// another owner's.
+    pub(crate) fn is_away(&self) -> bool {
+        self.leaving.is_some() || self.arriving.as_ref().is_some_and(|a| !a.installed)
     }
 
     /// Whether the session collects instead of delivering.
@@ -269,14 +317,38 @@ pub fn decode_result(bytes: &[u8]) -> Option<TakeoverResult> {
 }
 
 fn to_wire(state: &SessionState) -> WireState {
+    let kept = newest_within(&state.queue, QUEUE_BYTES_MAX);
+    let left_behind = (state.queue.len() - kept.len()) as u32;
+    if left_behind > 0 {
+        tracing::warn!(messages = left_behind, "takeover_queue_cut");
+    }
     WireState {
         created_at_wall_ms: state.created_at_wall_ms,
         subscriptions: state.subscriptions.clone(),
         inflight: state.inflight.iter().map(exchange_to_wire).collect(),
-        queue: state.queue.iter().map(queued_to_wire).collect(),
+        queue: kept.iter().map(queued_to_wire).collect(),
         awaiting_rel: state.awaiting_rel.clone(),
-        dropped: state.dropped,
+        dropped: state.dropped.saturating_add(left_behind),
     }
+}
+
+/// The newest messages that fit: as with a full queue, the oldest are dropped.
+fn newest_within(queue: &[Queued], bytes_max: usize) -> &[Queued] {
+    let mut left = bytes_max;
+    let mut from = queue.len();
+    for queued in queue.iter().rev() {
+        let message = &queued.message;
+        let bytes = QUEUED_OVERHEAD_BYTES
+            + message.topic().len()
+            + message.properties().len()
+            + message.payload().len();
+        if bytes > left {
+            break;
+        }
+        left -= bytes;
+        from -= 1;
+    }
+    &queue[from..]
 }
 
 fn from_wire(wire: WireState) -> SessionState {
@@ -292,10 +364,14 @@ fn from_wire(wire: WireState) -> SessionState {
 
 fn exchange_to_wire(exchange: &Exchange) -> WireExchange {
     match exchange {
-        Exchange::Sent(packet_id, queued) => {
-            WireExchange { packet_id: *packet_id, queued: Some(queued_to_wire(queued)) }
-        }
-        Exchange::Released(packet_id) => WireExchange { packet_id: *packet_id, queued: None },
+        Exchange::Sent(packet_id, queued) => WireExchange {
+            packet_id: *packet_id,
+            queued: Some(queued_to_wire(queued)),
+        },
+        Exchange::Released(packet_id) => WireExchange {
+            packet_id: *packet_id,
+            queued: None,
+        },
     }
 }
 
@@ -316,7 +392,10 @@ fn queued_to_wire(queued: &Queued) -> WireQueued {
         username: message.username().map(str::to_owned),
         published: (message.qos().as_u8(), message.retain(), message.dup()),
         expires_wall_ms: message.expires_wall_ms(),
-        group: queued.group.as_ref().map(|g| (g.group().to_owned(), g.filter().to_owned())),
+        group: queued
+            .group
+            .as_ref()
+            .map(|g| (g.group().to_owned(), g.filter().to_owned())),
         sub_id: queued.sub_id,
         qos: queued.qos.as_u8(),
         retain: queued.retain,
@@ -345,7 +424,9 @@ fn queued_from_wire(wire: WireQueued) -> Queued {
     };
     Queued {
         message: Message::new(parts, head),
-        group: wire.group.map(|(group, filter)| Arc::new(GroupKey::new(&group, &filter))),
+        group: wire
+            .group
+            .map(|(group, filter)| Arc::new(GroupKey::new(&group, &filter))),
         sub_id: wire.sub_id,
         qos: QoS::from_u8(wire.qos).unwrap_or_default(),
         retain: wire.retain,
@@ -353,30 +434,35 @@ fn queued_from_wire(wire: WireQueued) -> Queued {
 }
 
 /// Whether two messages are the same one, as two nodes received it.
-fn is_same(a: &Queued, b: &Queued) -> bool {
-    a.qos == b.qos
-        && a.message.topic() == b.message.topic()
-        && a.message.clientid() == b.message.clientid()
-        && a.message.payload() == b.message.payload()
-        && a.message.properties() == b.message.properties()
+fn is_same(a: &Message, b: &Message) -> bool {
+    a.qos() == b.qos()
+        && a.topic() == b.topic()
+        && a.clientid() == b.clientid()
+        && a.payload() == b.payload()
+        && a.properties() == b.properties()
 }
 
 /// Joins what the old owner collected with what the new one did meanwhile. Both saw a stretch of
 /// the same publishers' streams: what is at the end of the first and the beginning of the second,
 /// per publisher in the same order, came twice.
-pub(crate) fn join_collected(old: Vec<Queued>, new: Vec<Queued>) -> Vec<Queued> {
+///
+/// Returns all of it, and what of the old owner's was not met again: its copy may still come.
+pub(crate) fn join_collected(old: Vec<Queued>, new: Vec<Queued>) -> (Vec<Queued>, Vec<Queued>) {
     let mut joined = old;
     let known = joined.len();
-    // For each message of `old`, whether it was met again.
     let mut met = vec![false; known];
     for queued in new {
-        let twin = (0..known).find(|at| !met[*at] && is_same(&joined[*at], &queued));
-        match twin {
+        let is_twin = |at: &usize| !met[*at] && is_same(&joined[*at].message, &queued.message);
+        match (0..known).find(is_twin) {
             Some(at) => met[at] = true,
             None => joined.push(queued),
         }
     }
-    joined
+    let unmet = (0..known)
+        .filter(|at| !met[*at])
+        .map(|at| joined[at].clone())
+        .collect();
+    (joined, unmet)
 }
 
 #[cfg(test)]
@@ -412,7 +498,9 @@ mod tests {
             subscriptions: vec![MovedSubscription {
                 filter: "a/#".to_owned(),
                 group: Some("g".to_owned()),
-                options: SubOptions::new(QoS::AtLeastOnce).with_no_local(true).with_sub_id(7),
+                options: SubOptions::new(QoS::AtLeastOnce)
+                    .with_no_local(true)
+                    .with_sub_id(7),
                 retain_handling: 2,
             }],
             inflight: vec![Exchange::Sent(3, queued("one")), Exchange::Released(4)],
@@ -427,12 +515,32 @@ mod tests {
         assert_eq!(back.subscriptions[0].filter, "a/#");
         assert_eq!(back.subscriptions[0].options.sub_id(), Some(7));
         assert_eq!(back.awaiting_rel, [8, 9]);
-        let Exchange::Sent(3, first) = &back.inflight[0] else { panic!("sent") };
-        assert!(is_same(first, &queued("one")));
+        let Exchange::Sent(3, first) = &back.inflight[0] else {
+            panic!("sent")
+        };
+        assert!(is_same(&first.message, &queued("one").message));
         assert_eq!(first.group.as_ref().map(|g| g.filter()), Some("a/#"));
         assert_eq!(first.message.expires_wall_ms(), Some(5));
         assert!(matches!(back.inflight[1], Exchange::Released(4)));
-        assert!(is_same(&back.queue[0], &queued("two")));
+        assert!(is_same(&back.queue[0].message, &queued("two").message));
+    }
+
+    #[test]
+    fn a_queue_too_large_for_a_call_loses_its_oldest() {
+        let queue: Vec<Queued> = (0..20)
+            .map(|n| queued(&n.to_string().repeat(1_000)))
+            .collect();
+        let one = 1_000 + QUEUED_OVERHEAD_BYTES + 5;
+        let kept = newest_within(&queue[..10], 3 * one);
+        assert_eq!(kept.len(), 3);
+        assert!(is_same(&kept[2].message, &queue[9].message));
+        assert_eq!(newest_within(&queue[..10], usize::MAX).len(), 10);
+        let big = SessionState {
+            queue: vec![queue[0].clone(); 20_000],
+            ..Default::default()
+        };
+        let bytes = encode_result(&TakeoverResult::Session(Box::new(big)));
+        assert!(bytes.len() < dunlin_cluster::PAYLOAD_BYTES_MAX);
     }
 
     #[test]
@@ -447,11 +555,14 @@ mod tests {
     #[test]
     fn what_both_owners_collected_is_kept_once() {
         let list = |texts: &[&str]| texts.iter().map(|t| queued(t)).collect::<Vec<_>>();
-        let joined = join_collected(list(&["3", "4", "5"]), list(&["4", "5", "6"]));
-        let texts: Vec<_> =
-            joined.iter().map(|q| String::from_utf8_lossy(q.message.payload())).collect();
-        assert_eq!(texts, ["3", "4", "5", "6"]);
-        assert_eq!(join_collected(list(&["1", "1"]), list(&["1"])).len(), 2);
-        assert_eq!(join_collected(Vec::new(), list(&["1", "1"])).len(), 2);
+        let texts = |list: &[Queued]| -> Vec<String> {
+            let text = |q: &Queued| String::from_utf8_lossy(q.message.payload()).into_owned();
+            list.iter().map(text).collect()
+        };
+        let (joined, unmet) = join_collected(list(&["3", "4", "5"]), list(&["4", "5", "6"]));
+        assert_eq!(texts(&joined), ["3", "4", "5", "6"]);
+        assert_eq!(texts(&unmet), ["3"]);
+        assert_eq!(join_collected(list(&["1", "1"]), list(&["1"])).0.len(), 2);
+        assert_eq!(join_collected(Vec::new(), list(&["1", "1"])).0.len(), 2);
     }
 }

@@ -29,9 +29,7 @@ use slab::Slab;
 
 use crate::access::Access;
 use crate::channel::{Channel, Paused, Phase};
-use crate::effects::{
-    Accepted, CloseReason, Conn, Output, ShardEffects, ShardId, ToControl, ToShard,
-};
+use crate::effects::{Accepted, CloseReason, Conn, Output, ShardEffects, ShardId, ToShard};
 use crate::metrics::{Metric, Metrics};
 use crate::peer_link::{Links, Peering};
 use crate::router::{NodeIndex, Picker, SessionKey};
@@ -162,20 +160,15 @@ impl Shard {
         let channel = Channel::new(self.generation, info, mqtt, now.mono_ms);
         let conn = Conn(self.channels.insert(channel) as u32);
         if let Some(idle_ms) = idle_ms {
-            self.wheel.arm(now.mono_ms + idle_ms, Timer::Idle(conn, self.generation));
+            self.wheel
+                .arm(now.mono_ms + idle_ms, Timer::Idle(conn, self.generation));
         }
         conn
     }
 
     /// Bytes of a client. Takes all complete packets off `buf` and leaves the rest; takes none
     /// while the connection is paused.
-    pub fn receive(
-        &mut self,
-        now: Now,
-        conn: Conn,
-        buf: &mut BytesMut,
-        fx: &mut ShardEffects,
-    ) {
+    pub fn receive(&mut self, now: Now, conn: Conn, buf: &mut BytesMut, fx: &mut ShardEffects) {
         let before = buf.len();
         self.batch.buffer_bytes = buf.capacity();
         if !self.retry_held(now, conn, fx) {
@@ -225,9 +218,9 @@ impl Shard {
     fn packet(&mut self, now: Now, conn: Conn, packet: Packet, fx: &mut ShardEffects) {
         let phase = self.channels[conn.0 as usize].phase;
         match (packet, phase) {
-            (Packet::Publish(publish), Phase::Open) => self.on_publish(now, conn, publish, fx),
+            (Packet::Publish(publish), Phase::Open) => self.on_publish(now, conn, &publish, fx),
             (Packet::Ack(ack), Phase::Open) => self.on_ack(now, conn, &ack, fx),
-            (Packet::Connect(connect), Phase::New) => self.on_connect(now, conn, *connect, fx),
+            (Packet::Connect(connect), Phase::New) => self.on_connect(now, conn, &connect, fx),
             (Packet::Pingreq, Phase::Open) => self.on_ping(conn, fx),
             (Packet::Subscribe(packet), Phase::Open) => {
                 self.flush(now, fx);
@@ -235,7 +228,7 @@ impl Shard {
             }
             (Packet::Unsubscribe(packet), Phase::Open) => {
                 self.flush(now, fx);
-                self.on_unsubscribe(conn, packet, fx);
+                self.on_unsubscribe(conn, &packet, fx);
             }
             (Packet::Disconnect(packet), Phase::Open) => {
                 self.flush(now, fx);
@@ -263,7 +256,9 @@ impl Shard {
 
     /// The socket took everything: what waited for room may go on.
     pub fn writable_drained(&mut self, now: Now, conn: Conn, fx: &mut ShardEffects) {
-        let Some(channel) = self.channels.get_mut(conn.0 as usize) else { return };
+        let Some(channel) = self.channels.get_mut(conn.0 as usize) else {
+            return;
+        };
         channel.woken = false;
         if channel.output.has_spare() {
             let spare = channel.output.take_spare();
@@ -301,12 +296,21 @@ impl Shard {
             ToShard::TakenOver { token, result } => self.on_taken_over(now, token, result, fx),
             ToShard::Fence { from, token } => fx.send(from, ToShard::Fenced { token }),
             ToShard::Fenced { token } => self.on_fenced(now, token, fx),
-            ToShard::Kick { clientid, reason, older_than } => {
+            ToShard::Kick {
+                clientid,
+                reason,
+                older_than,
+            } => {
                 _ = self.on_kick(now, &clientid, reason, older_than, fx);
             }
             ToShard::Settled { token } => self.on_settled(now, token, fx),
             ToShard::Persisted { token } => self.on_persisted(token, fx),
-            ToShard::PeerUp { peer, node, host, port } => {
+            ToShard::PeerUp {
+                peer,
+                node,
+                host,
+                port,
+            } => {
                 self.on_peer_up(now, (node, peer), (host, port), fx);
             }
             ToShard::PeerDown { node } => self.on_peer_down(now, node, fx),
@@ -337,6 +341,7 @@ impl Shard {
             Timer::Idle(conn, generation) => self.on_idle(now, conn, generation, fx),
             Timer::Keepalive(conn, generation) => self.on_keepalive(now, conn, generation, fx),
             Timer::Suback(conn, generation, token) => {
+                self.tokens.remove(&token);
                 if self.is_current(conn, generation) {
                     self.release_suback(conn, token, fx);
                 }
@@ -347,7 +352,7 @@ impl Shard {
             Timer::Expiry(session) => self.on_expiry(now, session, fx),
             Timer::Will(session) => self.on_will_due(now, session, fx),
             Timer::Takeover(token) => self.on_takeover_timeout(now, token, fx),
-            Timer::Finish(token) => _ = self.ask_for_rest(now, token, fx),
+            Timer::Finish(token) => self.ask_for_rest(now, token, fx),
             Timer::Redial(node) => self.links.dial(now, node, &mut self.random, fx),
             Timer::Stalled => self.on_stalled(now, fx),
             Timer::Drain => self.drain_some(now, fx),
@@ -356,10 +361,12 @@ impl Shard {
 
     /// Routes asked about have settled: a SUBACK goes out, or the rest of a session is asked for.
     fn on_settled(&mut self, now: Now, token: u64, fx: &mut ShardEffects) {
-        if self.ask_for_rest(now, token, fx) {
+        if self.routes_settled(now, token) {
             return;
         }
-        let Some((conn, generation)) = self.tokens.get(&token).copied() else { return };
+        let Some((conn, generation)) = self.tokens.get(&token).copied() else {
+            return;
+        };
         if self.is_current(conn, generation) {
             self.release_suback(conn, token, fx);
         } else {
@@ -378,7 +385,9 @@ impl Shard {
     }
 
     pub(crate) fn is_current(&self, conn: Conn, generation: u32) -> bool {
-        self.channels.get(conn.0 as usize).is_some_and(|c| c.generation == generation)
+        self.channels
+            .get(conn.0 as usize)
+            .is_some_and(|c| c.generation == generation)
     }
 
     pub(crate) fn token(&mut self) -> u64 {
@@ -409,8 +418,12 @@ impl Shard {
         metric: Metric,
         fx: &mut ShardEffects,
     ) {
-        let Some(version) = self.channels.get(conn.0 as usize).map(|c| c.version) else { return };
-        let Some(out) = self.write(conn, fx) else { return };
+        let Some(version) = self.channels.get(conn.0 as usize).map(|c| c.version) else {
+            return;
+        };
+        let Some(out) = self.write(conn, fx) else {
+            return;
+        };
         let before = out.len();
         packet.encode(version, out);
         let bytes = out.len() - before;
@@ -447,9 +460,5 @@ impl Shard {
         {
             fx.pause.push(conn);
         }
-    }
-
-    pub(crate) fn tell(&self, letter: ToControl, fx: &mut ShardEffects) {
-        fx.to_control.push(letter);
     }
 }

@@ -37,14 +37,17 @@ pub(crate) enum Fate {
 pub(crate) fn fate(reason: CloseReason, keep: bool, delay_s: u32, expiry_s: u32) -> Fate {
     match reason {
         CloseReason::Normal if !keep => Fate::Drop,
-        // The session ends with the connection [MQTT-3.1.3-9]: no delay.
-        CloseReason::Discarded | CloseReason::Kicked | CloseReason::Expired => Fate::Now,
         // A new connection took the session before the delay was over: not published.
         CloseReason::TakenOver if delay_s > 0 => Fate::Drop,
-        // The node's memory goes with it.
-        CloseReason::TakenOver | CloseReason::Shutdown => Fate::Now,
+        // The session ends with the connection [MQTT-3.1.3-9], or with the node: no delay.
+        CloseReason::Discarded
+        | CloseReason::Kicked
+        | CloseReason::Expired
+        | CloseReason::Shutdown => Fate::Now,
         _ if delay_s == 0 || expiry_s == 0 => Fate::Now,
-        _ => Fate::After { delay_s: delay_s.min(expiry_s) },
+        _ => Fate::After {
+            delay_s: delay_s.min(expiry_s),
+        },
     }
 }
 
@@ -64,7 +67,12 @@ mod tests {
         check(R::Normal, false, 10, 100, Fate::Drop);
         check(R::Normal, true, 0, 0, Fate::Now);
         check(R::Normal, true, 10, 100, Fate::After { delay_s: 10 });
-        for reason in [R::TcpClosed, R::TcpError, R::KeepaliveTimeout, R::ProtocolError] {
+        for reason in [
+            R::TcpClosed,
+            R::TcpError,
+            R::KeepaliveTimeout,
+            R::ProtocolError,
+        ] {
             check(reason, false, 0, 100, Fate::Now);
             check(reason, false, 10, 0, Fate::Now);
             check(reason, false, 10, 100, Fate::After { delay_s: 10 });

@@ -68,17 +68,26 @@ impl Acks {
     pub(crate) fn pop_ready(&mut self, mut done: impl FnMut(&Wait) -> bool) -> Option<PendingAck> {
         let head = self.queue.front_mut()?;
         head.waits.retain(|wait| !done(wait));
-        if head.waits.is_empty() { self.queue.pop_front() } else { None }
+        if head.waits.is_empty() {
+            self.queue.pop_front()
+        } else {
+            None
+        }
     }
 
     /// Whether a QoS 2 publish with this id waits here for its PUBREC.
     pub(crate) fn has_pubrec(&self, packet_id: u16) -> bool {
-        self.queue.iter().any(|a| a.kind == AckKind::Pubrec && a.packet_id == packet_id)
+        self.queue
+            .iter()
+            .any(|a| a.kind == AckKind::Pubrec && a.packet_id == packet_id)
     }
 
     /// How many of them are for QoS 1; the ids of the others are counted with the session's.
     pub(crate) fn len_qos1(&self) -> usize {
-        self.queue.iter().filter(|ack| ack.kind == AckKind::Puback).count()
+        self.queue
+            .iter()
+            .filter(|ack| ack.kind == AckKind::Puback)
+            .count()
     }
 
     /// The store has made `token` durable.
@@ -104,13 +113,15 @@ mod tests {
 
     #[test]
     fn a_waiting_head_holds_those_behind_it() {
-        let peer = |number| Wait::Peer { node: NodeIndex(1), epoch: 0, number };
+        let peer = |number| Wait::Peer {
+            node: NodeIndex(1),
+            epoch: 0,
+            number,
+        };
         let mut acks = Acks::default();
         acks.push(ack(1, &[peer(5), Wait::Store(9)]));
         acks.push(ack(2, &[]));
-        let upto = |n: u64| {
-            move |w: &Wait| matches!(w, Wait::Peer { number, .. } if *number <= n)
-        };
+        let upto = |n: u64| move |w: &Wait| matches!(w, Wait::Peer { number, .. } if *number <= n);
         assert!(acks.pop_ready(upto(4)).is_none());
         assert!(acks.pop_ready(upto(5)).is_none());
         acks.stored(9);

@@ -36,10 +36,19 @@ impl AliasIn {
             return Err(AliasError::Invalid);
         }
         if topic.is_empty() {
-            return self.topics.get(&alias).cloned().map(Some).ok_or(AliasError::Unknown);
+            return self
+                .topics
+                .get(&alias)
+                .cloned()
+                .map(Some)
+                .ok_or(AliasError::Unknown);
         }
         // Sending the topic again with its alias is common and costs no allocation.
-        if self.topics.get(&alias).is_none_or(|known| ***known != *topic) {
+        if self
+            .topics
+            .get(&alias)
+            .is_none_or(|known| ***known != *topic)
+        {
             self.topics.insert(alias, Arc::new(topic.into()));
         }
         Ok(None)
@@ -67,7 +76,10 @@ pub(crate) enum Alias {
 impl AliasOut {
     /// Aliases 1..=`max`, the client's Topic Alias Maximum.
     pub(crate) fn new(max: u16) -> Self {
-        Self { max, known: HashMap::default() }
+        Self {
+            max,
+            known: HashMap::default(),
+        }
     }
 
     /// How to send `topic`; the caller sends it, or the table and the client disagree.

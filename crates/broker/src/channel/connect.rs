@@ -38,14 +38,16 @@ impl Shard {
         &mut self,
         now: Now,
         conn: Conn,
-        connect: Connect,
+        connect: &Connect,
         fx: &mut ShardEffects,
     ) {
         self.metrics.count(Metric::PacketsConnectReceived);
         self.metrics.count(Metric::ClientConnect);
         let channel = &mut self.channels[conn.0 as usize];
         channel.version = connect.version;
-        let Some(accepted) = channel.accepted.take() else { return };
+        let Some(accepted) = channel.accepted.take() else {
+            return;
+        };
         let mqtt = Arc::clone(&channel.mqtt);
         match self.judge(now, conn, connect, &accepted, &mqtt) {
             Ok(welcome) => {
@@ -64,40 +66,46 @@ impl Shard {
         &mut self,
         now: Now,
         conn: Conn,
-        connect: Connect,
+        connect: &Connect,
         accepted: &Accepted,
         mqtt: &Arc<Mqtt>,
     ) -> Result<Welcome, Reason> {
         if self.draining {
             return Err(Reason::ServerUnavailable);
         }
-        let (clientid, assigned) = self.clientid(&connect, mqtt)?;
-        check_will(&connect, mqtt)?;
+        let (clientid, assigned) = self.clientid(connect, mqtt)?;
+        check_will(connect, mqtt)?;
         if connect.properties.authentication_method().is_some() {
             return Err(Reason::BadAuthenticationMethod);
         }
-        self.authenticate(now, conn, (&clientid, &connect), accepted)?;
+        self.authenticate(now, conn, (&clientid, connect), accepted)?;
         let origin = Arc::new(Origin {
             clientid: clientid.clone().into(),
             username: connect.username.clone(),
         });
-        let client = new_client(now, &connect, accepted, mqtt, (&origin, assigned));
-        let will = new_will(now, &connect, &client, &origin);
+        let client = new_client(now, connect, accepted, mqtt, (&origin, assigned));
+        let will = new_will(now, connect, &client, &origin);
         let window = connect.properties.receive_maximum().unwrap_or(u16::MAX);
         let channel = &mut self.channels[conn.0 as usize];
         let limit = connect.properties.maximum_packet_size();
         channel.packet_bytes_max = limit.unwrap_or(u32::MAX);
-        if let Some(max) = connect.properties.topic_alias_maximum().filter(|max| *max > 0) {
+        if let Some(max) = connect
+            .properties
+            .topic_alias_maximum()
+            .filter(|max| *max > 0)
+        {
             let rare = channel.rare();
             rare.aliases_out = Some(super::alias::AliasOut::new(max));
         }
-        channel.wants_response_information =
-            connect.properties.request_response_information().unwrap_or(false);
+        channel.wants_response_information = connect
+            .properties
+            .request_response_information()
+            .unwrap_or(false);
         Ok(Welcome {
             client,
             origin,
             will,
-            expiry_s: expiry_s(&connect, mqtt),
+            expiry_s: expiry_s(connect, mqtt),
             receive_maximum: window.min(mqtt.max_inflight),
             clean_start: connect.clean_start,
         })
@@ -112,7 +120,11 @@ impl Shard {
         }
         if !connect.client_id.is_empty() {
             let fits = connect.client_id.len() <= mqtt.max_clientid_len as usize;
-            return if fits { Ok((connect.client_id.to_string(), false)) } else { Err(INVALID) };
+            return if fits {
+                Ok((connect.client_id.to_string(), false))
+            } else {
+                Err(INVALID)
+            };
         }
         match connect.version {
             Version::V3_1 => Err(INVALID),
@@ -124,7 +136,9 @@ impl Shard {
 
     fn assigned_clientid(&mut self) -> String {
         let random = &mut self.random;
-        (0..ASSIGNED_LEN).map(|_| char::from(ASSIGNED[random.random_range(0..62)])).collect()
+        (0..ASSIGNED_LEN)
+            .map(|_| char::from(ASSIGNED[random.random_range(0..62)]))
+            .collect()
     }
 
     fn authenticate(
@@ -149,9 +163,16 @@ impl Shard {
             listener: &accepted.listener.id,
             cert: accepted.peer_cert.as_deref(),
         };
-        let credentials = Credentials { identity, password: connect.password.as_deref() };
+        let credentials = Credentials {
+            identity,
+            password: connect.password.as_deref(),
+        };
         let reason = match self.access.authenticate(now.wall_ms, &credentials) {
-            Authentication::Accept { superuser, anonymous, expire_at_wall_ms } => {
+            Authentication::Accept {
+                superuser,
+                anonymous,
+                expire_at_wall_ms,
+            } => {
                 self.metrics.count(Metric::AuthenticationSuccess);
                 if anonymous {
                     self.metrics.count(Metric::AuthenticationSuccessAnonymous);
@@ -178,8 +199,11 @@ impl Shard {
     fn set_up(&mut self, conn: Conn, welcome: &Welcome, mqtt: &Mqtt) {
         let channel = &mut self.channels[conn.0 as usize];
         channel.keepalive_s = welcome.client.keepalive_s;
-        channel.receive_maximum =
-            if channel.version.is_v5() { welcome.receive_maximum } else { u16::MAX };
+        channel.receive_maximum = if channel.version.is_v5() {
+            welcome.receive_maximum
+        } else {
+            u16::MAX
+        };
         debug_assert!(welcome.receive_maximum <= mqtt.max_inflight);
     }
 
@@ -201,12 +225,14 @@ impl Shard {
             fx.resume.push(conn);
         }
         if let Some(silence_ms) = silence_ms {
-            self.wheel.arm(now.mono_ms + silence_ms, Timer::Keepalive(conn, generation));
+            self.wheel
+                .arm(now.mono_ms + silence_ms, Timer::Keepalive(conn, generation));
         }
         self.connack(conn, session_present, fx);
         self.metrics.count(Metric::ClientConnected);
         let (created, resumed) = (Metric::SessionCreated, Metric::SessionResumed);
-        self.metrics.count(if session_present { resumed } else { created });
+        self.metrics
+            .count(if session_present { resumed } else { created });
         self.announce(key, fx);
         if session_present {
             self.resend(now, key, fx);
@@ -215,9 +241,11 @@ impl Shard {
     }
 
     fn announce(&mut self, key: crate::router::SessionKey, fx: &mut ShardEffects) {
-        let Some(row) = self.client_row(key) else { return };
+        let Some(row) = self.client_row(key) else {
+            return;
+        };
         tracing::debug!(clientid = %row.clientid, peer = %row.peer, "client_connected");
-        self.tell(ToControl::Client(Box::new(ClientEvent::Connected(row))), fx);
+        fx.tell(ToControl::Client(Box::new(ClientEvent::Connected(row))));
     }
 
     fn connack(&mut self, conn: Conn, session_present: bool, fx: &mut ShardEffects) {
@@ -226,16 +254,27 @@ impl Shard {
         if channel.version.is_v5() {
             self.offer(conn, &mut properties);
         }
-        let packet = Connack { session_present, reason: Reason::Success, properties };
+        let packet = Connack {
+            session_present,
+            reason: Reason::Success,
+            properties,
+        };
         self.metrics.count(Metric::ClientConnack);
-        self.send(conn, &Packet::Connack(packet), Metric::PacketsConnackSent, fx);
+        self.send(
+            conn,
+            &Packet::Connack(packet),
+            Metric::PacketsConnackSent,
+            fx,
+        );
     }
 
     /// What a v5 CONNACK always carries, as EMQX does.
     fn offer(&self, conn: Conn, properties: &mut Properties) {
         let channel = &self.channels[conn.0 as usize];
         let mqtt = &channel.mqtt;
-        let Some(session) = self.sessions.get(channel.session) else { return };
+        let Some(session) = self.sessions.get(channel.session) else {
+            return;
+        };
         properties
             .set_retain_available(mqtt.retain_available)
             .set_maximum_packet_size(u32::try_from(mqtt.max_packet_bytes).unwrap_or(u32::MAX))
@@ -259,20 +298,26 @@ impl Shard {
     }
 
     /// CONNACK with an error, then the end.
-    pub(crate) fn refuse(
-        &mut self,
-        now: Now,
-        conn: Conn,
-        reason: Reason,
-        fx: &mut ShardEffects,
-    ) {
+    pub(crate) fn refuse(&mut self, now: Now, conn: Conn, reason: Reason, fx: &mut ShardEffects) {
         self.metrics.count(Metric::PacketsConnackError);
-        if matches!(reason, Reason::NotAuthorized | Reason::BadUserNameOrPassword) {
+        if matches!(
+            reason,
+            Reason::NotAuthorized | Reason::BadUserNameOrPassword
+        ) {
             self.metrics.count(Metric::PacketsConnackAuthError);
         }
         self.metrics.count(Metric::ClientConnack);
-        let packet = Connack { session_present: false, reason, properties: Properties::new() };
-        self.send(conn, &Packet::Connack(packet), Metric::PacketsConnackSent, fx);
+        let packet = Connack {
+            session_present: false,
+            reason,
+            properties: Properties::new(),
+        };
+        self.send(
+            conn,
+            &Packet::Connack(packet),
+            Metric::PacketsConnackSent,
+            fx,
+        );
         self.hang_up(now, conn, CloseReason::ConnectRefused, None, fx);
     }
 
@@ -298,7 +343,11 @@ impl Shard {
         }
         if let DecodeError::UnsupportedVersion { level } = error {
             // A level we do not know is answered as MQTT 5 only from 5 on; v3 clients read code 1.
-            channel.version = if level > 5 { Version::V5 } else { Version::V3_1_1 };
+            channel.version = if level > 5 {
+                Version::V5
+            } else {
+                Version::V3_1_1
+            };
             self.refuse(now, conn, reason, fx);
         } else if let Some(version) = dunlin_mqtt::connect_version(buf) {
             channel.version = version;
@@ -310,7 +359,9 @@ impl Shard {
 }
 
 fn check_will(connect: &Connect, mqtt: &Mqtt) -> Result<(), Reason> {
-    let Some(will) = &connect.will else { return Ok(()) };
+    let Some(will) = &connect.will else {
+        return Ok(());
+    };
     if will.qos.as_u8() > mqtt.max_qos_allowed {
         return Err(Reason::QosNotSupported);
     }
@@ -397,7 +448,9 @@ fn mountpoint(template: &str, origin: &Origin) -> Option<Box<str>> {
         return None;
     }
     let username = origin.username.as_deref().unwrap_or("");
-    let text = template.replace("${clientid}", &origin.clientid).replace("${username}", username);
+    let text = template
+        .replace("${clientid}", &origin.clientid)
+        .replace("${username}", username);
     Some(text.into())
 }
 

@@ -20,7 +20,9 @@ impl Shard {
     ) {
         self.metrics.count(Metric::PacketsDisconnectReceived);
         let key = self.channels[conn.0 as usize].session;
-        let Some(session) = self.sessions.get_mut(key) else { return };
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
         if let Some(expiry_s) = packet.properties.session_expiry_interval() {
             // [MQTT-3.14.2-2]: a session that was to end cannot be prolonged.
             if session.expiry_s == 0 && expiry_s != 0 {
@@ -67,7 +69,9 @@ impl Shard {
         reason: Option<Reason>,
         fx: &mut ShardEffects,
     ) {
-        let Some(channel) = self.channels.get(conn.0 as usize) else { return };
+        let Some(channel) = self.channels.get(conn.0 as usize) else {
+            return;
+        };
         let phase = channel.phase;
         if phase == Phase::Closing {
             return;

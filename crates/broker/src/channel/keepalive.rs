@@ -32,16 +32,8 @@ impl Shard {
         }
     }
 
-    pub(crate) fn on_idle(
-        &mut self,
-        now: Now,
-        conn: Conn,
-        generation: u32,
-        fx: &mut ShardEffects,
-    ) {
-        if self.is_current(conn, generation)
-            && self.channels[conn.0 as usize].phase == Phase::New
-        {
+    pub(crate) fn on_idle(&mut self, now: Now, conn: Conn, generation: u32, fx: &mut ShardEffects) {
+        if self.is_current(conn, generation) && self.channels[conn.0 as usize].phase == Phase::New {
             self.hang_up(now, conn, CloseReason::IdleTimeout, None, fx);
         }
     }
@@ -57,10 +49,15 @@ impl Shard {
             return;
         }
         let channel = &self.channels[conn.0 as usize];
-        let Some(silence_ms) = channel.silence_ms().filter(|_| channel.is_open()) else { return };
+        let Some(silence_ms) = channel.silence_ms().filter(|_| channel.is_open()) else {
+            return;
+        };
         // A connection we do not read cannot be heard: its silence is ours.
-        let late_ms =
-            if channel.paused.any() { now.mono_ms + 1 } else { channel.heard_ms } + silence_ms;
+        let late_ms = if channel.paused.any() {
+            now.mono_ms + 1
+        } else {
+            channel.heard_ms
+        } + silence_ms;
         if now.mono_ms >= late_ms {
             let reason = Some(Reason::KeepAliveTimeout);
             self.hang_up(now, conn, CloseReason::KeepaliveTimeout, reason, fx);

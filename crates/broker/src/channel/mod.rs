@@ -20,11 +20,11 @@ use dunlin_mqtt::Version;
 
 use crate::effects::{Accepted, Output, Traffic};
 use crate::message::Message;
-use subscribe::Replay;
 use crate::router::SessionKey;
 use crate::settings::Mqtt;
 use acks::{AckKind, Acks};
 use alias::{AliasIn, AliasOut};
+use subscribe::Replay;
 
 /// Where a connection stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,6 +162,8 @@ impl Channel {
 
     /// Retained messages still to be sent.
     pub(crate) fn has_replay(&self) -> bool {
-        self.rare.as_ref().is_some_and(|rare| !rare.replays.is_empty())
+        self.rare
+            .as_ref()
+            .is_some_and(|rare| !rare.replays.is_empty())
     }
 }

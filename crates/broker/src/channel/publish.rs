@@ -39,7 +39,7 @@ impl Shard {
         &mut self,
         now: Now,
         conn: Conn,
-        publish: Publish,
+        publish: &Publish,
         fx: &mut ShardEffects,
     ) {
         let qos = publish.qos;
@@ -48,18 +48,20 @@ impl Shard {
         self.metrics.count(Metric::received_at(qos.as_u8()));
         let channel = &mut self.channels[conn.0 as usize];
         channel.traffic.recv_msg += 1;
-        let ack = ack_of(&publish);
+        let ack = ack_of(publish);
         let key = channel.session;
-        let Some(session) = self.sessions.get_mut(key) else { return };
-        let made = check_caps(channel, &publish)
-            .and_then(|()| check_window(channel, session, &publish))
-            .and_then(|()| make_message(now, channel, session, &publish, self.batch.buffer_bytes));
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let made = check_caps(channel, publish)
+            .and_then(|()| check_window(channel, session, publish))
+            .and_then(|()| make_message(now, channel, session, publish, self.batch.buffer_bytes));
         let checked = made.and_then(|message| {
             self.authorize_publish(conn, key, &message, qos)?;
             Ok(message)
         });
         match checked {
-            Ok(message) => self.admit(now, conn, key, message, ack, publish.dup, fx),
+            Ok(message) => self.admit(now, (conn, key), HeldPublish { message, ack }, fx),
             Err(Refusal::Violation(reason)) => {
                 self.metrics.count(Metric::PacketsPublishError);
                 self.flush(now, fx);
@@ -73,29 +75,29 @@ impl Shard {
     fn admit(
         &mut self,
         now: Now,
-        conn: Conn,
-        key: SessionKey,
-        message: Message,
-        ack: Option<(AckKind, u16)>,
-        dup: bool,
+        (conn, key): (Conn, SessionKey),
+        publish: HeldPublish,
         fx: &mut ShardEffects,
     ) {
-        if let Some((AckKind::Pubrec, id)) = ack {
-            let Some(session) = self.sessions.get_mut(key) else { return };
+        if let Some((AckKind::Pubrec, id)) = publish.ack {
+            let Some(session) = self.sessions.get_mut(key) else {
+                return;
+            };
             let waiting = session.awaiting_rel.get_or_insert_default();
             if waiting.contains(id) {
-                self.repeated(now, conn, id, dup, fx);
+                self.repeated(now, conn, id, publish.message.dup(), fx);
                 return;
             }
             let first = waiting.is_empty();
             waiting.insert(id, (now.mono_ms / 1_000) as u32);
             let timeout_ms = session.client.mqtt.await_rel_timeout_ms;
             if let Some(timeout_ms) = timeout_ms.filter(|_| first) {
-                self.wheel.arm(now.mono_ms.saturating_add(timeout_ms), Timer::AwaitRel(key));
+                self.wheel
+                    .arm(now.mono_ms.saturating_add(timeout_ms), Timer::AwaitRel(key));
             }
         }
         self.metrics.count(Metric::MessagesPublish);
-        self.batch.push(conn, HeldPublish { message, ack });
+        self.batch.push(conn, publish);
     }
 
     /// The same QoS 2 id again before its PUBREL. A retransmission is answered as the first time
@@ -104,11 +106,19 @@ impl Shard {
         self.metrics.count(Metric::PacketsPublishInuse);
         self.flush(now, fx);
         let channel = &self.channels[conn.0 as usize];
-        if channel.acks.as_ref().is_some_and(|acks| acks.has_pubrec(id)) {
+        if channel
+            .acks
+            .as_ref()
+            .is_some_and(|acks| acks.has_pubrec(id))
+        {
             // Its first PUBREC is still to come.
             return;
         }
-        let reason = if dup { Reason::Success } else { Reason::PacketIdentifierInUse };
+        let reason = if dup {
+            Reason::Success
+        } else {
+            Reason::PacketIdentifierInUse
+        };
         self.acknowledge(conn, (AckKind::Pubrec, id), reason, SmallVec::new(), fx);
     }
 
@@ -119,14 +129,21 @@ impl Shard {
         message: &Message,
         qos: QoS,
     ) -> Result<(), Refusal> {
-        let Some(authorizer) = &self.access.authorizer else { return Ok(()) };
+        let Some(authorizer) = &self.access.authorizer else {
+            return Ok(());
+        };
         let channel = &self.channels[conn.0 as usize];
         if channel.superuser {
             self.metrics.count(Metric::AuthorizationSuperuser);
             return Ok(());
         }
-        let Some(session) = self.sessions.get(key) else { return Ok(()) };
-        let action = Action::Publish { qos: qos.as_u8(), retain: message.retain() };
+        let Some(session) = self.sessions.get(key) else {
+            return Ok(());
+        };
+        let action = Action::Publish {
+            qos: qos.as_u8(),
+            retain: message.retain(),
+        };
         let topic = session.client.unmounted(message.topic());
         self.metrics.count(Metric::ClientAuthorize);
         match authorizer.authorize(&session.identity(), action, topic) {
@@ -168,7 +185,11 @@ impl Shard {
         waits: Waits,
         fx: &mut ShardEffects,
     ) {
-        let Some(channel) = self.channels.get_mut(conn.0 as usize).filter(|c| c.is_open()) else {
+        let Some(channel) = self
+            .channels
+            .get_mut(conn.0 as usize)
+            .filter(|c| c.is_open())
+        else {
             return;
         };
         let waiting = channel.acks_waiting();
@@ -177,7 +198,12 @@ impl Shard {
             return;
         }
         let acks = channel.acks.get_or_insert_default();
-        acks.push(PendingAck { kind, packet_id, reason, waits });
+        acks.push(PendingAck {
+            kind,
+            packet_id,
+            reason,
+            waits,
+        });
         if waiting == 0 {
             self.acks_waiting.push(conn);
         }
@@ -199,12 +225,13 @@ impl Shard {
             AckKind::Pubrec => (0x50, Metric::PacketsPubrecSent),
         };
         // A refused QoS 2 message is over with its PUBREC [MQTT-4.3.3-4].
-        if kind == AckKind::Pubrec && reason.is_error() && reason != Reason::PacketIdentifierInUse
-        {
+        if kind == AckKind::Pubrec && reason.is_error() && reason != Reason::PacketIdentifierInUse {
             self.forget_rel(conn, packet_id);
         }
         let v5 = self.channels[conn.0 as usize].version.is_v5();
-        let Some(out) = self.write(conn, fx) else { return };
+        let Some(out) = self.write(conn, fx) else {
+            return;
+        };
         let bytes = put_ack(out, first, packet_id, reason, v5);
         self.count_sent(conn, metric, bytes);
     }
@@ -230,8 +257,12 @@ impl Shard {
     fn release_acks_of(&mut self, conn: Conn, fx: &mut ShardEffects) -> bool {
         loop {
             let links = &self.links;
-            let Some(channel) = self.channels.get_mut(conn.0 as usize) else { return false };
-            let Some(acks) = &mut channel.acks else { return false };
+            let Some(channel) = self.channels.get_mut(conn.0 as usize) else {
+                return false;
+            };
+            let Some(acks) = &mut channel.acks else {
+                return false;
+            };
             if let Some(ack) = acks.pop_ready(|wait| links.is_over(wait)) {
                 self.write_ack(conn, ack.kind, ack.packet_id, ack.reason, fx);
                 continue;
@@ -266,7 +297,9 @@ impl Shard {
             return;
         };
         let (key, v5) = (channel.session, channel.version.is_v5());
-        let Some(session) = self.sessions.get_mut(key) else { return };
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
         let waited = match &mut session.awaiting_rel {
             Some(waiting) => {
                 let waited = waiting.remove(id.get());
@@ -277,20 +310,34 @@ impl Shard {
             }
             None => false,
         };
-        let reason = if waited { Reason::Success } else { Reason::PacketIdentifierNotFound };
+        let reason = if waited {
+            Reason::Success
+        } else {
+            Reason::PacketIdentifierNotFound
+        };
         if !waited {
             self.metrics.count(Metric::PacketsPubrelMissed);
         }
-        let Some(out) = self.write(conn, fx) else { return };
+        let Some(out) = self.write(conn, fx) else {
+            return;
+        };
         let bytes = put_ack(out, 0x70, id.get(), reason, v5);
         self.count_sent(conn, Metric::PacketsPubcompSent, bytes);
     }
 
     pub(crate) fn on_await_rel(&mut self, now: Now, key: SessionKey) {
-        let Some(session) = self.sessions.get_mut(key) else { return };
-        let Some(timeout_ms) = session.client.mqtt.await_rel_timeout_ms else { return };
-        let Some(waiting) = &mut session.awaiting_rel else { return };
-        let Some(limit_ms) = now.mono_ms.checked_sub(timeout_ms) else { return };
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let Some(timeout_ms) = session.client.mqtt.await_rel_timeout_ms else {
+            return;
+        };
+        let Some(waiting) = &mut session.awaiting_rel else {
+            return;
+        };
+        let Some(limit_ms) = now.mono_ms.checked_sub(timeout_ms) else {
+            return;
+        };
         let expired = waiting.expire((limit_ms / 1_000) as u32) as u64;
         let oldest_s = waiting.oldest_s();
         if waiting.is_empty() {
@@ -301,12 +348,15 @@ impl Shard {
             self.wheel.arm(at, Timer::AwaitRel(key));
         }
         self.metrics.add(Metric::MessagesDropped, expired);
-        self.metrics.add(Metric::MessagesDroppedAwaitPubrelTimeout, expired);
+        self.metrics
+            .add(Metric::MessagesDroppedAwaitPubrelTimeout, expired);
     }
 
     /// Publishes that waited for room on a link go first. False if they still wait.
     pub(crate) fn retry_held(&mut self, now: Now, conn: Conn, fx: &mut ShardEffects) -> bool {
-        let Some(channel) = self.channels.get_mut(conn.0 as usize) else { return true };
+        let Some(channel) = self.channels.get_mut(conn.0 as usize) else {
+            return true;
+        };
         let Some(rare) = channel.rare.as_mut().filter(|rare| !rare.held.is_empty()) else {
             return true;
         };
@@ -320,7 +370,9 @@ impl Shard {
     }
 
     pub(crate) fn on_persisted(&mut self, token: u64, fx: &mut ShardEffects) {
-        let Some((conn, generation)) = self.tokens.remove(&token) else { return };
+        let Some((conn, generation)) = self.tokens.remove(&token) else {
+            return;
+        };
         if !self.is_current(conn, generation) {
             return;
         }
@@ -361,10 +413,18 @@ fn check_caps(channel: &Channel, publish: &Publish) -> Result<(), Refusal> {
 
 /// How many unacknowledged publishes the client may have with us.
 fn check_window(channel: &Channel, session: &Session, publish: &Publish) -> Result<(), Refusal> {
-    let Some(id) = publish.packet_id else { return Ok(()) };
-    let awaiting = session.awaiting_rel.as_ref().map_or(0, |waiting| waiting.len());
+    let Some(id) = publish.packet_id else {
+        return Ok(());
+    };
+    let awaiting = session
+        .awaiting_rel
+        .as_ref()
+        .map_or(0, |waiting| waiting.len());
     if channel.acks.is_some() || awaiting > 0 {
-        let known = session.awaiting_rel.as_ref().is_some_and(|w| w.contains(id.get()));
+        let known = session
+            .awaiting_rel
+            .as_ref()
+            .is_some_and(|w| w.contains(id.get()));
         let held = channel.acks.as_ref().map_or(0, |acks| acks.len_qos1()) + awaiting;
         if !known && held >= usize::from(channel.receive_maximum) {
             return Err(Refusal::Violation(Reason::ReceiveMaximumExceeded));
@@ -404,7 +464,10 @@ fn make_message(
         None => session.client.mqtt.message_expiry_interval_ms,
     };
     if let Some(mountpoint) = &session.client.mountpoint {
-        let name = topic.as_ref().map_or(publish.topic(), |t| t);
+        let name = match &topic {
+            Some(topic) => topic,
+            None => publish.topic(),
+        };
         topic = Some(Arc::new(format!("{mountpoint}{name}").into()));
     }
     let head = Head {
@@ -451,12 +514,16 @@ fn resolve(
     topic: &str,
 ) -> Result<Option<Arc<Box<str>>>, Refusal> {
     let max = channel.mqtt.max_topic_alias;
-    channel.rare().aliases_in.resolve(alias, max, topic).map_err(|error| {
-        Refusal::Violation(match error {
-            AliasError::Invalid => Reason::TopicAliasInvalid,
-            AliasError::Unknown => Reason::ProtocolError,
+    channel
+        .rare()
+        .aliases_in
+        .resolve(alias, max, topic)
+        .map_err(|error| {
+            Refusal::Violation(match error {
+                AliasError::Invalid => Reason::TopicAliasInvalid,
+                AliasError::Unknown => Reason::ProtocolError,
+            })
         })
-    })
 }
 
 /// Writes one of the four acknowledgements in its shortest form; returns its length.

@@ -58,7 +58,9 @@ impl AwaitingRel {
 
     /// From ids of a moved session, which start waiting again.
     pub(crate) fn from_ids(ids: impl Iterator<Item = u16>, since_s: u32) -> Self {
-        Self { ids: ids.map(|id| (id, since_s)).collect() }
+        Self {
+            ids: ids.map(|id| (id, since_s)).collect(),
+        }
     }
 }
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use dunlin_cluster::Now;
 use dunlin_mqtt::{
-    Packet, QoS, Reason, RetainHandling, Suback, Subscribe, SubscriptionOptions, TopicFilter, Unsuback,
-    Unsubscribe,
+    Packet, QoS, Reason, RetainHandling, Suback, Subscribe, SubscriptionOptions, TopicFilter,
+    Unsuback, Unsubscribe,
 };
 
 use crate::access::{Action, Verdict};
@@ -72,8 +72,10 @@ impl Shard {
                 }
                 Err(reason) => {
                     let not_allowed = reason == Reason::NotAuthorized;
-                    let (auth, other) =
-                        (Metric::PacketsSubscribeAuthError, Metric::PacketsSubscribeError);
+                    let (auth, other) = (
+                        Metric::PacketsSubscribeAuthError,
+                        Metric::PacketsSubscribeError,
+                    );
                     self.metrics.count(if not_allowed { auth } else { other });
                     reasons.push(reason);
                 }
@@ -102,7 +104,10 @@ impl Shard {
         routes_changed: bool,
         fx: &mut ShardEffects,
     ) {
-        let held = self.channels[conn.0 as usize].rare.as_ref().map_or(0, |r| r.subacks.len());
+        let held = self.channels[conn.0 as usize]
+            .rare
+            .as_ref()
+            .map_or(0, |r| r.subacks.len());
         if !routes_changed || self.shared.live_peers() == 0 || held >= SUBACKS_HELD_MAX {
             self.send(conn, &Packet::Suback(suback), Metric::PacketsSubackSent, fx);
             return;
@@ -114,16 +119,28 @@ impl Shard {
         channel.rare().subacks.push((token, encoded.freeze()));
         let generation = channel.generation;
         self.tokens.insert(token, (conn, generation));
-        self.tell(ToControl::Settle { shard: self.id, token }, fx);
-        self.wheel.arm(now.mono_ms + SUBACK_HOLD_MS, Timer::Suback(conn, generation, token));
+        fx.tell(ToControl::Settle {
+            shard: self.id,
+            token,
+        });
+        self.wheel.arm(
+            now.mono_ms + SUBACK_HOLD_MS,
+            Timer::Suback(conn, generation, token),
+        );
     }
 
     /// Every live member has the routes of a held SUBACK, or it has waited long enough.
     pub(crate) fn release_suback(&mut self, conn: Conn, token: u64, fx: &mut ShardEffects) {
         self.tokens.remove(&token);
-        let Some(channel) = self.channels.get_mut(conn.0 as usize) else { return };
-        let Some(rare) = &mut channel.rare else { return };
-        let Some(at) = rare.subacks.iter().position(|(held, _)| *held == token) else { return };
+        let Some(channel) = self.channels.get_mut(conn.0 as usize) else {
+            return;
+        };
+        let Some(rare) = &mut channel.rare else {
+            return;
+        };
+        let Some(at) = rare.subacks.iter().position(|(held, _)| *held == token) else {
+            return;
+        };
         let (_, encoded) = rare.subacks.remove(at);
         if let Some(out) = self.write(conn, fx) {
             out.extend_from_slice(&encoded);
@@ -156,7 +173,9 @@ impl Shard {
                 .with_sub_id(sub_id),
             retain_handling: options.retain_handling,
         };
-        let max = mqtt.max_subscriptions.map_or(usize::MAX, |max| max as usize);
+        let max = mqtt
+            .max_subscriptions
+            .map_or(usize::MAX, |max| max as usize);
         if session.subscriptions.len() >= max && !self.has_subscription(key, &wanted) {
             return Err(Reason::QuotaExceeded);
         }
@@ -172,14 +191,19 @@ impl Shard {
         let Some(filter) = self.shared.router().read().filter_id(wanted.filter) else {
             return false;
         };
-        self.sessions.get(key).is_some_and(|s| s.find(filter, wanted.group).is_some())
+        self.sessions
+            .get(key)
+            .is_some_and(|s| s.find(filter, wanted.group).is_some())
     }
 
     /// Whether somebody else, here or on another node, has the exclusive subscription.
     fn is_taken(&self, key: SessionKey, wanted: &Wanted<'_>) -> bool {
         let router = self.shared.router().read();
         let at = router.find_group_ref(EXCLUSIVE_GROUP, wanted.filter);
-        let own = SubscriberKey { session: key, shard: self.id };
+        let own = SubscriberKey {
+            session: key,
+            shard: self.id,
+        };
         at.is_some_and(|at| {
             let group = router.group(at);
             !group.remote().is_empty() || group.local().iter().any(|member| member.key() != own)
@@ -193,7 +217,11 @@ impl Shard {
         wanted: &Wanted<'_>,
         fx: &mut ShardEffects,
     ) -> Subscribed {
-        let subscriber = Subscriber { session: key, options: wanted.options, shard: self.id };
+        let subscriber = Subscriber {
+            session: key,
+            options: wanted.options,
+            shard: self.id,
+        };
         let mut router = self.shared.router().write();
         let (done, group) = match wanted.group {
             None => (router.subscribe(wanted.filter, subscriber), None),
@@ -204,8 +232,10 @@ impl Shard {
             }
         };
         drop(router);
-        self.tell_routes(wanted.filter, wanted.group, done.first_local, fx);
-        let Some(session) = self.sessions.get_mut(key) else { return done };
+        tell_routes(wanted.filter, wanted.group, done.first_local, fx);
+        let Some(session) = self.sessions.get_mut(key) else {
+            return done;
+        };
         let subscription = Subscription {
             filter: done.filter,
             options: wanted.options,
@@ -218,30 +248,15 @@ impl Shard {
         };
         match known {
             Some(at) => session.subscriptions[at] = subscription,
-            None => session.subscriptions.push(subscription),
+            None => {
+                if session.subscriptions.is_empty() {
+                    // Most clients have one: no room for three more.
+                    session.subscriptions.reserve_exact(1);
+                }
+                session.subscriptions.push(subscription);
+            }
         }
         done
-    }
-
-    /// A change of the routes this node has. The count of a group's members counts too.
-    pub(crate) fn tell_routes(
-        &self,
-        filter: &str,
-        group: Option<&str>,
-        changed: bool,
-        fx: &mut ShardEffects,
-    ) {
-        let filter_bytes = || Bytes::copy_from_slice(filter.as_bytes());
-        match group {
-            None if changed => {
-                self.tell(ToControl::RouteChanged { filter: filter_bytes() }, fx);
-            }
-            None => {}
-            Some(group) => {
-                let group = Bytes::copy_from_slice(group.as_bytes());
-                self.tell(ToControl::GroupChanged { group, filter: filter_bytes() }, fx);
-            }
-        }
     }
 
     fn plan_replay(&mut self, key: SessionKey, wanted: &Wanted<'_>, new: bool, mqtt: &Mqtt) {
@@ -258,10 +273,17 @@ impl Shard {
         if self.shared.retained().is_empty() {
             return;
         }
-        let Some(conn) = self.sessions.get(key).and_then(|session| session.conn) else { return };
-        let Some(channel) = self.channels.get_mut(conn.0 as usize) else { return };
-        let replay =
-            Replay { filter: wanted.filter.into(), options: wanted.options, after: None };
+        let Some(conn) = self.sessions.get(key).and_then(|session| session.conn) else {
+            return;
+        };
+        let Some(channel) = self.channels.get_mut(conn.0 as usize) else {
+            return;
+        };
+        let replay = Replay {
+            filter: wanted.filter.into(),
+            options: wanted.options,
+            after: None,
+        };
         channel.rare().replays.push_back(replay);
     }
 
@@ -271,13 +293,22 @@ impl Shard {
         filter: &TopicFilter,
         options: SubscriptionOptions,
     ) -> Result<(), Reason> {
-        let Some(authorizer) = &self.access.authorizer else { return Ok(()) };
-        let Some(session) = self.sessions.get(key) else { return Ok(()) };
-        if session.conn.is_some_and(|c| self.channels[c.0 as usize].superuser) {
+        let Some(authorizer) = &self.access.authorizer else {
+            return Ok(());
+        };
+        let Some(session) = self.sessions.get(key) else {
+            return Ok(());
+        };
+        if session
+            .conn
+            .is_some_and(|c| self.channels[c.0 as usize].superuser)
+        {
             self.metrics.count(Metric::AuthorizationSuperuser);
             return Ok(());
         }
-        let action = Action::Subscribe { qos: options.qos.as_u8() };
+        let action = Action::Subscribe {
+            qos: options.qos.as_u8(),
+        };
         self.metrics.count(Metric::ClientAuthorize);
         match authorizer.authorize(&session.identity(), action, filter.filter()) {
             Verdict::Allow => {
@@ -294,7 +325,7 @@ impl Shard {
     pub(crate) fn on_unsubscribe(
         &mut self,
         conn: Conn,
-        packet: Unsubscribe,
+        packet: &Unsubscribe,
         fx: &mut ShardEffects,
     ) {
         self.metrics.count(Metric::PacketsUnsubscribeReceived);
@@ -319,7 +350,12 @@ impl Shard {
             reasons,
             properties: dunlin_mqtt::Properties::new(),
         };
-        self.send(conn, &Packet::Unsuback(unsuback), Metric::PacketsUnsubackSent, fx);
+        self.send(
+            conn,
+            &Packet::Unsuback(unsuback),
+            Metric::PacketsUnsubackSent,
+            fx,
+        );
     }
 
     /// Ends one subscription; false if there was none.
@@ -329,11 +365,19 @@ impl Shard {
         filter: &TopicFilter,
         fx: &mut ShardEffects,
     ) -> bool {
-        let Some(session) = self.sessions.get(key) else { return false };
+        let Some(session) = self.sessions.get(key) else {
+            return false;
+        };
         let mounted = mounted(session, filter.filter());
-        let Some(id) = self.shared.router().read().filter_id(&mounted) else { return false };
-        let Some(session) = self.sessions.get_mut(key) else { return false };
-        let Some(at) = session.find(id, group_of(filter)) else { return false };
+        let Some(id) = self.shared.router().read().filter_id(&mounted) else {
+            return false;
+        };
+        let Some(session) = self.sessions.get_mut(key) else {
+            return false;
+        };
+        let Some(at) = session.find(id, group_of(filter)) else {
+            return false;
+        };
         session.subscriptions.swap_remove(at);
         if session.subscriptions.capacity() > 4 * session.subscriptions.len().max(4) {
             session.subscriptions.shrink_to_fit();
@@ -356,7 +400,10 @@ impl Shard {
         group: Option<&str>,
         fx: &mut ShardEffects,
     ) {
-        let subscriber = SubscriberKey { session: key, shard: self.id };
+        let subscriber = SubscriberKey {
+            session: key,
+            shard: self.id,
+        };
         let mut router = self.shared.router().write();
         let gone = match group {
             None => router.unsubscribe(filter, subscriber),
@@ -364,7 +411,7 @@ impl Shard {
         };
         drop(router);
         if gone.removed.is_some() {
-            self.tell_routes(filter, group, gone.last_local, fx);
+            tell_routes(filter, group, gone.last_local, fx);
         }
     }
 }
@@ -372,6 +419,26 @@ impl Shard {
 /// The QoS a subscription gets.
 fn capped(qos: QoS, mqtt: &Mqtt) -> QoS {
     qos.min(QoS::from_u8(mqtt.max_qos_allowed).unwrap_or(QoS::ExactlyOnce))
+}
+
+/// A change of the routes this node has. The count of a group's members counts too.
+fn tell_routes(filter: &str, group: Option<&str>, changed: bool, fx: &mut ShardEffects) {
+    let filter_bytes = || Bytes::copy_from_slice(filter.as_bytes());
+    match group {
+        None if changed => {
+            fx.tell(ToControl::RouteChanged {
+                filter: filter_bytes(),
+            });
+        }
+        None => {}
+        Some(group) => {
+            let group = Bytes::copy_from_slice(group.as_bytes());
+            fx.tell(ToControl::GroupChanged {
+                group,
+                filter: filter_bytes(),
+            });
+        }
+    }
 }
 
 /// What the settings allow.
@@ -393,7 +460,11 @@ fn check_filter(filter: &TopicFilter, mqtt: &Mqtt) -> Result<(), Reason> {
 
 /// The group a filter is entered in; an exclusive one has a group of its own.
 fn group_of(filter: &TopicFilter) -> Option<&str> {
-    if filter.is_exclusive() { Some(EXCLUSIVE_GROUP) } else { filter.share() }
+    if filter.is_exclusive() {
+        Some(EXCLUSIVE_GROUP)
+    } else {
+        filter.share()
+    }
 }
 
 /// The filter in the router: under the client's mountpoint.

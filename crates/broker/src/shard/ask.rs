@@ -3,6 +3,7 @@
 use dunlin_cluster::Now;
 use dunlin_mqtt::{QoS, SubscriptionOptions, TopicFilter};
 
+use crate::channel::Channel;
 use crate::effects::{
     ASK_ROWS_MAX, Answer, Ask, ClientRow, CloseReason, Counts, ShardEffects, SubscriptionRow,
     ToControl, Traffic,
@@ -14,7 +15,11 @@ use crate::shard::Shard;
 impl Shard {
     pub(crate) fn on_ask(&mut self, now: Now, ask: u64, what: Ask, fx: &mut ShardEffects) {
         let answer = self.answer_to(now, what, fx);
-        self.tell(ToControl::Answered { shard: self.id, ask, answer }, fx);
+        fx.tell(ToControl::Answered {
+            shard: self.id,
+            ask,
+            answer,
+        });
     }
 
     fn answer_to(&mut self, now: Now, what: Ask, fx: &mut ShardEffects) -> Answer {
@@ -23,22 +28,30 @@ impl Shard {
                 Answer::Clients(self.client_rows(after.as_deref(), limit))
             }
             Ask::Client(clientid) => {
-                let row = self.sessions.find(&clientid).and_then(|key| self.client_row(key));
+                let row = self
+                    .sessions
+                    .find(&clientid)
+                    .and_then(|key| self.client_row(key));
                 Answer::Client(row.map(Box::new))
             }
             Ask::Subscriptions { after, limit } => {
-                Answer::Subscriptions(self.subscription_rows(after, limit))
+                Answer::Subscriptions(self.subscription_rows(after.as_ref(), limit))
             }
             Ask::SubscriptionsOf(clientid) => {
-                let session = self.sessions.find(&clientid).and_then(|k| self.sessions.get(k));
+                let session = self
+                    .sessions
+                    .find(&clientid)
+                    .and_then(|k| self.sessions.get(k));
                 let router = self.shared.router().read();
                 let mut rows = session.map_or_else(Vec::new, |s| rows_of(&router, s));
                 rows.sort_unstable_by(|a, b| a.topic.cmp(&b.topic));
                 Answer::Subscriptions(rows)
             }
-            Ask::Subscribe { clientid, filter, qos } => {
-                Answer::Done(self.subscribe_client(now, &clientid, &filter, qos, fx))
-            }
+            Ask::Subscribe {
+                clientid,
+                filter,
+                qos,
+            } => Answer::Done(self.subscribe_client(now, &clientid, &filter, qos, fx)),
             Ask::Unsubscribe { clientid, filter } => {
                 let key = self.sessions.find(&clientid);
                 let done = match (key, TopicFilter::new(&filter)) {
@@ -62,9 +75,11 @@ impl Shard {
         qos: u8,
         fx: &mut ShardEffects,
     ) -> bool {
-        let (Some(key), Ok(filter), Some(qos)) =
-            (self.sessions.find(clientid), TopicFilter::new(filter), QoS::from_u8(qos))
-        else {
+        let (Some(key), Ok(filter), Some(qos)) = (
+            self.sessions.find(clientid),
+            TopicFilter::new(filter),
+            QoS::from_u8(qos),
+        ) else {
             return false;
         };
         let options = SubscriptionOptions::with_qos(qos);
@@ -86,7 +101,9 @@ impl Shard {
             .collect();
         keys.sort_unstable();
         keys.truncate(limit.min(ASK_ROWS_MAX));
-        keys.into_iter().filter_map(|(_, key)| self.client_row(key)).collect()
+        keys.into_iter()
+            .filter_map(|(_, key)| self.client_row(key))
+            .collect()
     }
 
     /// One client.
@@ -94,7 +111,9 @@ impl Shard {
         let session = self.sessions.get(key)?;
         let client = &session.client;
         let mqtt = &client.mqtt;
-        let channel = session.conn.and_then(|conn| self.channels.get(conn.0 as usize));
+        let channel = session
+            .conn
+            .and_then(|conn| self.channels.get(conn.0 as usize));
         Some(ClientRow {
             clientid: session.clientid().to_owned(),
             username: session.origin.username.as_deref().map(str::to_owned),
@@ -102,7 +121,7 @@ impl Shard {
             listener: client.listener.id.clone(),
             proto_name: client.version.proto_name(),
             proto_ver: client.version.level(),
-            connected: channel.is_some_and(|channel| channel.is_open()),
+            connected: channel.is_some_and(Channel::is_open),
             connected_at: client.connected_at_wall_ms,
             disconnected_at: client.disconnected_at_wall_ms,
             created_at: session.created_at_wall_ms,
@@ -127,11 +146,11 @@ impl Shard {
     /// Subscriptions in (client identifier, filter) order.
     pub fn subscription_rows(
         &self,
-        after: Option<(String, String)>,
+        after: Option<&(String, String)>,
         limit: usize,
     ) -> Vec<SubscriptionRow> {
         let limit = limit.min(ASK_ROWS_MAX);
-        let from = after.as_ref().map_or("", |(clientid, _)| clientid);
+        let from = after.map_or("", |(clientid, _)| clientid);
         let mut sessions: Vec<&Session> = self
             .sessions
             .iter()
@@ -145,7 +164,7 @@ impl Shard {
             let mut own = rows_of(&router, session);
             own.sort_unstable_by(|a, b| a.topic.cmp(&b.topic));
             own.retain(|row| {
-                after.as_ref().is_none_or(|(clientid, topic)| {
+                after.is_none_or(|(clientid, topic)| {
                     (row.clientid.as_str(), row.topic.as_str()) > (clientid, topic)
                 })
             });
@@ -168,7 +187,10 @@ impl Shard {
         for (_, session) in self.sessions.iter() {
             counts.subscribers += u64::from(!session.subscriptions.is_empty());
             counts.subscriptions += session.subscriptions.len() as u64;
-            let shared = session.subscriptions.iter().filter(|sub| sub.group.is_some());
+            let shared = session
+                .subscriptions
+                .iter()
+                .filter(|sub| sub.group.is_some());
             counts.shared_subscriptions += shared.count() as u64;
             counts.queued += session.queue.len() as u64;
             counts.inflight += session.inflight.len() as u64;

@@ -54,7 +54,9 @@ impl Encoded {
         if !self.several {
             return message.clone().compact();
         }
-        self.kept.get_or_insert_with(|| message.clone().compact()).clone()
+        self.kept
+            .get_or_insert_with(|| message.clone().compact())
+            .clone()
     }
 }
 
@@ -82,7 +84,9 @@ impl Shard {
         encoded: &mut Encoded,
         fx: &mut ShardEffects,
     ) {
-        let Some(session) = self.sessions.get_mut(key) else { return };
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
         let client = &session.client;
         if (options.no_local() || client.mqtt.ignore_loop_deliver || client.bridge)
             && is_own(session, message)
@@ -92,6 +96,10 @@ impl Shard {
             self.metrics.count(Metric::DeliveryDroppedNoLocal);
             return;
         }
+        if session.handed.is_some() && session.was_handed(message, now.mono_ms) {
+            return;
+        }
+        let client = &session.client;
         let published = message.qos();
         let qos = if client.mqtt.upgrade_qos {
             published.max(options.qos())
@@ -119,7 +127,9 @@ impl Shard {
         encoded: &mut Encoded,
         fx: &mut ShardEffects,
     ) {
-        let Some(session) = self.sessions.get_mut(key) else { return };
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
         let conn = session.conn.filter(|_| !session.collects());
         let room = conn.is_some_and(|conn| {
             let channel = &self.channels[conn.0 as usize];
@@ -175,7 +185,9 @@ impl Shard {
             count_expired(&self.metrics);
             return;
         }
-        let Some(session) = self.sessions.get_mut(key) else { return };
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
         let first = session.inflight.is_empty();
         let retry_ms = session.client.mqtt.retry_interval_ms;
         let sending = sending_of(&queued);
@@ -184,35 +196,42 @@ impl Shard {
         }
         let (message, qos) = (queued.message.clone(), queued.qos);
         let (retain, sub_id) = (queued.retain, queued.sub_id);
-        let Some(session) = self.sessions.get_mut(key) else { return };
-        let Ok(id) = session.inflight.send(queued, now.mono_ms) else { return };
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let Ok(id) = session.inflight.send(queued, now.mono_ms) else {
+            return;
+        };
         let packet_id = NonZeroU16::new(id);
         if let Some(retry_ms) = retry_ms.filter(|_| first) {
             let generation = self.channels[conn.0 as usize].generation;
-            self.wheel.arm(now.mono_ms + retry_ms, Timer::Retry(conn, generation));
+            self.wheel
+                .arm(now.mono_ms + retry_ms, Timer::Retry(conn, generation));
         }
-        let sending = Sending { message: &message, qos, retain, sub_id, packet_id, dup: false };
+        let sending = Sending {
+            message: &message,
+            qos,
+            retain,
+            sub_id,
+            packet_id,
+            dup: false,
+        };
         self.put(now, key, conn, sending, encoded, fx);
     }
 
     /// Whether a receiver's Maximum Packet Size forbids a message; it is dropped and counted then
     /// [MQTT-3.1.2-25].
-    fn is_too_large(
-        &self,
-        now: Now,
-        key: SessionKey,
-        conn: Conn,
-        sending: &Sending<'_>,
-    ) -> bool {
+    fn is_too_large(&self, now: Now, key: SessionKey, conn: Conn, sending: &Sending<'_>) -> bool {
         let channel = &self.channels[conn.0 as usize];
-        let Some(session) = self.sessions.get(key) else { return true };
+        let Some(session) = self.sessions.get(key) else {
+            return true;
+        };
         if channel.packet_bytes_max == u32::MAX {
             return false;
         }
         let sub_ids = [sending.sub_id];
         let packet = outgoing(now, &session.client, sending, &sub_ids);
-        let too_large =
-            publish_len(channel.version, &packet) > channel.packet_bytes_max as usize;
+        let too_large = publish_len(channel.version, &packet) > channel.packet_bytes_max as usize;
         if too_large {
             self.metrics.count(Metric::DeliveryDropped);
             self.metrics.count(Metric::DeliveryDroppedTooLarge);
@@ -232,7 +251,9 @@ impl Shard {
     ) {
         // Lends a buffer and wakes the connection.
         _ = self.write(conn, fx);
-        let Some(session) = self.sessions.get(key) else { return };
+        let Some(session) = self.sessions.get(key) else {
+            return;
+        };
         let channel = &mut self.channels[conn.0 as usize];
         let before = channel.output.len();
         if encoded.several && is_common(channel, &session.client, &sending) {
@@ -257,7 +278,11 @@ impl Shard {
 
     /// Sends what waits in a session's queue, as far as window and output allow.
     pub(crate) fn pump(&mut self, now: Now, key: SessionKey, fx: &mut ShardEffects) {
-        if self.sessions.get(key).is_none_or(|session| session.queue.is_empty()) {
+        if self
+            .sessions
+            .get(key)
+            .is_none_or(|session| session.queue.is_empty())
+        {
             return;
         }
         let mut encoded = std::mem::take(&mut self.batch.encoded);
@@ -276,13 +301,17 @@ impl Shard {
     /// The next queued message that may be sent now.
     fn next_queued(&mut self, now: Now, key: SessionKey) -> Option<(Conn, Queued)> {
         let session = self.sessions.get_mut(key)?;
-        let conn = session.conn.filter(|_| !session.collects())?;
+        let conn = session.conn.filter(|_| !session.is_away())?;
         let channel = &self.channels[conn.0 as usize];
         if !channel.is_open() || channel.output.len() >= OUTPUT_HIGH_BYTES {
             return None;
         }
         if session.inflight.is_full(session.window)
-            && session.queue.iter().next().is_none_or(|next| next.qos != QoS::AtMostOnce)
+            && session
+                .queue
+                .iter()
+                .next()
+                .is_none_or(|next| next.qos != QoS::AtMostOnce)
         {
             return None;
         }
@@ -300,12 +329,20 @@ impl Shard {
     /// A session has a connection again: everything in flight is sent again, in order
     /// [MQTT-4.4.0-1].
     pub(crate) fn resend(&mut self, now: Now, key: SessionKey, fx: &mut ShardEffects) {
-        let Some(conn) = self.sessions.get(key).and_then(|session| session.conn) else { return };
-        if self.sessions.get(key).is_none_or(|session| session.inflight.is_empty()) {
+        let Some(conn) = self.sessions.get(key).and_then(|session| session.conn) else {
+            return;
+        };
+        if self
+            .sessions
+            .get(key)
+            .is_none_or(|session| session.inflight.is_empty())
+        {
             return;
         }
         _ = self.write(conn, fx);
-        let Some(session) = self.sessions.get(key) else { return };
+        let Some(session) = self.sessions.get(key) else {
+            return;
+        };
         let channel = &mut self.channels[conn.0 as usize];
         for again in session.inflight.resend() {
             put_again(now, channel, &session.client, again, &self.metrics);
@@ -329,8 +366,12 @@ impl Shard {
         }
         _ = self.write(conn, fx);
         let channel = &mut self.channels[conn.0 as usize];
-        let Some(session) = self.sessions.get_mut(channel.session) else { return };
-        let Some(interval_ms) = session.client.mqtt.retry_interval_ms else { return };
+        let Some(session) = self.sessions.get_mut(channel.session) else {
+            return;
+        };
+        let Some(interval_ms) = session.client.mqtt.retry_interval_ms else {
+            return;
+        };
         let (client, metrics) = (&session.client, &self.metrics);
         let next = session.inflight.retry(now.mono_ms, interval_ms, |again| {
             put_again(now, channel, client, again, metrics);
@@ -349,7 +390,9 @@ impl Shard {
     ) {
         self.metrics.count(Metric::PacketsPubackReceived);
         let key = self.channels[conn.0 as usize].session;
-        let Some(session) = self.sessions.get_mut(key) else { return };
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
         match session.inflight.puback(id.get()) {
             Ok(_) => self.metrics.count(Metric::MessagesAcked),
             Err(AckFault::Missed) => self.metrics.count(Metric::PacketsPubackMissed),
@@ -369,7 +412,9 @@ impl Shard {
         self.metrics.count(Metric::PacketsPubrecReceived);
         let channel = &self.channels[conn.0 as usize];
         let (key, v5) = (channel.session, channel.version.is_v5());
-        let Some(session) = self.sessions.get_mut(key) else { return };
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
         if reason.is_error() {
             // The receiver wants none of it; the identifier is free [MQTT-4.3.3-4].
             session.inflight.abandon(id.get());
@@ -390,7 +435,9 @@ impl Shard {
                 Reason::PacketIdentifierNotFound
             }
         };
-        let Some(out) = self.write(conn, fx) else { return };
+        let Some(out) = self.write(conn, fx) else {
+            return;
+        };
         let bytes = put_ack(out, 0x62, id.get(), answer, v5);
         self.count_sent(conn, Metric::PacketsPubrelSent, bytes);
     }
@@ -404,7 +451,9 @@ impl Shard {
     ) {
         self.metrics.count(Metric::PacketsPubcompReceived);
         let key = self.channels[conn.0 as usize].session;
-        let Some(session) = self.sessions.get_mut(key) else { return };
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
         match session.inflight.pubcomp(id.get()) {
             Ok(()) => {}
             Err(AckFault::Missed) => self.metrics.count(Metric::PacketsPubcompMissed),
@@ -416,7 +465,11 @@ impl Shard {
     /// The window has moved.
     fn go_on(&mut self, now: Now, key: SessionKey, conn: Conn, fx: &mut ShardEffects) {
         self.pump(now, key, fx);
-        if self.channels.get(conn.0 as usize).is_some_and(Channel::has_replay) {
+        if self
+            .channels
+            .get(conn.0 as usize)
+            .is_some_and(Channel::has_replay)
+        {
             self.replay(now, conn, fx);
         }
     }
@@ -461,11 +514,7 @@ fn loops_dropped(session: &Session, options: SubOptions) -> bool {
     options.no_local() || v3 && (client.mqtt.ignore_loop_deliver || client.bridge)
 }
 
-fn queued(
-    encoded: &mut Encoded,
-    sending: &Sending<'_>,
-    group: Option<&Arc<GroupKey>>,
-) -> Queued {
+fn queued(encoded: &mut Encoded, sending: &Sending<'_>, group: Option<&Arc<GroupKey>>) -> Queued {
     Queued {
         message: encoded.keep(sending.message),
         group: group.cloned(),
@@ -493,7 +542,9 @@ pub(crate) fn enqueue(metrics: &Metrics, session: &mut Session, queued: Queued) 
         Some(arriving) => &mut arriving.collected,
         None => &mut session.queue,
     };
-    let Some((_, reason)) = queue.push(queued, &rule) else { return };
+    let Some((_, reason)) = queue.push(queued, &rule) else {
+        return;
+    };
     session.dropped = session.dropped.saturating_add(1);
     metrics.count(Metric::DeliveryDropped);
     metrics.count(match reason {
@@ -534,7 +585,10 @@ fn is_common(channel: &Channel, client: &Client, sending: &Sending<'_>) -> bool 
         && !sending.dup
         && client.mountpoint.is_none()
         && channel.packet_bytes_max == u32::MAX
-        && channel.rare.as_ref().is_none_or(|rare| rare.aliases_out.is_none())
+        && channel
+            .rare
+            .as_ref()
+            .is_none_or(|rare| rare.aliases_out.is_none())
 }
 
 /// Copies the common encoding, made on first use, and sets the packet identifier.
@@ -582,7 +636,10 @@ fn put_own(now: Now, channel: &mut Channel, client: &Client, sending: &Sending<'
     {
         return false;
     }
-    let aliases = channel.rare.as_mut().and_then(|rare| rare.aliases_out.as_mut());
+    let aliases = channel
+        .rare
+        .as_mut()
+        .and_then(|rare| rare.aliases_out.as_mut());
     if let Some(aliases) = aliases {
         match aliases.pick(packet.topic.as_bytes()) {
             Alias::None => {}

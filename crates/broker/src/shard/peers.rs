@@ -66,13 +66,7 @@ impl Shard {
 
     /// A data connection another node made; control has proven who it is. `conn` is the driver's
     /// number and odd.
-    pub fn peer_accepted(
-        &mut self,
-        _: Now,
-        conn: PeerConn,
-        hello: &Hello,
-        fx: &mut ShardEffects,
-    ) {
+    pub fn peer_accepted(&mut self, _: Now, conn: PeerConn, hello: &Hello, fx: &mut ShardEffects) {
         self.links.accepted(conn, hello, fx);
     }
 
@@ -100,13 +94,19 @@ impl Shard {
 
     /// A data connection ended. It is dialed again after a pause while its node is up.
     pub fn peer_closed(&mut self, now: Now, conn: PeerConn, fx: &mut ShardEffects) {
-        let Some((node, after_ms)) = self.links.closed(conn) else { return };
+        let Some((node, after_ms)) = self.links.closed(conn) else {
+            return;
+        };
         self.wheel.arm(now.mono_ms + after_ms, Timer::Redial(node));
         if let Some((peer, failures)) = self.links.failures(node)
             && failures == UNREACHABLE_AFTER
         {
             let name = peer.name.clone();
-            self.tell(ToControl::PeerUnreachable { node, name, failures }, fx);
+            fx.tell(ToControl::PeerUnreachable {
+                node,
+                name,
+                failures,
+            });
         }
     }
 
@@ -128,7 +128,9 @@ impl Shard {
     /// Connections that waited for room on a link go on.
     fn unblock(&mut self, now: Now, blocked: Vec<Conn>, fx: &mut ShardEffects) {
         for conn in blocked {
-            let Some(channel) = self.channels.get_mut(conn.0 as usize) else { continue };
+            let Some(channel) = self.channels.get_mut(conn.0 as usize) else {
+                continue;
+            };
             if channel.is_open() && channel.paused.clear(Paused::WINDOW) {
                 let goes_on = self.retry_held(now, conn, fx);
                 if goes_on {

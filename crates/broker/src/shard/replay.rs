@@ -22,18 +22,29 @@ impl Shard {
     pub(crate) fn replay(&mut self, now: Now, conn: Conn, fx: &mut ShardEffects) {
         let mut page: Vec<Message> = Vec::new();
         while let Some(room) = self.replay_room(conn) {
-            let Some(channel) = self.channels.get_mut(conn.0 as usize) else { return };
+            let Some(channel) = self.channels.get_mut(conn.0 as usize) else {
+                return;
+            };
             let key = channel.session;
             let rare = channel.rare();
-            let Some(mut replay) = rare.replays.pop_front() else { return };
-            let room = if replay.options.qos() == QoS::AtMostOnce { PAGE } else { room };
+            let Some(mut replay) = rare.replays.pop_front() else {
+                return;
+            };
+            let room = if replay.options.qos() == QoS::AtMostOnce {
+                PAGE
+            } else {
+                room
+            };
             let next = self.read_page(now, &replay, room, &mut page);
             for message in page.drain(..) {
                 self.deliver_retained(now, key, replay.options, &message, fx);
             }
             if let Some(after) = next {
                 replay.after = Some(after);
-                self.channels[conn.0 as usize].rare().replays.push_front(replay);
+                self.channels[conn.0 as usize]
+                    .rare()
+                    .replays
+                    .push_front(replay);
             }
         }
     }

@@ -38,7 +38,10 @@ enum Scope {
     /// This node's part, as another node decided.
     Here { plain: bool, groups: Vec<GroupKey> },
     /// One other member of a group than the one that had its chance.
-    Group { key: Arc<GroupKey>, exclude: SubscriberKey },
+    Group {
+        key: Arc<GroupKey>,
+        exclude: SubscriberKey,
+    },
 }
 
 /// A message of the batch.
@@ -76,23 +79,28 @@ impl Batch {
     /// Adds a client's publish.
     pub(crate) fn push(&mut self, conn: Conn, publish: HeldPublish) {
         let HeldPublish { message, ack } = publish;
-        self.pending.push(Pending { message, conn: Some(conn), ack, scope: Scope::Everywhere });
+        self.pending.push(Pending {
+            message,
+            conn: Some(conn),
+            ack,
+            scope: Scope::Everywhere,
+        });
     }
 
     fn add(&mut self, message: Message, scope: Scope) {
-        self.pending.push(Pending { message, conn: None, ack: None, scope });
+        self.pending.push(Pending {
+            message,
+            conn: None,
+            ack: None,
+            scope,
+        });
     }
 }
 
 impl Shard {
     /// Routes a message of the node itself (a will, an operator's publish). Says whether anybody
     /// receives it.
-    pub(crate) fn publish_here(
-        &mut self,
-        now: Now,
-        message: Message,
-        fx: &mut ShardEffects,
-    ) -> bool {
+    pub fn publish(&mut self, now: Now, message: Message, fx: &mut ShardEffects) -> bool {
         self.flush(now, fx);
         self.metrics.count(Metric::MessagesPublish);
         self.batch.add(message, Scope::Everywhere);
@@ -106,20 +114,28 @@ impl Shard {
         ask: Option<u64>,
         fx: &mut ShardEffects,
     ) {
-        let matched = self.publish_here(now, message, fx);
+        let matched = self.publish(now, message, fx);
         if let Some(ask) = ask {
             let answer = Answer::Published { matched };
-            self.tell(ToControl::Answered { shard: self.id, ask, answer }, fx);
+            fx.tell(ToControl::Answered {
+                shard: self.id,
+                ask,
+                answer,
+            });
         }
     }
 
     /// Routes what another node forwarded.
     pub(crate) fn route_forward(&mut self, now: Now, payload: Bytes) {
-        match forward::decode(now, payload) {
-            Some(Forward { message, plain, groups }) => {
-                self.batch.add(message, Scope::Here { plain, groups });
-            }
-            None => tracing::error!(shard = self.id, "forward_unreadable"),
+        if let Some(Forward {
+            message,
+            plain,
+            groups,
+        }) = forward::decode(now, payload)
+        {
+            self.batch.add(message, Scope::Here { plain, groups });
+        } else {
+            tracing::error!(shard = self.id, "forward_unreadable");
         }
     }
 
@@ -221,7 +237,9 @@ impl Shard {
         let mut add = |picker: &mut crate::router::Picker, at: GroupRef, here, exclude| {
             let group = router.group(at);
             let pick = if here {
-                picker.pick_local((at, group), rule, publisher, exclude).map(Pick::Local)
+                picker
+                    .pick_local((at, group), rule, publisher, exclude)
+                    .map(Pick::Local)
             } else {
                 let reachable = |node| shared.reachable(node);
                 picker.pick((at, group), rule, publisher, reachable, exclude)
@@ -253,9 +271,7 @@ impl Shard {
 
     /// Whether a QoS 1 or 2 publish finds a link to one of its nodes without room.
     fn must_wait(&self, batch: &Batch, routed: &Routed, pending: &Pending) -> bool {
-        pending.conn.is_some()
-            && pending.ack.is_some()
-            && self.full_node(batch, routed).is_some()
+        pending.conn.is_some() && pending.ack.is_some() && self.full_node(batch, routed).is_some()
     }
 
     fn full_node(&self, batch: &Batch, routed: &Routed) -> Option<NodeIndex> {
@@ -264,7 +280,11 @@ impl Shard {
             Pick::Remote(node) => Some(*node),
             Pick::Local(_) => None,
         });
-        nodes.iter().copied().chain(picked).find(|node| self.links.is_full(*node))
+        nodes
+            .iter()
+            .copied()
+            .chain(picked)
+            .find(|node| self.links.is_full(*node))
     }
 
     /// Keeps a publish and all behind it until the link has room; their connection is not read.
@@ -277,10 +297,18 @@ impl Shard {
         fx: &mut ShardEffects,
     ) {
         let node = self.full_node(batch, routed);
-        for Pending { message, conn, ack, .. } in pending.drain(at..) {
+        for Pending {
+            message, conn, ack, ..
+        } in pending.drain(at..)
+        {
             let Some(conn) = conn else { continue };
-            let Some(channel) = self.channels.get_mut(conn.0 as usize) else { continue };
-            channel.rare().held.push_back(HeldPublish { message: message.compact(), ack });
+            let Some(channel) = self.channels.get_mut(conn.0 as usize) else {
+                continue;
+            };
+            channel.rare().held.push_back(HeldPublish {
+                message: message.compact(),
+                ack,
+            });
             if channel.paused.set(Paused::WINDOW) {
                 fx.pause.push(conn);
             }
@@ -316,24 +344,42 @@ impl Shard {
         let subscribers = &batch.subscribers[from as usize..to as usize];
         for subscriber in subscribers {
             if subscriber.shard == self.id {
-                let Subscriber { session, options, .. } = *subscriber;
+                let Subscriber {
+                    session, options, ..
+                } = *subscriber;
                 self.deliver(now, session, options, None, message, &mut batch.encoded, fx);
             } else {
-                self.hand_over(*subscriber, None, message, fx);
+                hand_over(*subscriber, None, message, fx);
             }
         }
         for (pick, key) in &routed.picks {
             match *pick {
-                Pick::Local(Subscriber { session, options, shard }) if shard == self.id => {
+                Pick::Local(Subscriber {
+                    session,
+                    options,
+                    shard,
+                }) if shard == self.id => {
                     let encoded = &mut batch.encoded;
                     self.deliver(now, session, options, Some(key), message, encoded, fx);
                 }
-                Pick::Local(member) => self.hand_over(member, Some(key), message, fx),
+                Pick::Local(member) => hand_over(member, Some(key), message, fx),
                 Pick::Remote(_) => {}
             }
         }
-        if !nodes.is_empty() || routed.picks.iter().any(|(p, _)| matches!(p, Pick::Remote(_))) {
-            self.forward(now, (nodes, routed), &mut batch.head, pending, &mut waits, fx);
+        if !nodes.is_empty()
+            || routed
+                .picks
+                .iter()
+                .any(|(p, _)| matches!(p, Pick::Remote(_)))
+        {
+            self.forward(
+                now,
+                (nodes, routed),
+                &mut batch.head,
+                pending,
+                &mut waits,
+                fx,
+            );
         }
         if !found && everywhere {
             self.metrics.count(Metric::MessagesDropped);
@@ -345,7 +391,11 @@ impl Shard {
 
     fn answer(&mut self, pending: &Pending, found: bool, waits: Waits, fx: &mut ShardEffects) {
         if let (Some(conn), Some(ack)) = (pending.conn, pending.ack) {
-            let reason = if found { Reason::Success } else { Reason::NoMatchingSubscribers };
+            let reason = if found {
+                Reason::Success
+            } else {
+                Reason::NoMatchingSubscribers
+            };
             self.acknowledge(conn, ack, reason, waits, fx);
         }
     }
@@ -359,8 +409,14 @@ impl Shard {
         fx: &mut ShardEffects,
     ) -> bool {
         let message = &pending.message;
-        let stamp = Stamp { hlc: self.shared.clock().tick(now), site: self.shared.site() };
-        let stored = self.shared.retained().put(now, message, stamp, &self.settings.retainer);
+        let stamp = Stamp {
+            hlc: self.shared.clock().tick(now),
+            site: self.shared.site(),
+        };
+        let stored = self
+            .shared
+            .retained()
+            .put(now, message, stamp, &self.settings.retainer);
         if stored.is_change() {
             let wait = match (pending.conn, pending.ack) {
                 (Some(conn), Some(_)) => {
@@ -373,40 +429,11 @@ impl Shard {
                 _ => None,
             };
             let key = Bytes::copy_from_slice(message.topic().as_bytes());
-            self.tell(ToControl::Retained { key, stamp, wait }, fx);
+            fx.tell(ToControl::Retained { key, stamp, wait });
         } else {
             tracing::debug!(topic = message.topic(), ?stored, "retained_not_stored");
         }
         !(message.payload().is_empty() && self.settings.retainer.stop_publish_clear_msg)
-    }
-
-    /// Adds a delivery to the mailbox of another shard, joining it with the last one if that has
-    /// the same message.
-    fn hand_over(
-        &mut self,
-        to: Subscriber,
-        group: Option<&Arc<GroupKey>>,
-        message: &Message,
-        fx: &mut ShardEffects,
-    ) {
-        let target =
-            Target { session: to.session, options: to.options, group: group.cloned() };
-        let at = usize::from(to.shard);
-        if at >= fx.to_shard.len() {
-            fx.to_shard.resize_with(at + 1, Vec::new);
-        }
-        let mailbox = &mut fx.to_shard[at];
-        if !matches!(mailbox.last(), Some(ToShard::Deliver(_))) {
-            mailbox.push(ToShard::Deliver(Vec::new()));
-        }
-        let Some(ToShard::Deliver(deliveries)) = mailbox.last_mut() else { return };
-        match deliveries.last_mut() {
-            Some(last) if is_same(&last.message, message) => last.to.push(target),
-            _ => {
-                let to = SmallVec::from_iter([target]);
-                deliveries.push(Delivery { message: message.clone(), to });
-            }
-        }
     }
 
     /// Sends one copy to each other node that has a receiver.
@@ -489,7 +516,12 @@ impl Shard {
         let mut encoded = std::mem::take(&mut self.batch.encoded);
         for Delivery { message, to } in deliveries {
             encoded.begin(to.len() as u32);
-            for Target { session, options, group } in to {
+            for Target {
+                session,
+                options,
+                group,
+            } in to
+            {
                 let group = group.as_ref();
                 self.deliver(now, session, options, group, &message, &mut encoded, fx);
             }
@@ -498,11 +530,50 @@ impl Shard {
     }
 }
 
+/// Adds a delivery to the mailbox of another shard, joining it with the last one if that has
+/// the same message.
+fn hand_over(
+    to: Subscriber,
+    group: Option<&Arc<GroupKey>>,
+    message: &Message,
+    fx: &mut ShardEffects,
+) {
+    let target = Target {
+        session: to.session,
+        options: to.options,
+        group: group.cloned(),
+    };
+    let at = usize::from(to.shard);
+    if at >= fx.to_shard.len() {
+        fx.to_shard.resize_with(at + 1, Vec::new);
+    }
+    let mailbox = &mut fx.to_shard[at];
+    if !matches!(mailbox.last(), Some(ToShard::Deliver(_))) {
+        mailbox.push(ToShard::Deliver(Vec::new()));
+    }
+    let Some(ToShard::Deliver(deliveries)) = mailbox.last_mut() else {
+        return;
+    };
+    match deliveries.last_mut() {
+        Some(last) if is_same(&last.message, message) => last.to.push(target),
+        _ => {
+            let to = SmallVec::from_iter([target]);
+            deliveries.push(Delivery {
+                message: message.clone(),
+                to,
+            });
+        }
+    }
+}
+
 fn groups_of(routed: &Routed, node: NodeIndex) -> impl Iterator<Item = &Arc<GroupKey>> {
-    routed.picks.iter().filter_map(move |(pick, key)| match pick {
-        Pick::Remote(there) if *there == node => Some(key),
-        _ => None,
-    })
+    routed
+        .picks
+        .iter()
+        .filter_map(move |(pick, key)| match pick {
+            Pick::Remote(there) if *there == node => Some(key),
+            _ => None,
+        })
 }
 
 /// Everybody: this node's subscribers and the other nodes; the groups stay in the scratch.
@@ -510,7 +581,11 @@ fn match_everywhere(router: &Router, topic: &str, batch: &mut Batch) -> Routed {
     router.match_topic(topic, &mut batch.matches);
     let subscribers = append(&mut batch.subscribers, &batch.matches.local);
     let nodes = append(&mut batch.nodes, &batch.matches.nodes);
-    Routed { subscribers, nodes, picks: SmallVec::new() }
+    Routed {
+        subscribers,
+        nodes,
+        picks: SmallVec::new(),
+    }
 }
 
 /// This node's plain subscribers, if they are meant.
@@ -520,7 +595,10 @@ fn match_here(router: &Router, topic: &str, plain: bool, batch: &mut Batch) -> R
     }
     router.match_topic(topic, &mut batch.matches);
     let subscribers = append(&mut batch.subscribers, &batch.matches.local);
-    Routed { subscribers, ..Routed::default() }
+    Routed {
+        subscribers,
+        ..Routed::default()
+    }
 }
 
 fn append<T: Copy>(list: &mut Vec<T>, more: &[T]) -> (u32, u32) {

@@ -33,7 +33,9 @@ impl Shard {
         why: CloseReason,
         fx: &mut ShardEffects,
     ) {
-        let Some(session) = self.sessions.get_mut(key) else { return };
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
         if session.conn != Some(conn) {
             return;
         }
@@ -46,7 +48,7 @@ impl Shard {
             at_wall_ms: now.wall_ms,
         };
         self.settle_will(now, key, why, fx);
-        self.tell(ToControl::Client(Box::new(event)), fx);
+        fx.tell(ToControl::Client(Box::new(event)));
         match why {
             // Whoever closed it goes on with the session.
             CloseReason::TakenOver | CloseReason::Discarded | CloseReason::Kicked => {}
@@ -54,19 +56,17 @@ impl Shard {
         }
     }
 
-    fn settle_will(
-        &mut self,
-        now: Now,
-        key: SessionKey,
-        why: CloseReason,
-        fx: &mut ShardEffects,
-    ) {
-        let Some(session) = self.sessions.get_mut(key) else { return };
-        let Some(will) = session.will.take() else { return };
+    fn settle_will(&mut self, now: Now, key: SessionKey, why: CloseReason, fx: &mut ShardEffects) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let Some(will) = session.will.take() else {
+            return;
+        };
         // A DISCONNECT that takes the will back has removed it.
         match fate(why, true, will.delay_s, session.expiry_s) {
             Fate::Drop => {}
-            Fate::Now => self.publish_will(now, key, *will, fx),
+            Fate::Now => self.publish_will(now, key, &will, fx),
             Fate::After { delay_s } => {
                 session.will_ms = now.mono_ms + u64::from(delay_s) * 1_000;
                 session.will = Some(will);
@@ -76,38 +76,49 @@ impl Shard {
     }
 
     pub(crate) fn on_will_due(&mut self, now: Now, key: SessionKey, fx: &mut ShardEffects) {
-        let Some(session) = self.sessions.get_mut(key) else { return };
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
         // A client that came back has cancelled it, or brought another.
         if session.conn.is_some() || session.will_ms > now.mono_ms {
             return;
         }
         if let Some(will) = session.will.take() {
-            self.publish_will(now, key, *will, fx);
+            self.publish_will(now, key, &will, fx);
         }
     }
 
-    fn publish_will(&mut self, now: Now, key: SessionKey, will: Will, fx: &mut ShardEffects) {
-        let allowed = self.sessions.get(key).is_none_or(|s| self.may_publish_will(s, &will));
+    fn publish_will(&mut self, now: Now, key: SessionKey, will: &Will, fx: &mut ShardEffects) {
+        let allowed = self
+            .sessions
+            .get(key)
+            .is_none_or(|s| self.may_publish_will(s, will));
         if !allowed {
             self.metrics.count(Metric::AuthorizationDeny);
             self.metrics.count(Metric::MessagesDropped);
             return;
         }
-        self.publish_here(now, dated(now, &will), fx);
+        self.publish(now, dated(now, will), fx);
     }
 
     fn may_publish_will(&self, session: &Session, will: &Will) -> bool {
-        let Some(authorizer) = &self.access.authorizer else { return true };
+        let Some(authorizer) = &self.access.authorizer else {
+            return true;
+        };
         let message = &will.message;
-        let action =
-            Action::Publish { qos: message.qos().as_u8(), retain: message.retain() };
+        let action = Action::Publish {
+            qos: message.qos().as_u8(),
+            retain: message.retain(),
+        };
         let topic = session.client.unmounted(message.topic());
         authorizer.authorize(&session.identity(), action, topic) == Verdict::Allow
     }
 
     /// A session without connection lives as long as its expiry interval says.
     pub(crate) fn keep_or_end(&mut self, now: Now, key: SessionKey, fx: &mut ShardEffects) {
-        let Some(session) = self.sessions.get_mut(key) else { return };
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
         match session.expiry_s {
             0 => self.end_session(now, key, CloseReason::Expired, fx),
             NEVER => session.expires_ms = u64::MAX,
@@ -119,7 +130,9 @@ impl Shard {
     }
 
     pub(crate) fn on_expiry(&mut self, now: Now, key: SessionKey, fx: &mut ShardEffects) {
-        let Some(session) = self.sessions.get(key) else { return };
+        let Some(session) = self.sessions.get(key) else {
+            return;
+        };
         if session.conn.is_some() || session.expires_ms > now.mono_ms {
             return;
         }
@@ -141,19 +154,35 @@ impl Shard {
         fx: &mut ShardEffects,
     ) {
         self.disconnect(now, key, why, fx);
-        let Some(session) = self.sessions.get_mut(key) else { return };
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
         if let Some(will) = session.will.take() {
-            self.publish_will(now, key, *will, fx);
+            self.publish_will(now, key, &will, fx);
         }
-        let Some(mut session) = self.forget_session(now, key, fx) else { return };
+        let Some(mut session) = self.forget_session(now, key, fx) else {
+            return;
+        };
         self.metrics.count(Metric::SessionTerminated);
-        let exclude = SubscriberKey { session: key, shard: self.id };
-        let sent = session.inflight.take().filter_map(|exchange| match exchange {
-            Exchange::Sent(_, queued) => Some(queued),
-            Exchange::Released(_) => None,
-        });
+        let exclude = SubscriberKey {
+            session: key,
+            shard: self.id,
+        };
+        let sent = session
+            .inflight
+            .take()
+            .filter_map(|exchange| match exchange {
+                Exchange::Sent(_, queued) => Some(queued),
+                Exchange::Released(_) => None,
+            });
         let left: Vec<Queued> = sent.chain(session.queue.take()).collect();
-        for Queued { message, group, qos, .. } in left {
+        for Queued {
+            message,
+            group,
+            qos,
+            ..
+        } in left
+        {
             if let Some(group) = group.filter(|_| qos.as_u8() > 0) {
                 self.redispatch(message, group, exclude);
             }
@@ -177,7 +206,9 @@ impl Shard {
         }
         let clientid = session.clientid();
         if self.shared.registry().release(clientid, session.stamp) {
-            self.tell(ToControl::ClientChanged { clientid: clientid.to_owned() }, fx);
+            fx.tell(ToControl::ClientChanged {
+                clientid: clientid.to_owned(),
+            });
         }
         Some(session)
     }
@@ -191,8 +222,12 @@ impl Shard {
         older_than: Option<Hlc>,
         fx: &mut ShardEffects,
     ) -> bool {
-        let Some(key) = self.sessions.find(clientid) else { return false };
-        let Some(session) = self.sessions.get(key) else { return false };
+        let Some(key) = self.sessions.find(clientid) else {
+            return false;
+        };
+        let Some(session) = self.sessions.get(key) else {
+            return false;
+        };
         if older_than.is_some_and(|limit| session.stamp >= limit) {
             return false;
         }
@@ -222,7 +257,7 @@ impl Shard {
         if next.len() > DRAIN_STEP {
             self.wheel.arm(now.mono_ms + DRAIN_PAUSE_MS, Timer::Drain);
         } else {
-            self.tell(ToControl::Drained { shard: self.id }, fx);
+            fx.tell(ToControl::Drained { shard: self.id });
         }
     }
 }

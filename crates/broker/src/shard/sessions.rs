@@ -96,7 +96,10 @@ impl Sessions {
     /// The newest session of a client.
     pub(crate) fn find(&self, clientid: &str) -> Option<SessionKey> {
         let slot = self.slot_of(self.hasher.hash_one(clientid), clientid)?;
-        Some(SessionKey { slot, generation: self.slots[slot as usize].generation })
+        Some(SessionKey {
+            slot,
+            generation: self.slots[slot as usize].generation,
+        })
     }
 
     fn slot_of(&self, hash: u64, clientid: &str) -> Option<u32> {
@@ -114,7 +117,10 @@ impl Sessions {
     /// All sessions in slot order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (SessionKey, &Session)> {
         self.slots.iter().enumerate().filter_map(|(slot, place)| {
-            let key = SessionKey { slot: slot as u32, generation: place.generation };
+            let key = SessionKey {
+                slot: slot as u32,
+                generation: place.generation,
+            };
             Some((key, place.session.as_deref()?))
         })
     }

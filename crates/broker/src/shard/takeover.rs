@@ -26,7 +26,7 @@ use crate::effects::{
 use crate::metrics::Metric;
 use crate::registry::Previous;
 use crate::router::{NodeIndex, SessionKey, SubscriberKey};
-use crate::session::{Arriving, Leaving, MovedSubscription, SessionState, join_collected};
+use crate::session::{Arriving, Handed, Leaving, MovedSubscription, SessionState, join_collected};
 use crate::shard::{Shard, Timer};
 
 /// How long another node may take to answer, ms: what EMQX allows per step.
@@ -35,6 +35,14 @@ const TAKEOVER_TIMEOUT_MS: u64 = 15_000;
 /// How long a session that was copied to another node collects before it is given up, ms: the new
 /// owner finishes within a second unless it died.
 pub(crate) const LEAVING_MAX_MS: u64 = 30_000;
+
+/// How long `Finish` waits when the routes have moved, ms: what was sent to the old node only is
+/// still on a data link then.
+const FINISH_PAUSE_MS: u64 = 20;
+
+/// How long copies of messages that the old node has handed over are expected, ms: the longest a
+/// data link may hang before it is dialed again, twice.
+const HANDED_MS: u64 = 10_000;
 
 /// How long `Finish` waits for other nodes' routes, ms.
 const SETTLE_MAX_MS: u64 = 200;
@@ -60,7 +68,10 @@ impl Shard {
         let clientid = welcome.origin.clientid.clone();
         let clean_start = welcome.clean_start;
         if let Some(key) = self.sessions.find(&clientid)
-            && self.sessions.get(key).is_some_and(|session| session.leaving.is_none())
+            && self
+                .sessions
+                .get(key)
+                .is_some_and(|session| session.leaving.is_none())
         {
             if !clean_start {
                 self.resume_here(now, conn, key, welcome, fx);
@@ -74,16 +85,21 @@ impl Shard {
         let key = self.sessions.insert(session);
         self.channels[conn.0 as usize].session = key;
         let previous = self.claim(now, key, &clientid, fx);
-        let step = if clean_start { TakeoverStep::Discard } else { TakeoverStep::Take };
+        let step = if clean_start {
+            TakeoverStep::Discard
+        } else {
+            TakeoverStep::Take
+        };
         match previous {
             Previous::Local { shard, .. } if shard != self.id => {
-                let token = self.await_session(conn, key, step, None, fx);
-                let request = self.request(key, step, true);
-                let reply = ReplyTo::Shard { shard: self.id, token };
-                fx.send(shard, ToShard::Takeover { request, reply });
+                self.ask_shard(conn, key, step, shard, fx);
             }
             Previous::Remote { node, .. } if self.shared.reachable(node) => {
-                let step = if clean_start { step } else { TakeoverStep::Begin };
+                let step = if clean_start {
+                    step
+                } else {
+                    TakeoverStep::Begin
+                };
                 self.ask_node(now, conn, key, step, node, fx);
             }
             _ => self.open(now, conn, false, fx),
@@ -101,7 +117,9 @@ impl Shard {
         if let Some(session) = self.sessions.get_mut(key) {
             session.stamp = stamp;
         }
-        self.tell(ToControl::ClientChanged { clientid: clientid.to_owned() }, fx);
+        fx.tell(ToControl::ClientChanged {
+            clientid: clientid.to_owned(),
+        });
         previous
     }
 
@@ -116,30 +134,62 @@ impl Shard {
     ) {
         self.disconnect(now, key, CloseReason::TakenOver, fx);
         let clientid = welcome.origin.clientid.clone();
-        let Some(session) = self.sessions.get_mut(key) else { return };
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
         session.origin = welcome.origin;
-        session.client = Box::new(welcome.client);
+        *session.client = welcome.client;
         session.will = welcome.will;
         session.expiry_s = welcome.expiry_s;
         session.window = welcome.receive_maximum;
         session.conn = Some(conn);
-        let arriving = session.arriving.is_some();
+        let arriving = session.arriving.as_ref().map(|arriving| arriving.installed);
         self.channels[conn.0 as usize].session = key;
         let previous = self.claim(now, key, &clientid, fx);
-        if let Previous::Local { shard, .. } = previous
-            && shard != self.id
-        {
-            // That shard's claim was faster than its letter: it has nothing of this session yet.
-            let older_than = self.sessions.get(key).map(|session| session.stamp);
-            let reason = CloseReason::TakenOver;
-            let clientid = clientid.into_string();
-            fx.send(shard, ToShard::Kick { clientid, reason, older_than });
+        let elsewhere = match previous {
+            Previous::Local { shard, .. } if shard != self.id => Some(shard),
+            _ => None,
+        };
+        match (arriving, elsewhere) {
+            (Some(false), Some(shard)) => {
+                // The session was on its way here and another shard was faster: ask there.
+                self.ask_shard(conn, key, TakeoverStep::Take, shard, fx);
+            }
+            (Some(false), None) => self.hold_connect(conn, fx),
+            (_, Some(shard)) => {
+                // That shard's claim was faster than its letter: it has nothing of the session.
+                let older_than = self.sessions.get(key).map(|session| session.stamp);
+                let reason = CloseReason::TakenOver;
+                let clientid = clientid.into_string();
+                fx.send(
+                    shard,
+                    ToShard::Kick {
+                        clientid,
+                        reason,
+                        older_than,
+                    },
+                );
+                self.open(now, conn, true, fx);
+            }
+            (_, None) => self.open(now, conn, true, fx),
         }
-        if arriving {
-            self.hold_connect(conn, fx);
-        } else {
-            self.open(now, conn, true, fx);
-        }
+    }
+
+    fn ask_shard(
+        &mut self,
+        conn: Conn,
+        key: SessionKey,
+        step: TakeoverStep,
+        shard: u16,
+        fx: &mut ShardEffects,
+    ) {
+        let token = self.await_session(conn, key, step, None, fx);
+        let request = self.request(key, step, true);
+        let reply = ReplyTo::Shard {
+            shard: self.id,
+            token,
+        };
+        fx.send(shard, ToShard::Takeover { request, reply });
     }
 
     /// Closes a session's connection for its successor.
@@ -150,7 +200,9 @@ impl Shard {
         why: CloseReason,
         fx: &mut ShardEffects,
     ) {
-        let Some(old) = self.sessions.get(key).and_then(|session| session.conn) else { return };
+        let Some(old) = self.sessions.get(key).and_then(|session| session.conn) else {
+            return;
+        };
         let reason = match why {
             CloseReason::Kicked => Reason::AdministrativeAction,
             _ => Reason::SessionTakenOver,
@@ -162,7 +214,10 @@ impl Shard {
     }
 
     fn request(&self, key: SessionKey, step: TakeoverStep, here: bool) -> TakeoverRequest {
-        let session = self.sessions.get(key).expect("the session was just claimed for");
+        let session = self
+            .sessions
+            .get(key)
+            .expect("the session was just claimed for");
         TakeoverRequest {
             clientid: session.clientid().to_owned(),
             stamp: session.stamp,
@@ -189,11 +244,15 @@ impl Shard {
         fx: &mut ShardEffects,
     ) -> u64 {
         if let Some(session) = self.sessions.get_mut(key) {
-            session.arriving = Some(Box::<Arriving>::default());
+            let arriving = session
+                .arriving
+                .get_or_insert_with(Box::<Arriving>::default);
+            arriving.outstanding += 1;
         }
         self.hold_connect(conn, fx);
         let token = self.token();
-        self.takeovers.insert(token, PendingTakeover { key, step, node });
+        self.takeovers
+            .insert(token, PendingTakeover { key, step, node });
         token
     }
 
@@ -208,19 +267,21 @@ impl Shard {
     ) {
         let token = self.await_session(conn, key, step, Some(node), fx);
         let request = self.request(key, step, false);
-        self.tell(ToControl::Takeover { shard: self.id, token, node, request }, fx);
-        self.wheel.arm(now.mono_ms + TAKEOVER_TIMEOUT_MS, Timer::Takeover(token));
+        fx.tell(ToControl::Takeover {
+            shard: self.id,
+            token,
+            node,
+            request,
+        });
+        self.wheel
+            .arm(now.mono_ms + TAKEOVER_TIMEOUT_MS, Timer::Takeover(token));
     }
 
     /// The client left while its session was on the way here.
-    pub(crate) fn abandon(
-        &mut self,
-        now: Now,
-        key: SessionKey,
-        conn: Conn,
-        fx: &mut ShardEffects,
-    ) {
-        let Some(session) = self.sessions.get_mut(key) else { return };
+    pub(crate) fn abandon(&mut self, now: Now, key: SessionKey, conn: Conn, fx: &mut ShardEffects) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
         if session.conn != Some(conn) {
             return;
         }
@@ -241,39 +302,31 @@ impl Shard {
         fx: &mut ShardEffects,
     ) {
         let key = self.sessions.find(&request.clientid);
-        let Some((key, session)) = key.and_then(|key| Some((key, self.sessions.get(key)?)))
-        else {
-            return self.reply(reply, TakeoverResult::None, fx);
+        let Some((key, session)) = key.and_then(|key| Some((key, self.sessions.get(key)?))) else {
+            return send_reply(reply, TakeoverResult::None, fx);
         };
         if request.step == TakeoverStep::Finish {
             return self.finish_leaving(now, key, reply, fx);
         }
         if session.stamp >= request.stamp || session.leaving.is_some() {
-            return self.reply(reply, TakeoverResult::None, fx);
+            return send_reply(reply, TakeoverResult::None, fx);
         }
         if request.step == TakeoverStep::Discard {
             self.metrics.count(Metric::SessionDiscarded);
             self.end_session(now, key, CloseReason::Discarded, fx);
-            return self.reply(reply, TakeoverResult::None, fx);
+            return send_reply(reply, TakeoverResult::None, fx);
         }
         let arriving = session.arriving.is_some();
         self.disconnect(now, key, CloseReason::TakenOver, fx);
-        let Some(session) = self.sessions.get_mut(key) else { return };
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
         match &mut session.arriving {
             Some(on_its_way) if arriving => on_its_way.wanted.push((request, reply)),
             _ => match request.heir {
                 Some(heir) => self.leave_to_shard(now, key, heir, reply, fx),
                 None => self.leave_to_node(now, key, reply, fx),
             },
-        }
-    }
-
-    fn reply(&self, reply: ReplyTo, result: TakeoverResult, fx: &mut ShardEffects) {
-        match reply {
-            ReplyTo::Shard { shard, token } => {
-                fx.send(shard, ToShard::TakenOver { token, result });
-            }
-            ReplyTo::Call(call) => self.tell(ToControl::TakeoverReply { call, result }, fx),
         }
     }
 
@@ -285,7 +338,10 @@ impl Shard {
         reply: ReplyTo,
         fx: &mut ShardEffects,
     ) {
-        let from = SubscriberKey { session: key, shard: self.id };
+        let from = SubscriberKey {
+            session: key,
+            shard: self.id,
+        };
         let to = SubscriberKey { session, shard };
         let moved = self.moved_subscriptions(key);
         let mut router = self.shared.router().write();
@@ -297,23 +353,40 @@ impl Shard {
         }
         drop(router);
         let others = self.shared.shards().saturating_sub(1);
-        let Some(session) = self.sessions.get_mut(key) else { return };
-        session.leaving = Some(Box::new(Leaving { reply, fences_left: Some(others) }));
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        session.leaving = Some(Box::new(Leaving {
+            reply,
+            fences_left: Some(others),
+        }));
         if others == 0 {
             return self.hand_out(now, key, fx);
         }
         let token = self.token();
         self.fences.insert(token, key);
         for other in (0..=others).filter(|other| *other != self.id) {
-            fx.send(other, ToShard::Fence { from: self.id, token });
+            fx.send(
+                other,
+                ToShard::Fence {
+                    from: self.id,
+                    token,
+                },
+            );
         }
     }
 
     /// A shard's earlier letters are here.
     pub(crate) fn on_fenced(&mut self, now: Now, token: u64, fx: &mut ShardEffects) {
-        let Some(&key) = self.fences.get(&token) else { return };
-        let Some(session) = self.sessions.get_mut(key) else { return };
-        let Some(leaving) = &mut session.leaving else { return };
+        let Some(&key) = self.fences.get(&token) else {
+            return;
+        };
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let Some(leaving) = &mut session.leaving else {
+            return;
+        };
         let left = leaving.fences_left.map_or(0, |left| left.saturating_sub(1));
         leaving.fences_left = Some(left);
         if left == 0 {
@@ -325,48 +398,47 @@ impl Shard {
     /// Takes a leaving session out of this shard and sends it to its heir.
     fn hand_out(&mut self, _: Now, key: SessionKey, fx: &mut ShardEffects) {
         let subscriptions = self.moved_subscriptions(key);
-        let Some(mut session) = self.sessions.remove(key) else { return };
-        let Some(leaving) = session.leaving.take() else { return };
+        let Some(mut session) = self.sessions.remove(key) else {
+            return;
+        };
+        let Some(leaving) = session.leaving.take() else {
+            return;
+        };
         let state = take_state(&mut session, subscriptions);
-        self.reply(leaving.reply, TakeoverResult::Session(Box::new(state)), fx);
+        send_reply(leaving.reply, TakeoverResult::Session(Box::new(state)), fx);
     }
 
     /// Copies a session for another node and goes on collecting for it.
-    fn leave_to_node(
-        &mut self,
-        now: Now,
-        key: SessionKey,
-        reply: ReplyTo,
-        fx: &mut ShardEffects,
-    ) {
+    fn leave_to_node(&mut self, now: Now, key: SessionKey, reply: ReplyTo, fx: &mut ShardEffects) {
         let subscriptions = self.moved_subscriptions(key);
-        let Some(session) = self.sessions.get_mut(key) else { return };
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
         let state = take_state(session, subscriptions);
-        session.leaving = Some(Box::new(Leaving { reply, fences_left: None }));
+        session.leaving = Some(Box::new(Leaving {
+            reply,
+            fences_left: None,
+        }));
         session.expires_ms = now.mono_ms + LEAVING_MAX_MS;
         self.wheel.arm(session.expires_ms, Timer::Expiry(key));
-        self.reply(reply, TakeoverResult::Session(Box::new(state)), fx);
+        send_reply(reply, TakeoverResult::Session(Box::new(state)), fx);
     }
 
     /// Routes have moved: the rest goes over and the session ends here.
-    fn finish_leaving(
-        &mut self,
-        now: Now,
-        key: SessionKey,
-        reply: ReplyTo,
-        fx: &mut ShardEffects,
-    ) {
+    fn finish_leaving(&mut self, now: Now, key: SessionKey, reply: ReplyTo, fx: &mut ShardEffects) {
         let Some(session) = self.sessions.get_mut(key).filter(|s| s.leaving.is_some()) else {
-            return self.reply(reply, TakeoverResult::None, fx);
+            return send_reply(reply, TakeoverResult::None, fx);
         };
         let rest = take_state(session, Vec::new());
         self.forget_session(now, key, fx);
-        self.reply(reply, TakeoverResult::Session(Box::new(rest)), fx);
+        send_reply(reply, TakeoverResult::Session(Box::new(rest)), fx);
     }
 
     /// The subscriptions of a session by name.
     pub(crate) fn moved_subscriptions(&self, key: SessionKey) -> Vec<MovedSubscription> {
-        let Some(session) = self.sessions.get(key) else { return Vec::new() };
+        let Some(session) = self.sessions.get(key) else {
+            return Vec::new();
+        };
         let router = self.shared.router().read();
         let moved = |sub: &crate::session::Subscription| MovedSubscription {
             filter: router.filter(sub.filter).to_owned(),
@@ -385,7 +457,9 @@ impl Shard {
         result: TakeoverResult,
         fx: &mut ShardEffects,
     ) {
-        let Some(pending) = self.takeovers.remove(&token) else { return };
+        let Some(pending) = self.takeovers.remove(&token) else {
+            return;
+        };
         self.asked_for_rest.remove(&token);
         let key = pending.key;
         if self.sessions.get(key).is_none() {
@@ -405,26 +479,35 @@ impl Shard {
                 None
             }
         };
-        let present = state.is_some();
-        match (pending.step, pending.node) {
-            (TakeoverStep::Discard, _) => self.arrived(now, key, false, fx),
-            (TakeoverStep::Begin, Some(node)) if present => {
-                if let Some(state) = state {
-                    self.install(now, key, *state, true, fx);
-                }
+        if pending.step == TakeoverStep::Finish {
+            self.join_rest(now, key, state);
+            self.settled_down(now, key, fx);
+            return;
+        }
+        let copied = pending.step == TakeoverStep::Begin && state.is_some();
+        let found = state.is_some();
+        if let Some(state) = state {
+            self.install(now, key, *state, copied, fx);
+        }
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let Some(arriving) = &mut session.arriving else {
+            return;
+        };
+        arriving.present |= found;
+        arriving.outstanding = arriving.outstanding.saturating_sub(1);
+        let (left, present) = (arriving.outstanding, arriving.present);
+        if left > 0 {
+            return;
+        }
+        match pending.node {
+            Some(node) if copied => {
+                arriving.installed = true;
                 self.wait_for_routes(now, key, node, fx);
                 self.open_held(now, key, true, fx);
             }
-            (TakeoverStep::Finish, _) => {
-                self.join_rest(key, state);
-                self.settled_down(now, key, fx);
-            }
-            _ => {
-                if let Some(state) = state {
-                    self.install(now, key, *state, false, fx);
-                }
-                self.arrived(now, key, present, fx);
-            }
+            _ => self.arrived(now, key, present, fx),
         }
     }
 
@@ -450,7 +533,9 @@ impl Shard {
                 self.adopt_subscription(key, sub);
             }
         }
-        let Some(session) = self.sessions.get_mut(key) else { return };
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
         session.created_at_wall_ms = state.created_at_wall_ms;
         session.dropped = state.dropped;
         for exchange in state.inflight {
@@ -465,7 +550,8 @@ impl Shard {
             let ids = state.awaiting_rel.into_iter();
             session.awaiting_rel = Some(Box::new(AwaitingRel::from_ids(ids, since_s)));
             if let Some(timeout_ms) = rule.await_rel_timeout_ms {
-                self.wheel.arm(now.mono_ms + timeout_ms, Timer::AwaitRel(key));
+                self.wheel
+                    .arm(now.mono_ms + timeout_ms, Timer::AwaitRel(key));
             }
         }
     }
@@ -473,7 +559,9 @@ impl Shard {
     /// A subscription that the former owner has pointed at this session in the router already.
     fn adopt_subscription(&mut self, key: SessionKey, sub: &MovedSubscription) {
         let router = self.shared.router().read();
-        let Some(filter) = router.filter_id(&sub.filter) else { return };
+        let Some(filter) = router.filter_id(&sub.filter) else {
+            return;
+        };
         let group = sub.group.as_deref().and_then(|group| {
             let at = router.find_group_ref(group, &sub.filter)?;
             Some(Arc::clone(router.group(at).key()))
@@ -499,44 +587,87 @@ impl Shard {
     ) {
         let token = self.token();
         let step = TakeoverStep::Finish;
-        self.takeovers.insert(token, PendingTakeover { key, step, node: Some(node) });
-        self.tell(ToControl::Settle { shard: self.id, token }, fx);
-        self.wheel.arm(now.mono_ms + SETTLE_MAX_MS, Timer::Finish(token));
+        self.takeovers.insert(
+            token,
+            PendingTakeover {
+                key,
+                step,
+                node: Some(node),
+            },
+        );
+        fx.tell(ToControl::Settle {
+            shard: self.id,
+            token,
+        });
+        self.wheel
+            .arm(now.mono_ms + SETTLE_MAX_MS, Timer::Finish(token));
     }
 
-    /// Routes have settled: asks for the rest of a session. False if the token is for another wait.
-    pub(crate) fn ask_for_rest(&mut self, now: Now, token: u64, fx: &mut ShardEffects) -> bool {
-        let Some(pending) = self.takeovers.get(&token).copied() else { return false };
+    /// Routes have settled. False if the token is for another wait.
+    pub(crate) fn routes_settled(&mut self, now: Now, token: u64) -> bool {
+        let waits = self.takeovers.contains_key(&token);
+        if waits {
+            self.wheel
+                .arm(now.mono_ms + FINISH_PAUSE_MS, Timer::Finish(token));
+        }
+        waits
+    }
+
+    /// Asks for the rest of a session, once.
+    pub(crate) fn ask_for_rest(&mut self, now: Now, token: u64, fx: &mut ShardEffects) {
+        let Some(pending) = self.takeovers.get(&token).copied() else {
+            return;
+        };
         let (Some(node), true) = (pending.node, self.sessions.get(pending.key).is_some()) else {
             self.takeovers.remove(&token);
-            return true;
+            return;
         };
         if !self.asked_for_rest.insert(token) {
-            return true;
+            return;
         }
         let request = self.request(pending.key, TakeoverStep::Finish, false);
-        self.tell(ToControl::Takeover { shard: self.id, token, node, request }, fx);
-        self.wheel.arm(now.mono_ms + TAKEOVER_TIMEOUT_MS, Timer::Takeover(token));
-        true
+        fx.tell(ToControl::Takeover {
+            shard: self.id,
+            token,
+            node,
+            request,
+        });
+        self.wheel
+            .arm(now.mono_ms + TAKEOVER_TIMEOUT_MS, Timer::Takeover(token));
     }
 
     /// What the former node collected, what this one did, each message once.
-    fn join_rest(&mut self, key: SessionKey, rest: Option<Box<SessionState>>) {
-        let Some(session) = self.sessions.get_mut(key) else { return };
-        let Some(arriving) = &mut session.arriving else { return };
+    fn join_rest(&mut self, now: Now, key: SessionKey, rest: Option<Box<SessionState>>) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let Some(arriving) = &mut session.arriving else {
+            return;
+        };
         let ours: Vec<_> = arriving.collected.take().collect();
         let theirs = rest.map_or_else(Vec::new, |rest| rest.queue);
         let rule = Arc::clone(&session.client.mqtt);
-        for queued in join_collected(theirs, ours) {
+        let (joined, unmet) = join_collected(theirs, ours);
+        for queued in joined {
             session.queue.push(queued, &rule);
+        }
+        if !unmet.is_empty() {
+            let until_ms = now.mono_ms + HANDED_MS;
+            session.handed = Some(Box::new(Handed {
+                messages: unmet,
+                until_ms,
+            }));
         }
     }
 
     /// A session is here: what was collected follows what came with it.
     fn arrived(&mut self, now: Now, key: SessionKey, present: bool, fx: &mut ShardEffects) {
-        self.join_rest(key, None);
+        self.join_rest(now, key, None);
         if let Some(session) = self.sessions.get_mut(key)
-            && session.arriving.as_ref().is_some_and(|a| a.wanted.is_empty())
+            && session
+                .arriving
+                .as_ref()
+                .is_some_and(|a| a.wanted.is_empty())
         {
             session.arriving = None;
         }
@@ -556,8 +687,13 @@ impl Shard {
     /// The takeover is over: the session delivers, stays without a connection, or goes on to the
     /// next who wants it.
     fn settled_down(&mut self, now: Now, key: SessionKey, fx: &mut ShardEffects) {
-        let Some(session) = self.sessions.get_mut(key) else { return };
-        let wanted = session.arriving.take().map_or_else(Vec::new, |arriving| arriving.wanted);
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let wanted = session
+            .arriving
+            .take()
+            .map_or_else(Vec::new, |arriving| arriving.wanted);
         let connected = session.conn.is_some();
         if !wanted.is_empty() {
             for (request, reply) in wanted {
@@ -568,6 +704,15 @@ impl Shard {
         } else {
             self.keep_or_end(now, key, fx);
         }
+    }
+}
+
+fn send_reply(reply: ReplyTo, result: TakeoverResult, fx: &mut ShardEffects) {
+    match reply {
+        ReplyTo::Shard { shard, token } => {
+            fx.send(shard, ToShard::TakenOver { token, result });
+        }
+        ReplyTo::Call(call) => fx.tell(ToControl::TakeoverReply { call, result }),
     }
 }
 

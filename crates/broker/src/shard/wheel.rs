@@ -19,7 +19,10 @@ pub(crate) struct Wheel<T> {
 
 impl<T> Wheel<T> {
     pub(crate) fn new() -> Self {
-        Self { buckets: BTreeMap::new(), len: 0 }
+        Self {
+            buckets: BTreeMap::new(),
+            len: 0,
+        }
     }
 
     /// Arms an entry for `at_ms` (mono).
@@ -31,7 +34,9 @@ impl<T> Wheel<T> {
 
     /// When the next bucket is due; `u64::MAX` when none is armed.
     pub(crate) fn next_ms(&self) -> u64 {
-        self.buckets.first_key_value().map_or(u64::MAX, |(bucket, _)| bucket * BUCKET_MS)
+        self.buckets
+            .first_key_value()
+            .map_or(u64::MAX, |(bucket, _)| bucket * BUCKET_MS)
     }
 
     /// Takes one due bucket, or `None` when nothing more is due.

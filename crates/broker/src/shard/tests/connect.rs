@@ -106,18 +106,32 @@ fn empty_client_identifiers() {
 
 #[test]
 fn long_client_identifiers_are_refused() {
-    let mut net = Net::mqtt(Mqtt { max_clientid_len: 23, ..Mqtt::default() });
+    let mut net = Net::mqtt(Mqtt {
+        max_clientid_len: 23,
+        ..Mqtt::default()
+    });
     for version in VERSIONS {
         let long = "x".repeat(24);
-        check_refused(&mut net, Connect::new(version, &long), Reason::ClientIdentifierNotValid);
+        check_refused(
+            &mut net,
+            Connect::new(version, &long),
+            Reason::ClientIdentifierNotValid,
+        );
         net.client(version, &"x".repeat(23));
     }
 }
 
 #[test]
 fn the_user_name_may_become_the_client_identifier() {
-    let mut net = Net::mqtt(Mqtt { use_username_as_clientid: true, ..Mqtt::default() });
-    check_refused(&mut net, Connect::new(Version::V5, "c"), Reason::ClientIdentifierNotValid);
+    let mut net = Net::mqtt(Mqtt {
+        use_username_as_clientid: true,
+        ..Mqtt::default()
+    });
+    check_refused(
+        &mut net,
+        Connect::new(Version::V5, "c"),
+        Reason::ClientIdentifierNotValid,
+    );
     let c = net.accept(Version::V5);
     let mut connect = Connect::new(Version::V5, "c");
     connect.username = Some("user".into());
@@ -172,7 +186,10 @@ fn anything_before_connect_closes_without_a_word() {
 
 #[test]
 fn malformed_and_oversize_packets_after_connect() {
-    let mut net = Net::mqtt(Mqtt { max_packet_bytes: 100, ..Mqtt::default() });
+    let mut net = Net::mqtt(Mqtt {
+        max_packet_bytes: 100,
+        ..Mqtt::default()
+    });
     let c = net.client(Version::V5, "c");
     net.bytes(c, &[0x30, 200, 1, 0, 1]);
     net.check_disconnected(c, Reason::PacketTooLarge);
@@ -230,7 +247,10 @@ fn keepalive_zero_never_closes_and_the_server_may_impose_one_on_v5() {
     let c = net.client(Version::V3_1_1, "c");
     net.pass(3_600_000);
     assert!(net.is_open(c));
-    let mut net = Net::mqtt(Mqtt { server_keepalive_s: Some(10), ..Mqtt::default() });
+    let mut net = Net::mqtt(Mqtt {
+        server_keepalive_s: Some(10),
+        ..Mqtt::default()
+    });
     let five = net.client(Version::V5, "five");
     let three = net.client(Version::V3_1_1, "three");
     net.pass(15_100);
@@ -257,9 +277,21 @@ fn wills_the_settings_forbid_refuse_the_connect() {
         max_topic_levels: 3,
         ..Mqtt::default()
     });
-    check_refused(&mut net, will("w", QoS::ExactlyOnce, false), Reason::QosNotSupported);
-    check_refused(&mut net, will("w", QoS::AtMostOnce, true), Reason::RetainNotSupported);
-    check_refused(&mut net, will("1/2/3/4", QoS::AtMostOnce, false), Reason::TopicNameInvalid);
+    check_refused(
+        &mut net,
+        will("w", QoS::ExactlyOnce, false),
+        Reason::QosNotSupported,
+    );
+    check_refused(
+        &mut net,
+        will("w", QoS::AtMostOnce, true),
+        Reason::RetainNotSupported,
+    );
+    check_refused(
+        &mut net,
+        will("1/2/3/4", QoS::AtMostOnce, false),
+        Reason::TopicNameInvalid,
+    );
     let c = net.accept(Version::V5);
     net.connect(c, will("1/2/3", QoS::AtLeastOnce, false));
 }
@@ -268,12 +300,17 @@ fn wills_the_settings_forbid_refuse_the_connect() {
 fn enhanced_authentication_is_not_offered() {
     let mut net = Net::new();
     let mut connect = Connect::new(Version::V5, "c");
-    connect.properties.set_authentication_method("SCRAM-SHA-256");
+    connect
+        .properties
+        .set_authentication_method("SCRAM-SHA-256");
     check_refused(&mut net, connect, Reason::BadAuthenticationMethod);
     let c = net.client(Version::V5, "c");
     let mut properties = dunlin_mqtt::Properties::new();
     properties.set_authentication_method("x");
-    let auth = dunlin_mqtt::Auth { reason: Reason::ReAuthenticate, properties };
+    let auth = dunlin_mqtt::Auth {
+        reason: Reason::ReAuthenticate,
+        properties,
+    };
     net.send(c, Packet::Auth(auth));
     net.check_disconnected(c, Reason::ProtocolError);
 }
@@ -290,13 +327,11 @@ impl Authenticator for Gate {
                 anonymous: false,
                 expire_at_wall_ms: Some(wall_ms + 5_000),
             },
-            Some("user") if credentials.password == Some(b"secret") => {
-                Authentication::Accept {
-                    superuser: true,
-                    anonymous: false,
-                    expire_at_wall_ms: None,
-                }
-            }
+            Some("user") if credentials.password == Some(b"secret") => Authentication::Accept {
+                superuser: true,
+                anonymous: false,
+                expire_at_wall_ms: None,
+            },
             Some("user") => Authentication::BadCredentials,
             _ => Authentication::NotAuthorized,
         }
@@ -306,7 +341,10 @@ impl Authenticator for Gate {
 fn gated() -> Net {
     let mut net = Net::new();
     let authenticator = Some(Arc::new(Gate) as Arc<dyn Authenticator>);
-    net.nodes[0].shared.set_access(Access { authenticator, ..Access::default() });
+    net.nodes[0].shared.set_access(Access {
+        authenticator,
+        ..Access::default()
+    });
     net.tell(0, 0, ToShard::AccessChanged);
     net
 }
@@ -326,7 +364,11 @@ fn authentication_decides_with_its_own_reasons() {
         let bad = with_user(version, "user", "wrong");
         check_refused(&mut net, bad, Reason::BadUserNameOrPassword);
         check_refused(&mut net, with_user(version, "banned", "x"), Reason::Banned);
-        check_refused(&mut net, with_user(version, "down", "x"), Reason::ServerUnavailable);
+        check_refused(
+            &mut net,
+            with_user(version, "down", "x"),
+            Reason::ServerUnavailable,
+        );
         let c = net.accept(version);
         net.connect(c, with_user(version, "user", "secret"));
         assert_eq!(net.metric(Metric::AuthenticationFailure), 4);
@@ -349,7 +391,10 @@ fn credentials_that_end_close_the_connection() {
 #[test]
 fn listeners_choose_whether_to_authenticate() {
     let mut net = gated();
-    let open = ListenerSettings { enable_authn: EnableAuthn::No, ..ListenerSettings::default() };
+    let open = ListenerSettings {
+        enable_authn: EnableAuthn::No,
+        ..ListenerSettings::default()
+    };
     let c = net.accept_via(0, 0, Version::V5, open);
     net.connect(c, Connect::new(Version::V5, "c"));
     let quick = ListenerSettings {
@@ -365,10 +410,16 @@ fn listeners_choose_whether_to_authenticate() {
 #[test]
 fn a_zone_has_its_own_settings() {
     let mut settings = settings(Mqtt::default());
-    let own = Mqtt { max_qos_allowed: 0, ..Mqtt::default() };
+    let own = Mqtt {
+        max_qos_allowed: 0,
+        ..Mqtt::default()
+    };
     settings.zones.insert("narrow".to_owned(), Arc::new(own));
     let mut net = Net::with(1, 1, settings);
-    let listener = ListenerSettings { zone: "narrow".to_owned(), ..ListenerSettings::default() };
+    let listener = ListenerSettings {
+        zone: "narrow".to_owned(),
+        ..ListenerSettings::default()
+    };
     let c = net.accept_via(0, 0, Version::V5, listener);
     net.send(c, Packet::Connect(Box::new(Connect::new(Version::V5, "c"))));
     assert_eq!(net.connack(c).properties.maximum_qos(), Some(0));
@@ -379,12 +430,17 @@ fn packets_behind_connect_are_taken_at_once() {
     for version in VERSIONS {
         let mut net = Net::new();
         let c = net.accept(version);
-        let mut all = net.encode(c, Packet::Connect(Box::new(persistent(version, "c")))).to_vec();
+        let mut all = net
+            .encode(c, Packet::Connect(Box::new(persistent(version, "c"))))
+            .to_vec();
         all.extend_from_slice(&net.encode(c, Packet::Pingreq));
         for byte in all {
             net.bytes(c, &[byte]);
         }
         let packets = net.take(c);
-        assert!(matches!(packets[..], [Packet::Connack(_), Packet::Pingresp]));
+        assert!(matches!(
+            packets[..],
+            [Packet::Connack(_), Packet::Pingresp]
+        ));
     }
 }

@@ -6,7 +6,7 @@ use dunlin_mqtt::{QoS, Version};
 
 use super::net::Net;
 use crate::effects::{
-    CloseReason, Conn, Delivery, PeerConn, ShardEffects, Target, TakeoverResult, ToShard,
+    CloseReason, Conn, Delivery, PeerConn, ShardEffects, TakeoverResult, Target, ToShard,
 };
 use crate::message::{Head, Message, Parts};
 use crate::router::{NodeIndex, SessionKey, SubOptions};
@@ -32,9 +32,15 @@ fn unknown_connections_and_tokens_are_ignored() {
         ToShard::Settled { token: 5 },
         ToShard::Persisted { token: 5 },
         ToShard::Fenced { token: 5 },
-        ToShard::TakenOver { token: 5, result: TakeoverResult::None },
+        ToShard::TakenOver {
+            token: 5,
+            result: TakeoverResult::None,
+        },
         ToShard::PeerDown { node: NodeIndex(9) },
-        ToShard::PeerGone { site: SiteId([9; 16]), node: NodeIndex(9) },
+        ToShard::PeerGone {
+            site: SiteId([9; 16]),
+            node: NodeIndex(9),
+        },
     ] {
         shard.message(now, letter, &mut fx);
     }
@@ -48,13 +54,29 @@ fn a_delivery_to_a_session_that_ended_finds_nobody() {
     net.drop_client(old);
     // The slot is used again under another generation.
     let new = net.client(Version::V5, "new");
-    let message = Message::new(Parts { topic: "t", ..Parts::default() }, Head::default());
+    let message = Message::new(
+        Parts {
+            topic: "t",
+            ..Parts::default()
+        },
+        Head::default(),
+    );
     for generation in 0..2 {
-        let session = SessionKey { slot: 0, generation };
+        let session = SessionKey {
+            slot: 0,
+            generation,
+        };
         let options = SubOptions::new(QoS::AtMostOnce);
-        let target = Target { session, options, group: None };
+        let target = Target {
+            session,
+            options,
+            group: None,
+        };
         let to = std::iter::once(target).collect();
-        let delivery = Delivery { message: message.clone(), to };
+        let delivery = Delivery {
+            message: message.clone(),
+            to,
+        };
         net.tell(0, 0, ToShard::Deliver(vec![delivery]));
         net.nothing(new);
     }
@@ -83,7 +105,10 @@ fn nonsense_on_a_data_link_closes_it() {
     let mut buf = BytesMut::from(&[0xFF; 64][..]);
     shard.peer_received(now, PeerConn(1_001), &mut buf, &mut fx);
     assert_eq!(fx.peer_close, [PeerConn(1_001)]);
-    let control = Hello { purpose: Purpose::Control, ..hello };
+    let control = Hello {
+        purpose: Purpose::Control,
+        ..hello
+    };
     shard.peer_accepted(now, PeerConn(1_003), &control, &mut fx);
     assert_eq!(fx.peer_close, [PeerConn(1_001), PeerConn(1_003)]);
 }

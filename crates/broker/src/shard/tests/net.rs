@@ -89,7 +89,10 @@ pub(super) struct Net {
 }
 
 pub(super) fn settings(mqtt: Mqtt) -> Settings {
-    Settings { mqtt: Arc::new(mqtt), ..Settings::default() }
+    Settings {
+        mqtt: Arc::new(mqtt),
+        ..Settings::default()
+    }
 }
 
 impl Net {
@@ -102,8 +105,12 @@ impl Net {
         Self::with(1, 1, settings(mqtt))
     }
 
+    #[allow(clippy::needless_pass_by_value)] // every caller makes one for it
     pub(super) fn with(nodes: usize, shards: u16, settings: Settings) -> Self {
-        let now = Now { mono_ms: 1_000_000, wall_ms: 1_700_000_000_000 };
+        let now = Now {
+            mono_ms: 1_000_000,
+            wall_ms: 1_700_000_000_000,
+        };
         let mut net = Self {
             now,
             nodes: Vec::new(),
@@ -136,11 +143,18 @@ impl Net {
 
     pub(super) fn index(&self, of: usize, at: usize) -> NodeIndex {
         let site = self.nodes[of].shared.site();
-        self.nodes[at].shared.peer_index(site).expect("the nodes know each other")
+        self.nodes[at]
+            .shared
+            .peer_index(site)
+            .expect("the nodes know each other")
     }
 
     pub(super) fn peer_up(&mut self, at: usize, other: usize) {
-        let peer = self.nodes[other].identity.read().expect("not poisoned").peer();
+        let peer = self.nodes[other]
+            .identity
+            .read()
+            .expect("not poisoned")
+            .peer();
         let node = self.nodes[at].shared.peer_up(&peer);
         for shard in 0..self.nodes[at].shards.len() {
             let letter = ToShard::PeerUp {
@@ -157,7 +171,8 @@ impl Net {
         let site = self.nodes[other].shared.site();
         let node = self.nodes[at].shared.peer_down(site).expect("known");
         for shard in 0..self.nodes[at].shards.len() {
-            self.letters.push_back(Letter::Shard(at, shard, ToShard::PeerDown { node }));
+            self.letters
+                .push_back(Letter::Shard(at, shard, ToShard::PeerDown { node }));
         }
         self.run();
     }
@@ -190,10 +205,13 @@ impl Net {
     fn carry(&mut self, node: usize, shard: usize) {
         let mut fx = std::mem::take(&mut self.nodes[node].fx);
         for (to, letters) in fx.to_shard.iter_mut().enumerate() {
-            let letters = letters.drain(..).map(|letter| Letter::Shard(node, to, letter));
+            let letters = letters
+                .drain(..)
+                .map(|letter| Letter::Shard(node, to, letter));
             self.letters.extend(letters);
         }
-        self.letters.extend(fx.to_control.drain(..).map(|l| Letter::Control(node, l)));
+        self.letters
+            .extend(fx.to_control.drain(..).map(|l| Letter::Control(node, l)));
         for conn in fx.pause.drain(..) {
             self.client_at(node, shard, conn).expect("paused").paused = true;
         }
@@ -232,17 +250,21 @@ impl Net {
     }
 
     fn client_at(&mut self, node: usize, shard: usize, conn: Conn) -> Option<&mut Client> {
-        self.clients.iter_mut().find(|c| {
-            (c.node, c.shard, c.conn) == (node, shard, conn) && c.closed.is_none()
-        })
+        self.clients
+            .iter_mut()
+            .find(|c| (c.node, c.shard, c.conn) == (node, shard, conn) && c.closed.is_none())
     }
 
     fn take_output(&mut self, node: usize, shard: usize, conn: Conn) {
-        let Some(output) = self.nodes[node].shards[shard].output(conn) else { return };
+        let Some(output) = self.nodes[node].shards[shard].output(conn) else {
+            return;
+        };
         let mut chunks = Vec::new();
-        let Some(client) = self.clients.iter_mut().find(|c| {
-            (c.node, c.shard, c.conn) == (node, shard, conn) && c.closed.is_none()
-        }) else {
+        let Some(client) = self
+            .clients
+            .iter_mut()
+            .find(|c| (c.node, c.shard, c.conn) == (node, shard, conn) && c.closed.is_none())
+        else {
             return;
         };
         if client.stalled {
@@ -265,12 +287,16 @@ impl Net {
     }
 
     fn feed(&mut self, node: usize, shard: usize, conn: Conn) {
-        let Some(client) = self.client_at(node, shard, conn) else { return };
+        let Some(client) = self.client_at(node, shard, conn) else {
+            return;
+        };
         if client.paused {
             return;
         }
         let mut unread = std::mem::take(&mut client.unread);
-        self.on_shard(node, shard, |s, now, fx| s.receive(now, conn, &mut unread, fx));
+        self.on_shard(node, shard, |s, now, fx| {
+            s.receive(now, conn, &mut unread, fx)
+        });
         if let Some(client) = self.client_at(node, shard, conn) {
             let later = std::mem::take(&mut client.unread);
             unread.extend_from_slice(&later);
@@ -288,7 +314,11 @@ impl Net {
             });
             return;
         }
-        let identity = self.nodes[other].identity.read().expect("not poisoned").clone();
+        let identity = self.nodes[other]
+            .identity
+            .read()
+            .expect("not poisoned")
+            .clone();
         let handshake = Handshake::accept(&identity, &cookie(), [7; 32], self.now);
         let accepted = PeerConn(self.next_accepted);
         self.next_accepted += 2;
@@ -316,18 +346,27 @@ impl Net {
             } else {
                 continue;
             };
-            out.iter().for_each(|bytes| buf.extend_from_slice(bytes));
+            for bytes in &out {
+                buf.extend_from_slice(bytes);
+            }
         }
     }
 
     fn close_wire(&mut self, node: usize, shard: usize, conn: PeerConn) {
         let end = (node, shard, conn);
-        let Some(at) = self.wires.iter().position(|w| w.dialer == end || w.acceptor == end)
+        let Some(at) = self
+            .wires
+            .iter()
+            .position(|w| w.dialer == end || w.acceptor == end)
         else {
             return;
         };
         let wire = self.wires.remove(at);
-        let (node, shard, conn) = if wire.dialer == end { wire.acceptor } else { wire.dialer };
+        let (node, shard, conn) = if wire.dialer == end {
+            wire.acceptor
+        } else {
+            wire.dialer
+        };
         self.on_shard(node, shard, |s, now, fx| s.peer_closed(now, conn, fx));
     }
 
@@ -341,7 +380,9 @@ impl Net {
         if !wire.to_acceptor.is_empty() {
             moved = true;
             if let Some(handshake) = &mut wire.handshake {
-                let proven = handshake.receive(&mut wire.to_acceptor).expect("same cookie");
+                let proven = handshake
+                    .receive(&mut wire.to_acceptor)
+                    .expect("same cookie");
                 let answer = handshake.take_output();
                 wire.to_dialer.extend(answer.into_iter().flatten());
                 if let Some(hello) = proven {
@@ -357,21 +398,27 @@ impl Net {
                 });
             }
         }
-        let Some(wire) = self.wires.get_mut(at) else { return true };
+        let Some(wire) = self.wires.get_mut(at) else {
+            return true;
+        };
         let (node, shard, conn) = wire.dialer;
         if !wire.to_dialer.is_empty() {
             moved = true;
             let mut bytes = std::mem::take(&mut wire.to_dialer);
-            self.on_shard(node, shard, |s, now, fx| s.peer_received(now, conn, &mut bytes, fx));
+            self.on_shard(node, shard, |s, now, fx| {
+                s.peer_received(now, conn, &mut bytes, fx)
+            });
             if let Some(wire) = self.wires.get_mut(at) {
                 bytes.extend_from_slice(&wire.to_dialer);
                 wire.to_dialer = bytes;
                 moved = true;
             }
         }
-        moved && self.wires.get(at).is_some_and(|w| {
-            !w.to_dialer.is_empty() || !w.to_acceptor.is_empty()
-        })
+        moved
+            && self
+                .wires
+                .get(at)
+                .is_some_and(|w| !w.to_dialer.is_empty() || !w.to_acceptor.is_empty())
     }
 
     /// Carries everything until nothing moves.
@@ -400,9 +447,13 @@ impl Net {
             let wire = &mut self.wires[at];
             let (node, shard, conn) = wire.acceptor;
             let mut bytes = std::mem::take(&mut wire.to_acceptor);
-            self.on_shard(node, shard, |s, now, fx| s.peer_received(now, conn, &mut bytes, fx));
+            self.on_shard(node, shard, |s, now, fx| {
+                s.peer_received(now, conn, &mut bytes, fx)
+            });
         }
-        self.wires.iter_mut().for_each(|wire| wire.to_dialer.clear());
+        self.wires
+            .iter_mut()
+            .for_each(|wire| wire.to_dialer.clear());
     }
 
     /// Present data connections stop carrying without a sign.
@@ -446,8 +497,11 @@ impl Net {
             ToControl::GroupChanged { group, filter } if !self.hold_control => {
                 let group = std::str::from_utf8(&group).expect("text");
                 let filter = std::str::from_utf8(&filter).expect("text");
-                let count =
-                    self.nodes[node].shared.router().read().local_group_count(group, filter);
+                let count = self.nodes[node]
+                    .shared
+                    .router()
+                    .read()
+                    .local_group_count(group, filter);
                 for other in self.others(node) {
                     let index = self.index(node, other);
                     let mut router = self.nodes[other].shared.router().write();
@@ -466,37 +520,56 @@ impl Net {
                 }
             }
             ToControl::Settle { shard, token } if !self.hold_control => {
-                self.letters.push_back(to_shard(shard, ToShard::Settled { token }));
+                self.letters
+                    .push_back(to_shard(shard, ToShard::Settled { token }));
             }
-            ToControl::Retained { wait: Some((shard, token)), .. } if self.hold_store => {
+            ToControl::Retained {
+                wait: Some((shard, token)),
+                ..
+            } if self.hold_store => {
                 self.held_store.push((node, shard, token));
             }
-            ToControl::Retained { wait: Some((shard, token)), .. } => {
-                self.letters.push_back(to_shard(shard, ToShard::Persisted { token }));
+            ToControl::Retained {
+                wait: Some((shard, token)),
+                ..
+            } => {
+                self.letters
+                    .push_back(to_shard(shard, ToShard::Persisted { token }));
             }
             ToControl::Takeover { .. } | ToControl::TakeoverReply { .. } if self.lose_calls => {}
-            ToControl::Takeover { shard, token, node: to, request } => {
+            ToControl::Takeover {
+                shard,
+                token,
+                node: to,
+                request,
+            } => {
                 let site = self.nodes[node].shared.peer_site(to).expect("known");
                 let other = (0..self.nodes.len())
                     .find(|at| self.nodes[*at].shared.site() == site)
                     .expect("exists");
-                let there = self.nodes[other].shared.registry().local_shard(&request.clientid);
+                let there = self.nodes[other]
+                    .shared
+                    .registry()
+                    .local_shard(&request.clientid);
                 let Some(there) = there else {
                     let result = TakeoverResult::None;
-                    self.letters.push_back(to_shard(shard, ToShard::TakenOver { token, result }));
+                    self.letters
+                        .push_back(to_shard(shard, ToShard::TakenOver { token, result }));
                     return;
                 };
                 self.next_call += 1;
                 self.calls.insert(self.next_call, (node, shard, token));
                 let reply = ReplyTo::Call(self.next_call);
                 let letter = ToShard::Takeover { request, reply };
-                self.letters.push_back(Letter::Shard(other, usize::from(there), letter));
+                self.letters
+                    .push_back(Letter::Shard(other, usize::from(there), letter));
             }
             ToControl::TakeoverReply { call, result } => {
                 let (node, shard, token) = self.calls.remove(&call).expect("asked");
                 let result = decode_result(&encode_result(&result)).expect("readable");
                 let letter = ToShard::TakenOver { token, result };
-                self.letters.push_back(Letter::Shard(node, usize::from(shard), letter));
+                self.letters
+                    .push_back(Letter::Shard(node, usize::from(shard), letter));
             }
             ToControl::Answered { ask, answer, .. } => {
                 self.nodes[node].answers.insert(ask, answer);
@@ -511,13 +584,16 @@ impl Net {
         self.hold_store = false;
         for (node, shard, token) in std::mem::take(&mut self.held_store) {
             let letter = ToShard::Persisted { token };
-            self.letters.push_back(Letter::Shard(node, usize::from(shard), letter));
+            self.letters
+                .push_back(Letter::Shard(node, usize::from(shard), letter));
         }
         self.run();
     }
 
     fn others(&self, node: usize) -> Vec<usize> {
-        (0..self.nodes.len()).filter(|other| *other != node).collect()
+        (0..self.nodes.len())
+            .filter(|other| *other != node)
+            .collect()
     }
 
     pub(super) fn tell(&mut self, node: usize, shard: usize, letter: ToShard) {
@@ -547,7 +623,7 @@ impl Net {
             for node in 0..self.nodes.len() {
                 for shard in 0..self.nodes[node].shards.len() {
                     if self.nodes[node].shards[shard].next_tick() <= self.now.mono_ms {
-                        self.on_shard(node, shard, |s, now, fx| s.tick(now, fx));
+                        self.on_shard(node, shard, Shard::tick);
                     }
                 }
             }
@@ -557,7 +633,10 @@ impl Net {
 
     pub(super) fn metric(&self, metric: Metric) -> u64 {
         let all = self.nodes.iter().map(|n| sum(n.shared.all_metrics()));
-        all.flatten().filter(|(m, _)| *m == metric).map(|(_, n)| n).sum()
+        all.flatten()
+            .filter(|(m, _)| *m == metric)
+            .map(|(_, n)| n)
+            .sum()
     }
 }
 
@@ -630,7 +709,10 @@ impl Net {
     /// Everything the client has received since.
     pub(super) fn take(&mut self, c: C) -> Vec<Packet> {
         let client = &mut self.clients[c.0];
-        let limits = Limits { max_packet_size: 1 << 28, strict: true };
+        let limits = Limits {
+            max_packet_size: 1 << 28,
+            strict: true,
+        };
         let mut packets = Vec::new();
         while let Some(packet) =
             decode(&mut client.inbox, client.version, &limits).expect("we send valid packets")
@@ -696,8 +778,11 @@ impl Net {
         match packet {
             Packet::Publish(p) => {
                 let Some(id) = p.packet_id else { return };
-                let kind =
-                    if p.qos == QoS::AtLeastOnce { AckKind::Puback } else { AckKind::Pubrec };
+                let kind = if p.qos == QoS::AtLeastOnce {
+                    AckKind::Puback
+                } else {
+                    AckKind::Pubrec
+                };
                 self.send(c, Packet::Ack(Ack::new(kind, id, Reason::Success)));
             }
             Packet::Ack(ack) if ack.kind == AckKind::Pubrel => {
@@ -708,12 +793,28 @@ impl Net {
         }
     }
 
+    /// Takes the first packet of a kind; everything else stays.
+    #[track_caller]
+    fn pick<T>(&mut self, c: C, wanted: impl Fn(&Packet) -> Option<T>) -> T {
+        let mut found = None;
+        let mut rest = BytesMut::new();
+        let version = self.clients[c.0].version;
+        for packet in self.take(c) {
+            match wanted(&packet).filter(|_| found.is_none()) {
+                Some(it) => found = Some(it),
+                None => packet.encode(version, &mut rest),
+            }
+        }
+        self.clients[c.0].inbox = rest;
+        found.expect("such a packet")
+    }
+
     #[track_caller]
     pub(super) fn connack(&mut self, c: C) -> Connack {
-        match self.one(c) {
-            Packet::Connack(connack) => connack,
-            other => panic!("not a CONNACK: {other:?}"),
-        }
+        self.pick(c, |packet| match packet {
+            Packet::Connack(connack) => Some(connack.clone()),
+            _ => None,
+        })
     }
 
     /// Connects and expects success; says whether a session was present.
@@ -798,17 +899,10 @@ impl Net {
         sub_id: u32,
     ) -> Vec<Reason> {
         self.send(c, subscribe(1, filter, options, sub_id));
-        let mut reasons = None;
-        let mut rest = BytesMut::new();
-        let version = self.clients[c.0].version;
-        for packet in self.take(c) {
-            match packet {
-                Packet::Suback(suback) => reasons = Some(suback.reasons),
-                other => other.encode(version, &mut rest),
-            }
-        }
-        self.clients[c.0].inbox = rest;
-        reasons.expect("a SUBACK")
+        self.pick(c, |packet| match packet {
+            Packet::Suback(suback) => Some(suback.reasons.clone()),
+            _ => None,
+        })
     }
 
     #[track_caller]
@@ -836,7 +930,11 @@ impl Net {
         if qos == 0 {
             return;
         }
-        let kind = if qos == 1 { AckKind::Puback } else { AckKind::Pubrec };
+        let kind = if qos == 1 {
+            AckKind::Puback
+        } else {
+            AckKind::Pubrec
+        };
         let ack = self.ack(c, kind, 77);
         assert!(!ack.is_error(), "{ack:?}");
         if qos == 2 {
@@ -848,13 +946,12 @@ impl Net {
     /// Expects one acknowledgement.
     #[track_caller]
     pub(super) fn ack(&mut self, c: C, kind: AckKind, packet_id: u16) -> Reason {
-        match self.one(c) {
-            Packet::Ack(ack) => {
-                assert_eq!((ack.kind, ack.packet_id.get()), (kind, packet_id));
-                ack.reason
+        self.pick(c, |packet| match packet {
+            Packet::Ack(ack) if ack.kind == kind && ack.packet_id.get() == packet_id => {
+                Some(ack.reason)
             }
-            other => panic!("not an acknowledgement: {other:?}"),
-        }
+            _ => None,
+        })
     }
 
     #[track_caller]
@@ -896,11 +993,20 @@ pub(super) fn persistent(version: Version, client_id: &str) -> Connect {
 
 pub(super) fn message(topic: &str, payload: &str, qos_value: u8, packet_id: u16) -> Packet {
     let publish = Publish::new(topic, payload.as_bytes(), qos(qos_value), false);
-    Packet::Publish(if qos_value > 0 { publish.with_packet_id(id(packet_id)) } else { publish })
+    Packet::Publish(if qos_value > 0 {
+        publish.with_packet_id(id(packet_id))
+    } else {
+        publish
+    })
 }
 
 pub(super) fn retained(topic: &str, payload: &str) -> Packet {
-    Packet::Publish(Publish::new(topic, payload.as_bytes(), QoS::AtMostOnce, true))
+    Packet::Publish(Publish::new(
+        topic,
+        payload.as_bytes(),
+        QoS::AtMostOnce,
+        true,
+    ))
 }
 
 pub(super) fn subscribe(
@@ -914,7 +1020,11 @@ pub(super) fn subscribe(
         properties.set_subscription_identifier(sub_id);
     }
     let filters = vec![(TopicFilter::new(filter), options)];
-    Packet::Subscribe(Subscribe { packet_id: id(packet_id), properties, filters })
+    Packet::Subscribe(Subscribe {
+        packet_id: id(packet_id),
+        properties,
+        filters,
+    })
 }
 
 pub(super) fn pubrel(packet_id: u16) -> Packet {
@@ -947,7 +1057,10 @@ fn new_node(at: u8, shards: u16, settings: Settings) -> Node {
     let clock = Arc::new(Clock::new());
     let seed = u64::from(at);
     let shared = Arc::new(Shared::new(settings, shards, clock, retained, site, seed));
-    let peering = Peering { identity: Arc::clone(&identity), cookie: cookie() };
+    let peering = Peering {
+        identity: Arc::clone(&identity),
+        cookie: cookie(),
+    };
     let shard = |id: u16| {
         let mut shard = Shard::new(id, Arc::clone(&shared), seed * 100 + u64::from(id));
         shard.set_peering(peering.clone());

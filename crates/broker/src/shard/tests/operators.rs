@@ -20,7 +20,10 @@ fn a_client_row_has_what_rest_shows() {
     let Answer::Client(Some(row)) = net.ask(0, 0, Ask::Client("c".to_owned())) else {
         panic!("found");
     };
-    assert_eq!((row.clientid.as_str(), row.username.as_deref()), ("c", Some("user")));
+    assert_eq!(
+        (row.clientid.as_str(), row.username.as_deref()),
+        ("c", Some("user"))
+    );
     assert_eq!((row.proto_name, row.proto_ver), ("MQTT", 4));
     assert_eq!((row.keepalive, row.expiry_interval), (60, 7_200));
     assert!(row.connected && !row.clean_start && !row.is_bridge);
@@ -32,7 +35,10 @@ fn a_client_row_has_what_rest_shows() {
     assert_eq!((row.traffic.recv_pkt, row.traffic.recv_msg), (3, 1));
     assert_eq!((row.traffic.send_pkt, row.traffic.send_msg), (4, 1));
     assert_eq!(row.connected_at, net.now.wall_ms);
-    assert!(matches!(&net.nodes[0].events[..], [ClientEvent::Connected(_)]));
+    assert!(matches!(
+        &net.nodes[0].events[..],
+        [ClientEvent::Connected(_)]
+    ));
     net.pass(1_000);
     net.drop_client(c);
     let Answer::Client(Some(row)) = net.ask(0, 0, Ask::Client("c".to_owned())) else {
@@ -40,7 +46,10 @@ fn a_client_row_has_what_rest_shows() {
     };
     assert!(!row.connected);
     assert_eq!(row.disconnected_at, Some(net.now.wall_ms));
-    assert_eq!(net.ask(0, 0, Ask::Client("nobody".to_owned())), Answer::Client(None));
+    assert_eq!(
+        net.ask(0, 0, Ask::Client("nobody".to_owned())),
+        Answer::Client(None)
+    );
 }
 
 #[test]
@@ -69,7 +78,9 @@ fn listings_come_in_order_page_by_page() {
     loop {
         let after = rows.last().cloned();
         let ask = Ask::Subscriptions { after, limit: 7 };
-        let Answer::Subscriptions(page) = net.ask(0, 0, ask) else { panic!("rows") };
+        let Answer::Subscriptions(page) = net.ask(0, 0, ask) else {
+            panic!("rows")
+        };
         if page.is_empty() {
             break;
         }
@@ -93,10 +104,15 @@ fn subscription_rows_show_the_options() {
     net.try_subscribe(c, "t", options, 0);
     net.subscribe(c, "$queue/q", QoS::AtMostOnce);
     let ask = Ask::SubscriptionsOf("c".to_owned());
-    let Answer::Subscriptions(rows) = net.ask(0, 0, ask) else { panic!("rows") };
+    let Answer::Subscriptions(rows) = net.ask(0, 0, ask) else {
+        panic!("rows")
+    };
     assert_eq!(rows[0].topic, "$queue/q");
     let row = &rows[1];
-    assert_eq!((row.topic.as_str(), row.qos, row.nl, row.rap, row.rh), ("t", 2, 1, 1, 2));
+    assert_eq!(
+        (row.topic.as_str(), row.qos, row.nl, row.rap, row.rh),
+        ("t", 2, 1, 1, 2)
+    );
 }
 
 #[test]
@@ -113,10 +129,16 @@ fn operators_subscribe_for_clients() {
     assert_eq!(net.ask(0, 0, subscribe("t", 3)), Answer::Done(false));
     net.send(p, message("t", "x", 1, 1));
     assert_eq!(net.payloads(c), ["x"]);
-    let unsubscribe = || Ask::Unsubscribe { clientid: "c".to_owned(), filter: "t".to_owned() };
+    let unsubscribe = || Ask::Unsubscribe {
+        clientid: "c".to_owned(),
+        filter: "t".to_owned(),
+    };
     assert_eq!(net.ask(0, 0, unsubscribe()), Answer::Done(true));
     assert_eq!(net.ask(0, 0, unsubscribe()), Answer::Done(false));
-    assert_eq!(net.ask(0, 0, Ask::Kick("nobody".to_owned())), Answer::Done(false));
+    assert_eq!(
+        net.ask(0, 0, Ask::Kick("nobody".to_owned())),
+        Answer::Done(false)
+    );
 }
 
 #[test]
@@ -125,9 +147,16 @@ fn the_nodes_own_messages_are_routed_and_answered() {
     let c = net.client(Version::V5, "c");
     net.subscribe(c, "t", QoS::AtMostOnce);
     for (topic, matched) in [("t", true), ("u", false)] {
-        let parts = Parts { topic, payload: b"x", ..Parts::default() };
+        let parts = Parts {
+            topic,
+            payload: b"x",
+            ..Parts::default()
+        };
         let message = Message::new(parts, Head::default());
-        let letter = ToShard::Publish { message, ask: Some(1_000) };
+        let letter = ToShard::Publish {
+            message,
+            ask: Some(1_000),
+        };
         net.tell(0, 0, letter);
         assert_eq!(net.take_answer(1_000), Answer::Published { matched });
     }
@@ -142,12 +171,19 @@ fn counts() {
     net.subscribe(c, "t", QoS::AtLeastOnce);
     net.subscribe(c, "$share/g/t", QoS::AtLeastOnce);
     net.publish_acked(p, "t", "x", 1);
-    let Answer::Counts(counts) = net.ask(0, 0, Ask::Counts) else { panic!("counts") };
+    let Answer::Counts(counts) = net.ask(0, 0, Ask::Counts) else {
+        panic!("counts")
+    };
     assert_eq!((counts.live_connections, counts.sessions), (2, 2));
     assert_eq!((counts.subscribers, counts.subscriptions), (1, 2));
     assert_eq!((counts.shared_subscriptions, counts.inflight), (1, 2));
     net.drop_client(c);
     net.publish_acked(p, "t", "x", 1);
-    let Answer::Counts(counts) = net.ask(0, 0, Ask::Counts) else { panic!("counts") };
-    assert_eq!((counts.live_connections, counts.sessions, counts.queued), (1, 2, 2));
+    let Answer::Counts(counts) = net.ask(0, 0, Ask::Counts) else {
+        panic!("counts")
+    };
+    assert_eq!(
+        (counts.live_connections, counts.sessions, counts.queued),
+        (1, 2, 2)
+    );
 }

@@ -2,9 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dunlin_mqtt::{
-    Ack, AckKind, Connect, Packet, QoS, Reason, SubscriptionOptions, Version,
-};
+use dunlin_mqtt::{Ack, AckKind, Connect, Packet, QoS, Reason, SubscriptionOptions, Version};
 use proptest::prelude::*;
 
 use super::net::{C, Net, VERSIONS, id, message, persistent, qos, settings};
@@ -12,14 +10,41 @@ use crate::settings::Mqtt;
 
 #[derive(Clone, Debug)]
 enum Step {
-    Connect { who: usize, shard: usize, clean: bool, version: usize, window: u16 },
-    Drop { who: usize },
-    Disconnect { who: usize },
-    Subscribe { who: usize, filter: usize, qos: u8 },
-    Unsubscribe { who: usize, filter: usize },
-    Publish { who: usize, topic: usize, qos: u8, retain: bool },
-    Read { who: usize, acknowledge: bool },
-    Pass { ms: u64 },
+    Connect {
+        who: usize,
+        shard: usize,
+        clean: bool,
+        version: usize,
+        window: u16,
+    },
+    Drop {
+        who: usize,
+    },
+    Disconnect {
+        who: usize,
+    },
+    Subscribe {
+        who: usize,
+        filter: usize,
+        qos: u8,
+    },
+    Unsubscribe {
+        who: usize,
+        filter: usize,
+    },
+    Publish {
+        who: usize,
+        topic: usize,
+        qos: u8,
+        retain: bool,
+    },
+    Read {
+        who: usize,
+        acknowledge: bool,
+    },
+    Pass {
+        ms: u64,
+    },
 }
 
 const FILTERS: [&str; 6] = ["a", "a/+", "#", "a/b", "$share/g/a/#", "$queue/a"];
@@ -66,14 +91,26 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let mqtt = Mqtt { max_mqueue_len: Some(QUEUE), ..Mqtt::default() };
+        let mqtt = Mqtt {
+            max_mqueue_len: Some(QUEUE),
+            ..Mqtt::default()
+        };
         let net = Net::with(1, SHARDS, settings(mqtt));
-        Self { net, seen: (0..WHO).map(|_| Seen::default()).collect() }
+        Self {
+            net,
+            seen: (0..WHO).map(|_| Seen::default()).collect(),
+        }
     }
 
     fn step(&mut self, step: &Step) {
         match *step {
-            Step::Connect { who, shard, clean, version, window } => {
+            Step::Connect {
+                who,
+                shard,
+                clean,
+                version,
+                window,
+            } => {
                 self.connect(who, shard, clean, VERSIONS[version], window);
             }
             Step::Drop { who } => {
@@ -86,7 +123,11 @@ impl World {
                     self.net.disconnect(c, Reason::Success);
                 }
             }
-            Step::Subscribe { who, filter, qos: level } => {
+            Step::Subscribe {
+                who,
+                filter,
+                qos: level,
+            } => {
                 let options = SubscriptionOptions::with_qos(qos(level));
                 let packet = super::net::subscribe(1, FILTERS[filter], options, 0);
                 self.send(who, packet);
@@ -94,10 +135,19 @@ impl World {
             Step::Unsubscribe { who, filter } => {
                 let filters = vec![dunlin_mqtt::TopicFilter::new(FILTERS[filter])];
                 let properties = dunlin_mqtt::Properties::new();
-                let packet = dunlin_mqtt::Unsubscribe { packet_id: id(2), properties, filters };
+                let packet = dunlin_mqtt::Unsubscribe {
+                    packet_id: id(2),
+                    properties,
+                    filters,
+                };
                 self.send(who, Packet::Unsubscribe(packet));
             }
-            Step::Publish { who, topic, qos, retain } => self.publish(who, topic, qos, retain),
+            Step::Publish {
+                who,
+                topic,
+                qos,
+                retain,
+            } => self.publish(who, topic, qos, retain),
             Step::Read { who, acknowledge } => self.read(who, acknowledge),
             Step::Pass { ms } => self.net.pass(ms),
         }
@@ -106,8 +156,11 @@ impl World {
 
     fn connect(&mut self, who: usize, shard: usize, clean: bool, version: Version, window: u16) {
         let name = format!("c{who}");
-        let mut connect =
-            if clean { Connect::new(version, &name) } else { persistent(version, &name) };
+        let mut connect = if clean {
+            Connect::new(version, &name)
+        } else {
+            persistent(version, &name)
+        };
         let mut expected_window = 32;
         if version.is_v5() {
             connect.properties.set_receive_maximum(window);
@@ -214,7 +267,10 @@ impl World {
         assert!(owners.values().all(|n| *n == 1), "{owners:?}");
         let shared = &self.net.nodes[0].shared;
         let usage = shared.router().read().usage();
-        assert_eq!(usage.subscriptions + usage.shared_subscriptions, subscriptions);
+        assert_eq!(
+            usage.subscriptions + usage.shared_subscriptions,
+            subscriptions
+        );
         assert_eq!(shared.registry().counts().0, owners.len());
     }
 }

@@ -60,7 +60,10 @@ fn every_version_and_qos_reaches_every_other() {
 
 #[test]
 fn upgrade_qos_takes_the_greater() {
-    let mut net = Net::mqtt(Mqtt { upgrade_qos: true, ..Mqtt::default() });
+    let mut net = Net::mqtt(Mqtt {
+        upgrade_qos: true,
+        ..Mqtt::default()
+    });
     let (p, s) = (net.client(Version::V5, "p"), net.client(Version::V5, "s"));
     net.subscribe(s, "t", QoS::ExactlyOnce);
     net.publish(p, "t", "x");
@@ -72,8 +75,11 @@ fn no_subscriber_is_told_to_v5_and_counted() {
     for version in VERSIONS {
         let mut net = Net::new();
         let p = net.client(version, "p");
-        let expected =
-            if version.is_v5() { Reason::NoMatchingSubscribers } else { Reason::Success };
+        let expected = if version.is_v5() {
+            Reason::NoMatchingSubscribers
+        } else {
+            Reason::Success
+        };
         net.send(p, message("t", "x", 1, 5));
         assert_eq!(net.ack(p, AckKind::Puback, 5), expected);
         net.send(p, message("t", "x", 2, 6));
@@ -112,8 +118,9 @@ fn order_is_kept_and_a_batch_reaches_many() {
 fn large_payloads_are_shared_and_whole() {
     let mut net = Net::new();
     let p = net.client(Version::V5, "p");
-    let subscribers: Vec<C> =
-        (0..3).map(|n| net.client(VERSIONS[n], &format!("s{n}"))).collect();
+    let subscribers: Vec<C> = (0..3)
+        .map(|n| net.client(VERSIONS[n], &format!("s{n}")))
+        .collect();
     for s in &subscribers {
         net.subscribe(*s, "big", QoS::AtLeastOnce);
     }
@@ -197,7 +204,10 @@ fn aliases_of_the_client() {
 
 #[test]
 fn aliases_out_of_bounds() {
-    let mut net = Net::mqtt(Mqtt { max_topic_alias: 5, ..Mqtt::default() });
+    let mut net = Net::mqtt(Mqtt {
+        max_topic_alias: 5,
+        ..Mqtt::default()
+    });
     let p = net.client(Version::V5, "p");
     net.send(p, with_alias("a", "1", 5));
     assert!(net.is_open(p));
@@ -233,7 +243,10 @@ fn aliases_towards_the_client() {
 #[test]
 fn properties_are_forwarded_untouched_to_v5_only() {
     let mut net = Net::new();
-    let (p, five) = (net.client(Version::V5, "p"), net.client(Version::V5, "five"));
+    let (p, five) = (
+        net.client(Version::V5, "p"),
+        net.client(Version::V5, "five"),
+    );
     let three = net.client(Version::V3_1_1, "three");
     net.subscribe(five, "t", QoS::AtMostOnce);
     net.subscribe(three, "t", QoS::AtMostOnce);
@@ -294,12 +307,22 @@ fn expiry_counts_down_while_a_message_waits() {
 
 #[test]
 fn messages_without_expiry_get_the_settings() {
-    let mut net =
-        Net::mqtt(Mqtt { message_expiry_interval_ms: Some(20_000), ..Mqtt::default() });
-    let (p, s) = (net.client(Version::V3_1_1, "p"), net.client(Version::V5, "s"));
+    let mut net = Net::mqtt(Mqtt {
+        message_expiry_interval_ms: Some(20_000),
+        ..Mqtt::default()
+    });
+    let (p, s) = (
+        net.client(Version::V3_1_1, "p"),
+        net.client(Version::V5, "s"),
+    );
     net.subscribe(s, "t", QoS::AtMostOnce);
     net.publish(p, "t", "x");
-    assert_eq!(publish_of(net.one(s)).properties().message_expiry_interval(), Some(20));
+    assert_eq!(
+        publish_of(net.one(s))
+            .properties()
+            .message_expiry_interval(),
+        Some(20)
+    );
 }
 
 #[test]
@@ -332,7 +355,10 @@ fn messages_larger_than_the_client_takes_are_dropped() {
 fn no_local_and_loops() {
     let mut net = Net::new();
     let c = net.client(Version::V5, "c");
-    let options = SubscriptionOptions { no_local: true, ..SubscriptionOptions::default() };
+    let options = SubscriptionOptions {
+        no_local: true,
+        ..SubscriptionOptions::default()
+    };
     net.try_subscribe(c, "t", options, 0);
     net.publish(c, "t", "own");
     net.nothing(c);
@@ -340,7 +366,10 @@ fn no_local_and_loops() {
     net.publish(other, "t", "x");
     assert_eq!(net.payloads(c), ["x"]);
     assert_eq!(net.metric(Metric::DeliveryDroppedNoLocal), 1);
-    let mut net = Net::mqtt(Mqtt { ignore_loop_deliver: true, ..Mqtt::default() });
+    let mut net = Net::mqtt(Mqtt {
+        ignore_loop_deliver: true,
+        ..Mqtt::default()
+    });
     let three = net.client(Version::V3_1_1, "three");
     let five = net.client(Version::V5, "five");
     for c in [three, five] {
@@ -378,7 +407,12 @@ fn overlapping_subscriptions_get_a_copy_each() {
         .take(s)
         .into_iter()
         .map(publish_of)
-        .map(|p| (p.qos.as_u8(), p.properties().subscription_ids().collect::<Vec<_>>()))
+        .map(|p| {
+            (
+                p.qos.as_u8(),
+                p.properties().subscription_ids().collect::<Vec<_>>(),
+            )
+        })
         .collect();
     seen.sort();
     assert_eq!(seen, [(0, vec![1]), (1, vec![2]), (2, vec![3])]);
@@ -414,14 +448,22 @@ impl Authorizer for Rules {
         let secret = topic.starts_with("secret");
         let may = who.clientid == "boss" || !secret;
         let retained = matches!(action, Action::Publish { retain: true, .. });
-        if may && !(retained && topic == "plain") { Verdict::Allow } else { Verdict::Deny }
+        if may && !(retained && topic == "plain") {
+            Verdict::Allow
+        } else {
+            Verdict::Deny
+        }
     }
 }
 
 fn guarded(deny_action: DenyAction) -> Net {
     let mut net = Net::new();
     let authorizer = Some(Arc::new(Rules) as Arc<dyn Authorizer>);
-    net.nodes[0].shared.set_access(Access { authorizer, deny_action, ..Access::default() });
+    net.nodes[0].shared.set_access(Access {
+        authorizer,
+        deny_action,
+        ..Access::default()
+    });
     net.tell(0, 0, ToShard::AccessChanged);
     net
 }
@@ -432,7 +474,11 @@ fn denied_publishes_are_acknowledged_and_dropped() {
         let mut net = guarded(DenyAction::Ignore);
         let (p, s) = (net.client(version, "p"), net.client(version, "boss"));
         net.subscribe(s, "#", QoS::ExactlyOnce);
-        let denied = if version.is_v5() { Reason::NotAuthorized } else { Reason::Success };
+        let denied = if version.is_v5() {
+            Reason::NotAuthorized
+        } else {
+            Reason::Success
+        };
         net.publish(p, "secret/x", "x");
         net.nothing(p);
         net.send(p, message("secret/x", "x", 1, 3));
@@ -465,8 +511,11 @@ fn denied_filters_are_refused_one_by_one() {
         let c = net.client(version, "c");
         let options = SubscriptionOptions::default();
         let reasons = net.try_subscribe(c, "secret/#", options, 0);
-        let denied =
-            if version.is_v5() { Reason::NotAuthorized } else { Reason::UnspecifiedError };
+        let denied = if version.is_v5() {
+            Reason::NotAuthorized
+        } else {
+            Reason::UnspecifiedError
+        };
         assert_eq!(reasons, [denied]);
         let shared = net.try_subscribe(c, "$share/g/secret/#", options, 0);
         assert_eq!(shared, [denied]);
@@ -477,9 +526,15 @@ fn denied_filters_are_refused_one_by_one() {
 
 #[test]
 fn a_slow_reader_keeps_its_messages_in_its_bounded_queue() {
-    let mut net = Net::mqtt(Mqtt { max_mqueue_len: Some(100), ..Mqtt::default() });
+    let mut net = Net::mqtt(Mqtt {
+        max_mqueue_len: Some(100),
+        ..Mqtt::default()
+    });
     let p = net.client(Version::V5, "p");
-    let (slow, fast) = (net.client(Version::V5, "slow"), net.client(Version::V5, "fast"));
+    let (slow, fast) = (
+        net.client(Version::V5, "slow"),
+        net.client(Version::V5, "fast"),
+    );
     for s in [slow, fast] {
         net.subscribe(s, "t", QoS::AtMostOnce);
     }
@@ -488,14 +543,21 @@ fn a_slow_reader_keeps_its_messages_in_its_bounded_queue() {
     for n in 0..1_000 {
         net.publish(p, "t", &format!("{n:04}{payload}"));
     }
-    assert_eq!(net.payloads(fast).len(), 1_000, "a neighbour does not notice");
+    assert_eq!(
+        net.payloads(fast).len(),
+        1_000,
+        "a neighbour does not notice"
+    );
     let dropped = net.metric(Metric::DeliveryDroppedQueueFull);
     assert!(dropped > 500, "{dropped}");
     net.unstall(slow);
     let got = net.payloads(slow);
     assert_eq!(got.len() as u64 + dropped, 1_000);
     assert!(got.is_sorted());
-    assert!(got.last().is_some_and(|last| last.starts_with("0999")), "the newest are kept");
+    assert!(
+        got.last().is_some_and(|last| last.starts_with("0999")),
+        "the newest are kept"
+    );
     assert!(net.is_open(slow));
 }
 

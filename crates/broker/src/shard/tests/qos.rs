@@ -31,8 +31,11 @@ fn qos2_is_routed_once_however_often_it_is_sent() {
         net.send(p, Packet::Publish(again));
         assert_eq!(net.ack(p, AckKind::Pubrec, 9), Reason::Success);
         net.send(p, message("t", "another", 2, 9));
-        let in_use =
-            if version.is_v5() { Reason::PacketIdentifierInUse } else { Reason::Success };
+        let in_use = if version.is_v5() {
+            Reason::PacketIdentifierInUse
+        } else {
+            Reason::Success
+        };
         assert_eq!(net.ack(p, AckKind::Pubrec, 9), in_use);
         net.send(p, pubrel(9));
         assert_eq!(net.ack(p, AckKind::Pubcomp, 9), Reason::Success);
@@ -50,8 +53,11 @@ fn an_unknown_pubrel_is_answered() {
         let mut net = Net::new();
         let c = net.client(version, "c");
         net.send(c, pubrel(4));
-        let missing =
-            if version.is_v5() { Reason::PacketIdentifierNotFound } else { Reason::Success };
+        let missing = if version.is_v5() {
+            Reason::PacketIdentifierNotFound
+        } else {
+            Reason::Success
+        };
         assert_eq!(net.ack(c, AckKind::Pubcomp, 4), missing);
         assert_eq!(net.metric(Metric::PacketsPubrelMissed), 1);
     }
@@ -67,7 +73,7 @@ fn qos2_ids_survive_a_reconnect() {
         net.send(p, message("t", "x", 2, 9));
         net.drop_client(p);
         let (p, present) = net.persistent(version, "p");
-        assert_eq!(present, true);
+        assert_eq!(present, version != Version::V3_1);
         let again = Publish::new("t", b"x", QoS::ExactlyOnce, false);
         net.send(p, Packet::Publish(again.with_packet_id(id(9)).with_dup()));
         assert_eq!(net.ack(p, AckKind::Pubrec, 9), Reason::Success);
@@ -79,7 +85,10 @@ fn qos2_ids_survive_a_reconnect() {
 
 #[test]
 fn too_many_unreleased_ids_end_the_connection() {
-    let mut net = Net::mqtt(Mqtt { max_awaiting_rel: Some(3), ..Mqtt::default() });
+    let mut net = Net::mqtt(Mqtt {
+        max_awaiting_rel: Some(3),
+        ..Mqtt::default()
+    });
     for (version, limit) in [(Version::V3_1_1, 3), (Version::V5, 3)] {
         let c = net.client(version, "c");
         for n in 1..=limit {
@@ -97,7 +106,10 @@ fn too_many_unreleased_ids_end_the_connection() {
 
 #[test]
 fn our_receive_maximum_is_kept() {
-    let mut net = Net::mqtt(Mqtt { max_inflight: 5, ..Mqtt::default() });
+    let mut net = Net::mqtt(Mqtt {
+        max_inflight: 5,
+        ..Mqtt::default()
+    });
     let c = net.client(Version::V5, "c");
     for n in 1..=5 {
         net.send(c, message("t", "x", 2, n));
@@ -127,7 +139,10 @@ fn unreleased_ids_are_forgotten_in_time() {
 #[test]
 fn the_window_fills_and_moves() {
     for version in VERSIONS {
-        let mut net = Net::mqtt(Mqtt { max_inflight: 3, ..Mqtt::default() });
+        let mut net = Net::mqtt(Mqtt {
+            max_inflight: 3,
+            ..Mqtt::default()
+        });
         let (p, s) = (net.client(Version::V3_1_1, "p"), net.client(version, "s"));
         net.subscribe(s, "t", QoS::ExactlyOnce);
         for n in 0..8_u8 {
@@ -166,21 +181,33 @@ fn the_clients_receive_maximum_is_kept() {
 #[test]
 fn qos0_behind_a_full_window_keeps_its_place() {
     for store in [true, false] {
-        let mqtt = Mqtt { max_inflight: 1, mqueue_store_qos0: store, ..Mqtt::default() };
+        let mqtt = Mqtt {
+            max_inflight: 1,
+            mqueue_store_qos0: store,
+            ..Mqtt::default()
+        };
         let mut net = Net::mqtt(mqtt);
         let (p, s) = (net.client(Version::V5, "p"), net.client(Version::V5, "s"));
         net.subscribe(s, "t", QoS::AtLeastOnce);
         net.publish_acked(p, "t", "1", 1);
         net.publish_acked(p, "t", "2", 1);
         net.publish(p, "t", "3");
-        let expected: &[&str] = if store { &["1", "2", "3"] } else { &["1", "3", "2"] };
+        let expected: &[&str] = if store {
+            &["1", "2", "3"]
+        } else {
+            &["1", "3", "2"]
+        };
         assert_eq!(net.payloads(s), expected);
     }
 }
 
 #[test]
 fn a_full_queue_drops_its_oldest() {
-    let mqtt = Mqtt { max_inflight: 1, max_mqueue_len: Some(2), ..Mqtt::default() };
+    let mqtt = Mqtt {
+        max_inflight: 1,
+        max_mqueue_len: Some(2),
+        ..Mqtt::default()
+    };
     let mut net = Net::mqtt(mqtt);
     let (p, s) = (net.client(Version::V5, "p"), net.client(Version::V5, "s"));
     net.subscribe(s, "t", QoS::AtLeastOnce);
@@ -202,8 +229,11 @@ fn wrong_acknowledgements_are_counted_and_harmless() {
         net.send(s, ack(AckKind::Pubcomp, 9, Reason::Success));
         net.nothing(s);
         net.send(s, ack(AckKind::Pubrec, 9, Reason::Success));
-        let missing =
-            if version.is_v5() { Reason::PacketIdentifierNotFound } else { Reason::Success };
+        let missing = if version.is_v5() {
+            Reason::PacketIdentifierNotFound
+        } else {
+            Reason::Success
+        };
         assert_eq!(net.ack(s, AckKind::Pubrel, 9), missing);
         net.publish_acked(p, "t", "x", 2);
         let sent = net.one(s);
@@ -227,7 +257,10 @@ fn wrong_acknowledgements_are_counted_and_harmless() {
 
 #[test]
 fn a_pubrec_with_an_error_ends_the_exchange() {
-    let mut net = Net::mqtt(Mqtt { max_inflight: 1, ..Mqtt::default() });
+    let mut net = Net::mqtt(Mqtt {
+        max_inflight: 1,
+        ..Mqtt::default()
+    });
     let (p, s) = (net.client(Version::V5, "p"), net.client(Version::V5, "s"));
     net.subscribe(s, "t", QoS::ExactlyOnce);
     net.publish_acked(p, "t", "1", 2);
@@ -249,20 +282,27 @@ fn everything_in_flight_is_sent_again_with_dup_in_order() {
             net.publish_acked(p, "t", &n.to_string(), published);
         }
         let first = net.take(s);
-        let ids: Vec<u16> =
-            first.iter().map(|p| publish_of(p).packet_id.expect("above 0").get()).collect();
+        let ids: Vec<u16> = first
+            .iter()
+            .map(|p| publish_of(p).packet_id.expect("above 0").get())
+            .collect();
         net.send(s, ack(AckKind::Pubrec, ids[1], Reason::Success));
         net.take(s);
         net.drop_client(s);
         net.publish_acked(p, "t", "4", 1);
         let (s, present) = net.persistent(version, "s");
-        assert!(present);
+        assert_eq!(present, version != Version::V3_1);
         let again = net.take(s);
         assert_eq!(again.len(), 5);
         for (at, packet) in again.iter().enumerate() {
             if at == 1 {
-                let Packet::Ack(pubrel) = packet else { panic!("{packet:?}") };
-                assert_eq!((pubrel.kind, pubrel.packet_id.get()), (AckKind::Pubrel, ids[1]));
+                let Packet::Ack(pubrel) = packet else {
+                    panic!("{packet:?}")
+                };
+                assert_eq!(
+                    (pubrel.kind, pubrel.packet_id.get()),
+                    (AckKind::Pubrel, ids[1])
+                );
                 continue;
             }
             let publish = publish_of(packet);
@@ -278,7 +318,10 @@ fn everything_in_flight_is_sent_again_with_dup_in_order() {
 #[test]
 fn nothing_is_sent_again_on_a_live_connection_unless_asked_for() {
     for interval in [None, Some(10_000)] {
-        let mut net = Net::mqtt(Mqtt { retry_interval_ms: interval, ..Mqtt::default() });
+        let mut net = Net::mqtt(Mqtt {
+            retry_interval_ms: interval,
+            ..Mqtt::default()
+        });
         let (p, s) = (net.client(Version::V5, "p"), net.client(Version::V5, "s"));
         net.subscribe(s, "t", QoS::AtLeastOnce);
         net.publish_acked(p, "t", "x", 1);
@@ -307,8 +350,10 @@ fn a_smaller_window_after_resume_is_kept() {
     let packets = net.take(s);
     assert!(matches!(packets[0], Packet::Connack(_)));
     assert_eq!(packets.len(), 5);
-    let ids: Vec<u16> =
-        packets[1..].iter().map(|p| publish_of(p).packet_id.expect("QoS 1").get()).collect();
+    let ids: Vec<u16> = packets[1..]
+        .iter()
+        .map(|p| publish_of(p).packet_id.expect("QoS 1").get())
+        .collect();
     for packet_id in ids {
         net.send(s, puback(packet_id));
     }

@@ -9,7 +9,10 @@ use crate::effects::ToControl;
 use crate::settings::{Mqtt, Retainer, Settings};
 
 fn options(retain_handling: RetainHandling) -> SubscriptionOptions {
-    SubscriptionOptions { retain_handling, ..SubscriptionOptions::default() }
+    SubscriptionOptions {
+        retain_handling,
+        ..SubscriptionOptions::default()
+    }
 }
 
 #[test]
@@ -43,7 +46,11 @@ fn live_subscribers_get_it_without_the_flag_and_an_empty_one_deletes() {
     net.send(p, retained("t", ""));
     let packets = net.take(s);
     assert_eq!(packets.len(), 2);
-    assert!(packets.iter().all(|p| matches!(p, Packet::Publish(p) if !p.retain)));
+    assert!(
+        packets
+            .iter()
+            .all(|p| matches!(p, Packet::Publish(p) if !p.retain))
+    );
     let late = net.client(Version::V5, "late");
     net.subscribe(late, "t", QoS::AtMostOnce);
     net.nothing(late);
@@ -85,14 +92,21 @@ fn replay_has_qos_identifier_and_what_is_left_of_the_time() {
     let mut net = Net::new();
     let (p, s) = (net.client(Version::V5, "p"), net.client(Version::V5, "s"));
     let mut properties = Properties::new();
-    properties.set_message_expiry_interval(60).set_content_type("c");
+    properties
+        .set_message_expiry_interval(60)
+        .set_content_type("c");
     let publish = Publish::new("t", b"x", QoS::ExactlyOnce, true);
     let publish = publish.with_packet_id(id(1)).with_properties(&properties);
     net.send(p, Packet::Publish(publish));
-    assert_eq!(net.ack(p, AckKind::Pubrec, 1), Reason::NoMatchingSubscribers);
+    assert_eq!(
+        net.ack(p, AckKind::Pubrec, 1),
+        Reason::NoMatchingSubscribers
+    );
     net.pass(20_000);
     net.try_subscribe(s, "t", SubscriptionOptions::with_qos(QoS::AtLeastOnce), 9);
-    let Packet::Publish(got) = net.one(s) else { panic!("a publish") };
+    let Packet::Publish(got) = net.one(s) else {
+        panic!("a publish")
+    };
     assert_eq!((got.qos, got.retain), (QoS::AtLeastOnce, true));
     assert_eq!(got.properties().message_expiry_interval(), Some(40));
     assert_eq!(got.properties().content_type(), Some("c"));
@@ -143,7 +157,10 @@ fn control_is_told_of_every_change() {
 #[test]
 fn deleting_may_be_kept_from_subscribers() {
     let settings = Settings {
-        retainer: Retainer { stop_publish_clear_msg: true, ..Retainer::default() },
+        retainer: Retainer {
+            stop_publish_clear_msg: true,
+            ..Retainer::default()
+        },
         ..Settings::default()
     };
     let mut net = Net::with(1, 1, settings);
@@ -165,7 +182,10 @@ fn fifty_thousand_are_paced_by_the_reader() {
     net.bytes(p, &bytes);
     let s = net.client(Version::V5, "s");
     net.clients[s.0].stalled = true;
-    net.send(s, super::net::subscribe(1, "#", SubscriptionOptions::default(), 0));
+    net.send(
+        s,
+        super::net::subscribe(1, "#", SubscriptionOptions::default(), 0),
+    );
     let conn = net.clients[s.0].conn;
     let waiting = net.nodes[0].shards[0].output(conn).expect("open").len();
     assert!((200_000..400_000).contains(&waiting), "{waiting}");
@@ -186,7 +206,10 @@ fn fifty_thousand_are_paced_by_the_reader() {
 
 #[test]
 fn a_replay_at_qos_1_waits_for_acknowledgements_and_drops_nothing() {
-    let mut net = Net::mqtt(Mqtt { max_mqueue_len: Some(10), ..Mqtt::default() });
+    let mut net = Net::mqtt(Mqtt {
+        max_mqueue_len: Some(10),
+        ..Mqtt::default()
+    });
     let p = net.client(Version::V5, "p");
     for n in 0..1_000 {
         let publish = Publish::new(&format!("r/{n:04}"), b"x", QoS::AtLeastOnce, true);
@@ -207,7 +230,10 @@ fn unsubscribing_ends_a_replay() {
     }
     let s = net.client(Version::V5, "s");
     net.clients[s.0].stalled = true;
-    net.send(s, super::net::subscribe(1, "#", SubscriptionOptions::default(), 0));
+    net.send(
+        s,
+        super::net::subscribe(1, "#", SubscriptionOptions::default(), 0),
+    );
     let packet = dunlin_mqtt::Unsubscribe {
         packet_id: id(2),
         properties: Properties::new(),

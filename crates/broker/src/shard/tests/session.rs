@@ -119,7 +119,10 @@ fn disconnect_may_change_the_expiry() {
 
 #[test]
 fn offline_queues_have_the_same_bound() {
-    let mut net = Net::mqtt(Mqtt { max_mqueue_len: Some(3), ..Mqtt::default() });
+    let mut net = Net::mqtt(Mqtt {
+        max_mqueue_len: Some(3),
+        ..Mqtt::default()
+    });
     let p = net.client(Version::V5, "p");
     let (s, _) = net.persistent(Version::V5, "s");
     net.subscribe(s, "t", QoS::AtLeastOnce);
@@ -134,7 +137,10 @@ fn offline_queues_have_the_same_bound() {
 
 #[test]
 fn qos0_may_be_kept_out_of_queues() {
-    let mut net = Net::mqtt(Mqtt { mqueue_store_qos0: false, ..Mqtt::default() });
+    let mut net = Net::mqtt(Mqtt {
+        mqueue_store_qos0: false,
+        ..Mqtt::default()
+    });
     let p = net.client(Version::V5, "p");
     let (s, _) = net.persistent(Version::V5, "s");
     net.subscribe(s, "t", QoS::AtLeastOnce);
@@ -165,7 +171,11 @@ fn how_a_connection_ended_is_told() {
     net.lose(c, CloseReason::TcpError);
     assert_eq!(
         reasons(&mut net),
-        [CloseReason::Normal, CloseReason::TcpClosed, CloseReason::TcpError]
+        [
+            CloseReason::Normal,
+            CloseReason::TcpClosed,
+            CloseReason::TcpError
+        ]
     );
     assert_eq!(net.metric(Metric::ClientDisconnected), 3);
 }
@@ -187,7 +197,10 @@ fn a_draining_shard_says_why_and_keeps_what_may_be_kept() {
     assert_eq!(net.nodes[0].shards[0].counts().sessions, 1);
     assert_eq!(net.nodes[0].drained, 1);
     let late = net.accept(Version::V5);
-    net.send(late, Packet::Connect(Box::new(Connect::new(Version::V5, "late"))));
+    net.send(
+        late,
+        Packet::Connect(Box::new(Connect::new(Version::V5, "late"))),
+    );
     assert_eq!(net.connack(late).reason, Reason::ServerUnavailable);
 }
 

@@ -98,8 +98,14 @@ fn without_another_member_nothing_is_left_behind() {
 #[test]
 fn every_strategy_delivers_each_message_once() {
     for (name, strategy) in Strategy::NAMES {
-        let shared = SharedRule { strategy, ..SharedRule::default() };
-        let mut net = Net::mqtt(Mqtt { shared, ..Mqtt::default() });
+        let shared = SharedRule {
+            strategy,
+            ..SharedRule::default()
+        };
+        let mut net = Net::mqtt(Mqtt {
+            shared,
+            ..Mqtt::default()
+        });
         let p = net.client(Version::V5, "p");
         let members = group(&mut net, "$share/g/t", 3);
         for n in 0..10 {
@@ -107,7 +113,10 @@ fn every_strategy_delivers_each_message_once() {
         }
         let got: Vec<usize> = members.iter().map(|c| net.payloads(*c).len()).collect();
         assert_eq!(got.iter().sum::<usize>(), 10, "{name}: {got:?}");
-        if matches!(strategy, Strategy::Sticky | Strategy::HashTopic | Strategy::HashClientid) {
+        if matches!(
+            strategy,
+            Strategy::Sticky | Strategy::HashTopic | Strategy::HashClientid
+        ) {
             assert!(got.contains(&10), "{name}: {got:?}");
         }
     }

@@ -16,7 +16,11 @@ fn check(mqtt: Mqtt, filter: &str, expected: Reason) {
     assert_eq!(reasons, [expected], "{filter}");
     let three = net.client(Version::V3_1_1, "three");
     let reasons = net.try_subscribe(three, filter, SubscriptionOptions::default(), 0);
-    let expected_v3 = if expected.is_error() { Reason::UnspecifiedError } else { expected };
+    let expected_v3 = if expected.is_error() {
+        Reason::UnspecifiedError
+    } else {
+        expected
+    };
     if filter != "$exclusive/t" {
         assert_eq!(reasons, [expected_v3], "{filter}");
     }
@@ -51,20 +55,40 @@ fn filters_are_judged() {
 
 #[test]
 fn settings_limit_filters() {
-    let levels = || Mqtt { max_topic_levels: 2, ..Mqtt::default() };
+    let levels = || Mqtt {
+        max_topic_levels: 2,
+        ..Mqtt::default()
+    };
     check(levels(), "a/b", Reason::Success);
     check(levels(), "a/b/c", Reason::TopicFilterInvalid);
-    let plain = || Mqtt { wildcard_subscription: false, ..Mqtt::default() };
+    let plain = || Mqtt {
+        wildcard_subscription: false,
+        ..Mqtt::default()
+    };
     check(plain(), "a/+", Reason::WildcardSubscriptionsNotSupported);
     check(plain(), "a", Reason::Success);
-    let single = || Mqtt { shared_subscription: false, ..Mqtt::default() };
-    check(single(), "$share/g/a", Reason::SharedSubscriptionsNotSupported);
-    check(single(), "$queue/a", Reason::SharedSubscriptionsNotSupported);
+    let single = || Mqtt {
+        shared_subscription: false,
+        ..Mqtt::default()
+    };
+    check(
+        single(),
+        "$share/g/a",
+        Reason::SharedSubscriptionsNotSupported,
+    );
+    check(
+        single(),
+        "$queue/a",
+        Reason::SharedSubscriptionsNotSupported,
+    );
 }
 
 #[test]
 fn the_granted_qos_is_capped() {
-    let mut net = Net::mqtt(Mqtt { max_qos_allowed: 1, ..Mqtt::default() });
+    let mut net = Net::mqtt(Mqtt {
+        max_qos_allowed: 1,
+        ..Mqtt::default()
+    });
     let c = net.client(Version::V5, "c");
     let options = SubscriptionOptions::with_qos(QoS::ExactlyOnce);
     assert_eq!(net.try_subscribe(c, "t", options, 0), [Reason::GrantedQos1]);
@@ -75,18 +99,30 @@ fn one_subscribe_may_be_granted_in_part() {
     for version in VERSIONS {
         let mut net = Net::new();
         let c = net.client(version, "c");
-        let filters = [("a", 0), ("b#", 0), ("c", 2)]
-            .map(|(f, q)| (TopicFilter::new(f), SubscriptionOptions::with_qos(super::net::qos(q))));
+        let filters = [("a", 0), ("b#", 0), ("c", 2)].map(|(f, q)| {
+            (
+                TopicFilter::new(f),
+                SubscriptionOptions::with_qos(super::net::qos(q)),
+            )
+        });
         let packet = Subscribe {
             packet_id: id(3),
             properties: Properties::new(),
             filters: filters.to_vec(),
         };
         net.send(c, Packet::Subscribe(packet));
-        let Packet::Suback(suback) = net.one(c) else { panic!("a SUBACK") };
-        let invalid =
-            if version.is_v5() { Reason::TopicFilterInvalid } else { Reason::UnspecifiedError };
-        assert_eq!(suback.reasons, [Reason::Success, invalid, Reason::GrantedQos2]);
+        let Packet::Suback(suback) = net.one(c) else {
+            panic!("a SUBACK")
+        };
+        let invalid = if version.is_v5() {
+            Reason::TopicFilterInvalid
+        } else {
+            Reason::UnspecifiedError
+        };
+        assert_eq!(
+            suback.reasons,
+            [Reason::Success, invalid, Reason::GrantedQos2]
+        );
         assert_eq!(suback.packet_id, id(3));
         assert_eq!(net.metric(Metric::PacketsSubscribeError), 1);
         assert_eq!(net.metric(Metric::ClientSubscribe), 3);
@@ -96,13 +132,19 @@ fn one_subscribe_may_be_granted_in_part() {
 
 #[test]
 fn too_many_subscriptions() {
-    let mut net = Net::mqtt(Mqtt { max_subscriptions: Some(2), ..Mqtt::default() });
+    let mut net = Net::mqtt(Mqtt {
+        max_subscriptions: Some(2),
+        ..Mqtt::default()
+    });
     let c = net.client(Version::V5, "c");
     let options = SubscriptionOptions::default();
     for filter in ["a", "b", "a"] {
         assert_eq!(net.try_subscribe(c, filter, options, 0), [Reason::Success]);
     }
-    assert_eq!(net.try_subscribe(c, "c", options, 0), [Reason::QuotaExceeded]);
+    assert_eq!(
+        net.try_subscribe(c, "c", options, 0),
+        [Reason::QuotaExceeded]
+    );
     net.unsubscribe(c, "a");
     assert_eq!(net.try_subscribe(c, "c", options, 0), [Reason::Success]);
 }
@@ -111,7 +153,10 @@ fn too_many_subscriptions() {
 fn no_local_on_a_shared_subscription_is_a_protocol_error() {
     let mut net = Net::new();
     let c = net.client(Version::V5, "c");
-    let options = SubscriptionOptions { no_local: true, ..SubscriptionOptions::default() };
+    let options = SubscriptionOptions {
+        no_local: true,
+        ..SubscriptionOptions::default()
+    };
     net.send(c, super::net::subscribe(1, "$share/g/t", options, 0));
     net.check_disconnected(c, Reason::ProtocolError);
 }
@@ -123,9 +168,14 @@ fn subscribing_again_replaces_the_options() {
     net.subscribe(c, "t", QoS::ExactlyOnce);
     net.try_subscribe(c, "t", SubscriptionOptions::default(), 5);
     net.publish_acked(p, "t", "x", 1);
-    let Packet::Publish(publish) = net.one(c) else { panic!("a publish") };
+    let Packet::Publish(publish) = net.one(c) else {
+        panic!("a publish")
+    };
     assert_eq!(publish.qos, QoS::AtMostOnce);
-    assert_eq!(publish.properties().subscription_ids().collect::<Vec<_>>(), [5]);
+    assert_eq!(
+        publish.properties().subscription_ids().collect::<Vec<_>>(),
+        [5]
+    );
     assert_eq!(net.nodes[0].shards[0].counts().subscriptions, 1);
 }
 
@@ -136,11 +186,24 @@ fn unsubscribing() {
         let (p, c) = (net.client(version, "p"), net.client(version, "c"));
         net.subscribe(c, "t", QoS::AtMostOnce);
         net.subscribe(c, "$share/g/t", QoS::AtMostOnce);
-        let reasons = |reason| if version.is_v5() { vec![reason] } else { vec![] };
+        let reasons = |reason| {
+            if version.is_v5() {
+                vec![reason]
+            } else {
+                vec![]
+            }
+        };
         assert_eq!(net.unsubscribe(c, "t"), reasons(Reason::Success));
-        assert_eq!(net.unsubscribe(c, "t"), reasons(Reason::NoSubscriptionExisted));
+        assert_eq!(
+            net.unsubscribe(c, "t"),
+            reasons(Reason::NoSubscriptionExisted)
+        );
         net.publish(p, "t", "x");
-        assert_eq!(net.payloads(c), ["x"], "the shared one is another subscription");
+        assert_eq!(
+            net.payloads(c),
+            ["x"],
+            "the shared one is another subscription"
+        );
         assert_eq!(net.unsubscribe(c, "$share/g/t"), reasons(Reason::Success));
         net.publish(p, "t", "x");
         net.nothing(c);
@@ -154,30 +217,49 @@ fn retain_as_published() {
     let mut net = Net::new();
     let (p, c) = (net.client(Version::V5, "p"), net.client(Version::V5, "c"));
     for (rap, expected) in [(false, false), (true, true)] {
-        let options =
-            SubscriptionOptions { retain_as_published: rap, ..SubscriptionOptions::default() };
+        let options = SubscriptionOptions {
+            retain_as_published: rap,
+            ..SubscriptionOptions::default()
+        };
         net.try_subscribe(c, "t", options, 0);
         net.take(c);
         net.send(p, retained("t", "x"));
-        let Packet::Publish(publish) = net.one(c) else { panic!("a publish") };
+        let Packet::Publish(publish) = net.one(c) else {
+            panic!("a publish")
+        };
         assert_eq!(publish.retain, expected);
     }
 }
 
 #[test]
 fn an_exclusive_subscription_has_one_holder() {
-    let mut net = Net::mqtt(Mqtt { exclusive_subscription: true, ..Mqtt::default() });
+    let mut net = Net::mqtt(Mqtt {
+        exclusive_subscription: true,
+        ..Mqtt::default()
+    });
     let options = SubscriptionOptions::default();
     let (a, b) = (net.client(Version::V5, "a"), net.client(Version::V5, "b"));
     let plain = net.client(Version::V5, "plain");
     for _ in 0..2 {
-        assert_eq!(net.try_subscribe(a, "$exclusive/t", options, 0), [Reason::Success]);
+        assert_eq!(
+            net.try_subscribe(a, "$exclusive/t", options, 0),
+            [Reason::Success]
+        );
     }
-    assert_eq!(net.try_subscribe(b, "$exclusive/t", options, 0), [Reason::QuotaExceeded]);
+    assert_eq!(
+        net.try_subscribe(b, "$exclusive/t", options, 0),
+        [Reason::QuotaExceeded]
+    );
     net.subscribe(plain, "t", QoS::AtMostOnce);
     net.publish(b, "t", "x");
-    assert_eq!((net.payloads(a), net.payloads(plain)), (vec!["x".into()], vec!["x".into()]));
+    assert_eq!(
+        (net.payloads(a), net.payloads(plain)),
+        (vec!["x".into()], vec!["x".into()])
+    );
     net.drop_client(a);
-    assert_eq!(net.try_subscribe(b, "$exclusive/t", options, 0), [Reason::Success]);
+    assert_eq!(
+        net.try_subscribe(b, "$exclusive/t", options, 0),
+        [Reason::Success]
+    );
     assert_eq!(net.unsubscribe(b, "$exclusive/t"), [Reason::Success]);
 }

@@ -50,7 +50,10 @@ fn a_second_connection_takes_the_session() {
             assert_eq!(net.payloads(new), ["new", "shared"]);
             check_one_owner(&net, "c");
             assert_eq!(net.metric(Metric::SessionTakenover), 1);
-            assert_eq!(net.nodes[0].shared.registry().local_shard("c"), Some(to as u16));
+            assert_eq!(
+                net.nodes[0].shared.registry().local_shard("c"),
+                Some(to as u16)
+            );
             net.unsubscribe(new, "t/+");
             net.unsubscribe(new, "$share/g/s");
             assert_eq!(net.nodes[0].shared.router().read().usage().filters, 0);
@@ -118,7 +121,7 @@ fn nothing_is_lost_or_doubled_while_a_session_moves() {
         let new = net.accept_at(0, 1, Version::V5);
         let connect = net.encode(new, Packet::Connect(Box::new(persistent(Version::V5, "c"))));
         let mut sent = Vec::new();
-        let mut publish = |net: &mut Net, sent: &mut Vec<String>| {
+        let publish = |net: &mut Net, sent: &mut Vec<String>| {
             let text = sent.len().to_string();
             let packet = super::net::message("t", &text, 2, sent.len() as u16 + 1);
             let bytes = net.encode(p, packet);
@@ -182,7 +185,9 @@ fn three_connections_at_once_leave_one() {
         assert_eq!(open.len(), 1, "the newest");
         assert_eq!(open[0], racers[5]);
         let packets = net.take(open[0]);
-        let Packet::Connack(connack) = &packets[0] else { panic!("{packets:?}") };
+        let Packet::Connack(connack) = &packets[0] else {
+            panic!("{packets:?}")
+        };
         assert_eq!(connack.session_present, !clean);
         assert_eq!(packets.len(), if clean { 1 } else { 2 });
         net.publish(p, "t", "after");
@@ -216,8 +221,9 @@ fn packets_behind_a_held_connect_wait_for_the_session() {
     let (old, _) = net.persistent_at(0, 0, Version::V5, "c");
     net.subscribe(old, "t", QoS::AtLeastOnce);
     let new = net.accept_at(0, 1, Version::V5);
-    let mut bytes =
-        net.encode(new, Packet::Connect(Box::new(persistent(Version::V5, "c")))).to_vec();
+    let mut bytes = net
+        .encode(new, Packet::Connect(Box::new(persistent(Version::V5, "c"))))
+        .to_vec();
     bytes.extend_from_slice(&net.encode(new, super::net::message("t", "mine", 1, 1)));
     bytes.extend_from_slice(&net.encode(new, Packet::Pingreq));
     net.push(new, &bytes);
@@ -233,7 +239,11 @@ fn packets_behind_a_held_connect_wait_for_the_session() {
 fn kicks_and_late_losers() {
     let mut net = two_shards();
     let (c, _) = net.persistent_at(0, 1, Version::V5, "c");
-    let stamp = net.nodes[0].shared.registry().local_stamp("c").expect("claimed");
+    let stamp = net.nodes[0]
+        .shared
+        .registry()
+        .local_stamp("c")
+        .expect("claimed");
     let kick = |older_than| ToShard::Kick {
         clientid: "c".to_owned(),
         reason: CloseReason::TakenOver,

@@ -25,7 +25,11 @@ fn watched(version: Version, delay_s: u32, stays: bool) -> (Net, C, C) {
     let watcher = net.client(Version::V5, "watcher");
     net.subscribe(watcher, "will", QoS::AtLeastOnce);
     let c = net.accept(version);
-    let connect = if stays { persistent(version, "c") } else { Connect::new(version, "c") };
+    let connect = if stays {
+        persistent(version, "c")
+    } else {
+        Connect::new(version, "c")
+    };
     net.connect(c, with_will(connect, delay_s));
     (net, watcher, c)
 }
@@ -38,7 +42,11 @@ fn check_published(net: &mut Net, watcher: C, times: usize) {
 #[test]
 fn a_lost_connection_publishes() {
     for version in VERSIONS {
-        for why in [CloseReason::TcpClosed, CloseReason::TcpError, CloseReason::TlsError] {
+        for why in [
+            CloseReason::TcpClosed,
+            CloseReason::TcpError,
+            CloseReason::TlsError,
+        ] {
             for stays in [false, true] {
                 let (mut net, watcher, c) = watched(version, 0, stays);
                 net.lose(c, why);
@@ -147,8 +155,6 @@ fn kick_and_drain_publish_at_once() {
     net.ask(0, 0, Ask::Kick("c".to_owned()));
     check_published(&mut net, watcher, 1);
     let (mut net, watcher, c) = watched(Version::V5, 10, true);
-    let other = net.accept(Version::V5);
-    drop(other);
     net.drop_client(watcher);
     let (watcher, _) = net.persistent(Version::V5, "watcher");
     net.subscribe(watcher, "will", QoS::AtLeastOnce);
@@ -172,20 +178,29 @@ fn a_will_has_its_properties_and_its_expiry_counts_from_the_publish() {
     let c = net.accept(Version::V5);
     let mut connect = with_will(persistent(Version::V5, "c"), 10);
     let will = connect.will.as_mut().expect("set");
-    will.properties.set_message_expiry_interval(60).set_content_type("text/plain");
+    will.properties
+        .set_message_expiry_interval(60)
+        .set_content_type("text/plain");
     will.properties.push_user_property("a", "b");
     will.retain = true;
     net.connect(c, connect);
     net.pass(30_000);
     net.drop_client(c);
     net.pass(11_000);
-    let Packet::Publish(got) = net.one(watcher) else { panic!("a publish") };
+    let Packet::Publish(got) = net.one(watcher) else {
+        panic!("a publish")
+    };
     assert_eq!(got.properties().message_expiry_interval(), Some(60));
     assert_eq!(got.properties().content_type(), Some("text/plain"));
-    assert_eq!(got.properties().user_properties().collect::<Vec<_>>(), [("a", "b")]);
+    assert_eq!(
+        got.properties().user_properties().collect::<Vec<_>>(),
+        [("a", "b")]
+    );
     let late = net.client(Version::V5, "late");
     net.subscribe(late, "will", QoS::AtMostOnce);
-    let Packet::Publish(kept) = net.one(late) else { panic!("the retained will") };
+    let Packet::Publish(kept) = net.one(late) else {
+        panic!("the retained will")
+    };
     assert!(kept.retain);
 }
 
