@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use dunlin_server::admin::Role;
 
 use crate::Api;
-use crate::refusal::Refusal;
+use crate::refusal::{NO_CREDENTIALS, Refusal};
 use crate::token::{Login, TokenError};
 
 /// Who made the request; handlers find it among the request's extensions.
@@ -58,7 +58,7 @@ fn caller(api: &Api, request: &Request) -> Result<Caller, Refusal> {
 
 fn no_header() -> Refusal {
     let message = "Support authorization: basic/bearer ";
-    Refusal::unauthorized("AUTHORIZATION_HEADER_ERROR", message)
+    Refusal::unauthorized(NO_CREDENTIALS, message)
 }
 
 fn by_token(api: &Api, path: &str, token: &str) -> Result<Caller, Refusal> {

@@ -7,6 +7,9 @@ use axum::response::{IntoResponse, Response};
 use dunlin_server::admin::AdminError;
 use serde_json::json;
 
+/// EMQX's code for a request without credentials.
+pub(crate) const NO_CREDENTIALS: &str = "AUTHORIZATION_HEADER_ERROR";
+
 /// Why a request was not carried out. The body is `{"code","message"}`, always.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Refusal {
@@ -65,7 +68,9 @@ impl IntoResponse for Refusal {
             body["reason"] = reason.into();
         }
         let mut response = (self.status, Json(body)).into_response();
-        if self.status == StatusCode::UNAUTHORIZED {
+        // Only to who sent no credentials at all: at this header browsers open a dialog of their
+        // own, in the middle of the dashboard's login.
+        if self.code == NO_CREDENTIALS {
             let realm = HeaderValue::from_static("Basic Realm=\"emqx-dashboard\"");
             response.headers_mut().insert(WWW_AUTHENTICATE, realm);
         }
