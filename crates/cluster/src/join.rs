@@ -498,8 +498,6 @@ impl Cluster {
 
     /// The copy becomes the cluster state: one batch on disk.
     fn join_swap(&mut self) {
-        let own_site = self.own.site;
-        let own_name = self.own.name.clone();
         let Some(join) = self.operations.join_mut() else {
             return;
         };
@@ -507,57 +505,52 @@ impl Cluster {
         let Some(cluster) = join.hello.as_ref().map(|hello| hello.cluster) else {
             return;
         };
-        let (mut writes, mut rows) = (Vec::new(), Vec::new());
+        let mut writes = Vec::new();
         for table in staged.values() {
             let to = table.spec().name.to_owned();
-            writes.push(Write::Rename {
-                from: restore::staging(&to),
-                to,
-            });
+            let from = restore::staging(&to);
+            writes.push(Write::Rename { from, to });
         }
         if let Some(members) = staged.get(&MEMBERS) {
-            let known = members_of(members);
-            let version = known.get(&own_site).map_or(1, |own| own.version + 1);
-            for (site, member) in known {
-                // An earlier installation of this name that no longer answers: we took its place.
-                let replaced = site != own_site && member.name == own_name;
-                if replaced && member.state == Membership::Member {
-                    let version = member.version + 1;
-                    rows.push((
-                        site,
-                        Member {
-                            state: Membership::Gone,
-                            version,
-                            ..member
-                        },
-                    ));
-                }
-            }
-            rows.push((
-                own_site,
-                Member {
-                    name: own_name,
-                    state: Membership::Member,
-                    version,
-                },
-            ));
-            for (site, member) in rows {
-                let row = Row {
-                    stamp: self.stamp(),
-                    value: Some(member.encode()),
-                };
-                let (key, value) = (member_key(site), row.encode());
-                members.restore(&key, row);
-                writes.push(Write::Put {
-                    table: members.spec().name.to_owned(),
-                    key,
-                    value,
-                });
-            }
+            writes.extend(self.write_membership(members));
         }
         writes.push(restore::delete_joining());
         self.join_step(Phase::Swap);
         self.begin_swap(cluster, staged, writes, keep);
+    }
+
+    /// Makes this node a member in the copied member table, in the place of an earlier installation
+    /// of its name: the target would not have welcomed us if that one still answered.
+    fn write_membership(&self, members: &Merged) -> Vec<Write> {
+        let (own_site, own_name) = (self.own.site, self.own.name.clone());
+        let known = members_of(members);
+        let version = known.get(&own_site).map_or(1, |own| own.version + 1);
+        let mut rows = BTreeMap::new();
+        for (site, mut member) in known {
+            if member.name == own_name && member.state == Membership::Member {
+                member.state = Membership::Gone;
+                member.version += 1;
+                rows.insert(site, member);
+            }
+        }
+        let own = Member {
+            name: own_name,
+            state: Membership::Member,
+            version,
+        };
+        rows.insert(own_site, own);
+        let mut writes = Vec::new();
+        for (site, member) in rows {
+            let row = Row {
+                stamp: self.stamp(),
+                value: Some(member.encode()),
+            };
+            let (key, value) = (member_key(site), row.encode());
+            members.restore(&key, row);
+            let table = members.spec().name.to_owned();
+            writes.push(Write::Put { table, key, value });
+        }
+        writes
     }
 
     /// The swap of the present operation is durable and done in memory.

@@ -369,32 +369,7 @@ impl Cluster {
                 table,
                 buckets,
                 after,
-            } => {
-                let pick = |key: &[u8], row: &Row| {
-                    let named = buckets.contains(bucket_of(key));
-                    named.then(|| ((Bytes::copy_from_slice(key), row.stamp), key.len()))
-                };
-                let rows = self.table(table);
-                let Scan {
-                    found: stamps,
-                    until,
-                } = scan(&rows, (after.as_ref(), None), BATCH_STAMPS, pick);
-                let rest = until.clone().map(|until| Job::Name {
-                    table,
-                    buckets: buckets.clone(),
-                    after: Some(until),
-                });
-                (
-                    Some(Message::Stamps {
-                        table,
-                        buckets,
-                        after,
-                        until,
-                        stamps,
-                    }),
-                    rest,
-                )
-            }
+            } => self.name(table, buckets, after),
             Job::Push {
                 table,
                 buckets,
@@ -402,25 +377,13 @@ impl Cluster {
                 until,
                 theirs,
             } => {
-                let pick = |key: &[u8], row: &Row| {
-                    let newer = buckets.contains(bucket_of(key))
-                        && theirs.get(key).is_none_or(|stamp| *stamp < row.stamp);
-                    newer.then(|| wire_row(key, row))
-                };
-                let range = (after.as_ref(), until.as_ref());
-                let Scan {
-                    found: rows,
-                    until: reached,
-                } = scan(&self.table(table), range, BATCH_ROWS, pick);
-                let rest = reached.map(|after| {
-                    let after = Some(after);
-                    Job::Push {
-                        table,
-                        buckets,
-                        after,
-                        until,
-                        theirs,
-                    }
+                let (rows, reached) = self.push(table, &buckets, (&after, &until), &theirs);
+                let rest = reached.map(|after| Job::Push {
+                    table,
+                    buckets,
+                    after: Some(after),
+                    until,
+                    theirs,
                 });
                 (
                     (!rows.is_empty()).then_some(Message::Rows { table, rows }),
@@ -436,6 +399,55 @@ impl Cluster {
                 )
             }
         }
+    }
+
+    /// Names the next keys of some buckets.
+    fn name(
+        &self,
+        table: TableId,
+        buckets: Buckets,
+        after: Option<Bytes>,
+    ) -> (Option<Message>, Option<Job>) {
+        let pick = |key: &[u8], row: &Row| {
+            let named = buckets.contains(bucket_of(key));
+            named.then(|| ((Bytes::copy_from_slice(key), row.stamp), key.len()))
+        };
+        let rows = self.table(table);
+        let Scan {
+            found: stamps,
+            until,
+        } = scan(&rows, (after.as_ref(), None), BATCH_STAMPS, pick);
+        let rest = until.clone().map(|until| Job::Name {
+            table,
+            buckets: buckets.clone(),
+            after: Some(until),
+        });
+        let message = Message::Stamps {
+            table,
+            buckets,
+            after,
+            until,
+            stamps,
+        };
+        (Some(message), rest)
+    }
+
+    /// The next rows of a range that are newer than what the peer named, and how far they go.
+    fn push(
+        &self,
+        table: TableId,
+        buckets: &Buckets,
+        (after, until): (&Option<Bytes>, &Option<Bytes>),
+        theirs: &BTreeMap<Bytes, Stamp>,
+    ) -> (Vec<WireRow>, Option<Bytes>) {
+        let pick = |key: &[u8], row: &Row| {
+            let newer = buckets.contains(bucket_of(key))
+                && theirs.get(key).is_none_or(|stamp| *stamp < row.stamp);
+            newer.then(|| wire_row(key, row))
+        };
+        let range = (after.as_ref(), until.as_ref());
+        let Scan { found, until } = scan(&self.table(table), range, BATCH_ROWS, pick);
+        (found, until)
     }
 
     fn give(&self, table: TableId, keys: &mut VecDeque<Bytes>) -> Vec<WireRow> {
