@@ -188,6 +188,20 @@ impl ControlDriver {
         }
     }
 
+    /// Works off what is in the mailbox now: the last letters of shards that have ended.
+    pub(crate) fn finish(self: &Rc<Self>) {
+        let mut letters = Vec::new();
+        let mut cx = Context::from_waker(Waker::noop());
+        while self
+            .post
+            .control
+            .poll_take(&mut cx, &mut letters)
+            .is_ready()
+        {
+            self.take(&mut letters);
+        }
+    }
+
     /// Waits until all shards have said that their clients are gone.
     pub(crate) async fn drained(&self, shards: usize) {
         poll_fn(|cx| {
@@ -209,12 +223,7 @@ impl ControlDriver {
     ) -> Poll<()> {
         *self.letters.borrow_mut() = Some(cx.waker().clone());
         if self.post.control.poll_take(cx, letters).is_ready() {
-            for letter in letters.drain(..) {
-                match letter {
-                    ControlLetter::Core(input) => self.input(input),
-                    ControlLetter::Ask(request) => self.request(request),
-                }
-            }
+            self.take(letters);
             // More may have come meanwhile; links get their turn first.
             cx.waker().wake_by_ref();
         }
@@ -223,6 +232,15 @@ impl ControlDriver {
             timer.as_mut().reset(time::instant(next_ms).into());
             if timer.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
+            }
+        }
+    }
+
+    fn take(self: &Rc<Self>, letters: &mut Vec<ControlLetter>) {
+        for letter in letters.drain(..) {
+            match letter {
+                ControlLetter::Core(input) => self.input(input),
+                ControlLetter::Ask(request) => self.request(request),
             }
         }
     }

@@ -213,6 +213,7 @@ impl Running {
             shards,
             store,
             tasks,
+            control,
             ..
         } = self;
         let ended = tokio::task::spawn_blocking(move || {
@@ -220,14 +221,12 @@ impl Running {
                 .into_iter()
                 .map(ShardThread::stop)
                 .fold(true, |all, one| all & one);
-            // After the shards: their last retained messages were handed to it through control.
             (sound, store)
         });
         let Ok((sound, store)) = ended.await else {
             return ExitReason::ThreadDied;
         };
-        // One more turn for letters of the shards that are still in control's mailbox.
-        tokio::task::yield_now().await;
+        control.finish();
         tasks.iter().for_each(AbortHandle::abort);
         let stopped = tokio::task::spawn_blocking(move || store.stop()).await;
         if sound && stopped.is_ok() {

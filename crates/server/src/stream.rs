@@ -158,14 +158,48 @@ pub(crate) struct WsStream<S> {
     frames: WebSocketStream<S>,
     /// What is left of the last message read.
     rest: Bytes,
+    /// Set where every packet gets frames of its own (`mqtt_piggyback = single`).
+    packets: Option<PacketCut>,
     closing: bool,
 }
 
+/// Finds where MQTT packets end in a stream of them.
+#[derive(Default)]
+pub(crate) struct PacketCut {
+    /// Bytes of the present packet that are still to come.
+    left: usize,
+}
+
+impl PacketCut {
+    /// How many of these bytes belong to the present packet, or to the one that begins here.
+    fn next(&mut self, bytes: &[u8]) -> usize {
+        if self.left == 0 {
+            self.left = packet_bytes(bytes).unwrap_or(bytes.len());
+        }
+        let count = self.left.min(bytes.len());
+        self.left -= count;
+        count
+    }
+}
+
+/// Length of the packet that begins here, by its fixed header [MQTT 5, section 2.1].
+fn packet_bytes(bytes: &[u8]) -> Option<usize> {
+    let mut body = 0;
+    for (index, byte) in bytes.get(1..)?.iter().take(4).enumerate() {
+        body |= usize::from(byte & 0x7f) << (7 * index);
+        if byte & 0x80 == 0 {
+            return Some(index + 2 + body);
+        }
+    }
+    None
+}
+
 impl<S: AsyncRead + AsyncWrite + Unpin> WsStream<S> {
-    pub(crate) fn new(frames: WebSocketStream<S>) -> Self {
+    pub(crate) fn new(frames: WebSocketStream<S>, packets: Option<PacketCut>) -> Self {
         Self {
             frames,
             rest: Bytes::new(),
+            packets,
             closing: false,
         }
     }
@@ -191,6 +225,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WsStream<S> {
         for buf in bufs {
             let room = FRAME_BYTES - payload.len();
             payload.extend_from_slice(&buf[..buf.len().min(room)]);
+        }
+        if let Some(packets) = &mut self.packets {
+            payload.truncate(packets.next(&payload));
         }
         let count = payload.len();
         let frame = Message::binary(payload);
@@ -271,5 +308,28 @@ fn ws_error(error: tokio_websockets::Error) -> io::Error {
     match error {
         tokio_websockets::Error::Io(error) => error,
         other => io::Error::new(io::ErrorKind::InvalidData, other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packets_are_cut_where_they_end() {
+        let large = [&[0x30, 0xac, 0x02][..], &[7; 300]].concat();
+        let stream = [&[0xd0, 0][..], &large, &[0x40, 2, 0, 1]].concat();
+        let cut = |piece: usize| {
+            let (mut packets, mut at, mut frames) = (PacketCut::default(), 0, Vec::new());
+            while at < stream.len() {
+                let end = stream.len().min(at + piece);
+                let count = packets.next(&stream[at..end]);
+                frames.push(count);
+                at += count;
+            }
+            frames
+        };
+        assert_eq!(cut(1000), [2, 303, 4]);
+        assert_eq!(cut(200), [2, 200, 103, 4]);
     }
 }

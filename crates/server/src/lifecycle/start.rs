@@ -18,6 +18,7 @@ use dunlin_config::Loaded;
 use dunlin_config::settings::{Settings, Strategy};
 use dunlin_storage::StoreError;
 use dunlin_storage::engine::Engine;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::Notify;
 
 use super::{Hooks, Paths, Running, Signals, TELL_FIGURES};
@@ -136,6 +137,7 @@ pub(super) async fn start(
 ) -> Result<Running, StartError> {
     let started = Instant::now();
     let signals = Signals::new().map_err(StartError::Signals)?;
+    raise_file_limit();
     let settings = loaded.settings.clone();
     let shards = shard_count();
     make_dirs(&paths)?;
@@ -231,12 +233,15 @@ impl Running {
         hooks: &Arc<dyn Hooks>,
     ) -> Result<(), StartError> {
         self.load_api_keys(settings, paths).await?;
+        // Before anybody can log in, and before a join can bring the cluster's users: written later,
+        // the default password would win over theirs.
+        self.make_first_user(settings).await;
         self.listeners.open_all()?;
         for (bound, bind) in bound_http {
             self.serve_http(bound, &bind, hooks)?;
         }
         let ctl = tokio::task::spawn_local(ctl.serve(self.admin.clone(), hooks.clone()));
-        let background = tokio::task::spawn_local(background(self.admin.clone(), settings.clone()));
+        let background = tokio::task::spawn_local(background(self.admin.clone()));
         self.tasks
             .extend([ctl.abort_handle(), background.abort_handle()]);
         if settings.statsd.enable {
@@ -265,6 +270,14 @@ impl Running {
         Ok(())
     }
 
+    async fn make_first_user(&self, settings: &Settings) {
+        let name = &settings.dashboard.default_username;
+        let password = settings.dashboard.default_password.expose();
+        if let Err(error) = self.admin.ensure_first_user(name, password).await {
+            tracing::error!(reason = %error, "first_user_not_made");
+        }
+    }
+
     async fn load_api_keys(&self, settings: &Settings, paths: &Paths) -> Result<(), StartError> {
         let file = &settings.api_key.bootstrap_file;
         if file.is_empty() {
@@ -286,15 +299,8 @@ impl Running {
     }
 }
 
-/// What goes on beside serving: the first user, and figures for the other nodes.
-async fn background(admin: Admin, settings: Settings) {
-    let (name, password) = (
-        &settings.dashboard.default_username,
-        settings.dashboard.default_password.expose(),
-    );
-    if let Err(error) = admin.ensure_first_user(name, password).await {
-        tracing::error!(reason = %error, "first_user_not_made");
-    }
+/// What goes on beside serving: figures for the other nodes.
+async fn background(admin: Admin) {
     let started_wall_ms = time::wall_ms();
     let mut ticks = tokio::time::interval(TELL_FIGURES);
     loop {
@@ -346,6 +352,18 @@ fn shard_count() -> u16 {
         .and_then(|text| text.parse().ok());
     let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get() as u16);
     set.unwrap_or_else(cores).clamp(1, SHARDS_MAX)
+}
+
+/// Every connection is a file; the soft limit is usually 1024 and may be raised by anybody.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(reason = %error, limit = ?limit.current, "open_files_limit_not_raised");
+    }
 }
 
 fn make_dirs(paths: &Paths) -> Result<(), StartError> {

@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use dunlin_broker::Accepted;
 use dunlin_broker::effects::PeerCert;
-use dunlin_config::settings::TcpOptions;
+use dunlin_config::settings::{Piggyback, TcpOptions, Websocket};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
@@ -25,7 +25,7 @@ use super::proxy::{self, Proxied};
 use super::{Ends, Listener, Seat, ws};
 use crate::connection::Connection;
 use crate::driver::Driver;
-use crate::stream::{Prefixed, Stream, WsStream};
+use crate::stream::{PacketCut, Prefixed, Stream, WsStream};
 use crate::time::now;
 use crate::tls::peer_cert;
 
@@ -192,7 +192,7 @@ async fn plain(
         .limits(frame_limits(websocket.max_frame_bytes))
         .serve(Prefixed::new(buf, tcp));
     Ok(Client {
-        stream: Stream::Ws(Box::new(WsStream::new(frames))),
+        stream: Stream::Ws(Box::new(WsStream::new(frames, packet_cut(websocket)))),
         ends,
         peer_cert,
     })
@@ -218,10 +218,14 @@ async fn encrypted(
         .limits(frame_limits(websocket.max_frame_bytes))
         .serve(Prefixed::new(buf, tls));
     Ok(Client {
-        stream: Stream::Wss(Box::new(WsStream::new(frames))),
+        stream: Stream::Wss(Box::new(WsStream::new(frames, packet_cut(websocket)))),
         ends,
         peer_cert,
     })
+}
+
+fn packet_cut(websocket: &Websocket) -> Option<PacketCut> {
+    (websocket.mqtt_piggyback == Piggyback::Single).then(PacketCut::default)
 }
 
 fn frame_limits(max_frame_bytes: Option<u64>) -> Limits {
