@@ -55,6 +55,8 @@ pub enum Act {
     Close(u64),
     /// Wake it at a time.
     Wake(u64, Alarm),
+    /// Put a line into the trace.
+    Say(String),
 }
 
 /// What a client wants to be woken for.
@@ -138,6 +140,10 @@ pub struct Client {
     unacked: BTreeSet<u16>,
     last_pid: u16,
     taken_over: u32,
+    /// How many unacknowledged publishes the node takes.
+    window: usize,
+    /// Whether it tells what it gets and sends.
+    pub chatty: bool,
 }
 
 impl Client {
@@ -162,6 +168,8 @@ impl Client {
             unacked: BTreeSet::new(),
             last_pid: 0,
             taken_over: 0,
+            window: INFLIGHT_MAX,
+            chatty: false,
         }
     }
 
@@ -197,6 +205,9 @@ impl Client {
     fn send(&self, packet: &Packet, acts: &mut Vec<Act>) {
         let mut bytes = BytesMut::new();
         packet.encode(self.profile.version, &mut bytes);
+        if self.chatty {
+            acts.push(Act::Say(format!("c{} sends {}", self.index, summary(packet))));
+        }
         acts.push(Act::Send(self.attempt, bytes.freeze()));
     }
 
@@ -225,7 +236,8 @@ impl Client {
             self.lost(now, oracle);
         }
         self.wants_connection = true;
-        self.clean_next = clean;
+        // A clean start that was begun may have reached the node: it is begun until it is done.
+        self.clean_next |= clean;
         self.dial(host, acts);
     }
 
@@ -319,7 +331,7 @@ impl Client {
     }
 
     fn pump(&mut self, now: u64, oracle: &mut Oracle, acts: &mut Vec<Act>) {
-        while self.state == State::Up && self.out.len() < INFLIGHT_MAX {
+        while self.state == State::Up && self.out.len() < self.window {
             let Some(id) = self.backlog.pop_front() else { return };
             let pid = self.pid();
             self.out.push(Out { pid, id, released: false });
@@ -352,11 +364,20 @@ impl Client {
     // What the network tells.
 
     /// The dialed connection stands: CONNECT.
-    pub fn connected(&mut self, now: u64, attempt: u64, acts: &mut Vec<Act>) {
+    pub fn connected(
+        &mut self,
+        now: u64,
+        attempt: u64,
+        oracle: &mut Oracle,
+        acts: &mut Vec<Act>,
+    ) {
         if attempt != self.attempt || self.state != State::Dialing {
             return;
         }
         self.state = State::Asked { at: now };
+        if self.clean_next {
+            oracle.session_over(self.index, now);
+        }
         let profile = &self.profile;
         let mut connect = Connect::new(profile.version, &profile.clientid);
         connect.clean_start = self.clean_next || !profile.persistent;
@@ -443,6 +464,9 @@ impl Client {
         acts: &mut Vec<Act>,
     ) {
         self.answers += 1;
+        if self.chatty {
+            acts.push(Act::Say(format!("c{} gets {}", self.index, summary(&packet))));
+        }
         match packet {
             Packet::Connack(connack) => self.connack(now, &connack, oracle, acts),
             _ if self.state != State::Up => {
@@ -459,10 +483,13 @@ impl Client {
                 if disconnect.reason == Reason::SessionTakenOver {
                     self.taken_over += 1;
                 }
-                if matches!(
+                let accused = matches!(
                     disconnect.reason,
-                    Reason::ProtocolError | Reason::MalformedPacket
-                ) {
+                    Reason::ProtocolError
+                        | Reason::MalformedPacket
+                        | Reason::ReceiveMaximumExceeded
+                );
+                if accused {
                     oracle.fault(self.fault(&format!("DISCONNECT {:?}", disconnect.reason)));
                 }
             }
@@ -490,6 +517,8 @@ impl Client {
         }
         self.state = State::Up;
         self.clean_next = false;
+        let window = connack.properties.receive_maximum().map_or(INFLIGHT_MAX, usize::from);
+        self.window = window.min(INFLIGHT_MAX);
         let present = connack.session_present;
         self.session = oracle.connected(self.index, self.host, (at, now), present);
         if !present {
@@ -690,6 +719,29 @@ impl Client {
         acts.push(Act::Wake(now + period, Alarm::Ping(attempt)));
         let alarm = Alarm::Answer { attempt, answers: self.answers };
         acts.push(Act::Wake(now + ANSWER_MS, alarm));
+    }
+}
+
+/// A packet in a few words.
+fn summary(packet: &Packet) -> String {
+    match packet {
+        Packet::Publish(p) => {
+            let payload = String::from_utf8_lossy(p.payload());
+            let (id, qos) = (p.packet_id.map_or(0, NonZeroU16::get), p.qos.as_u8());
+            let dup = if p.dup { " dup" } else { "" };
+            let retain = if p.retain { " retain" } else { "" };
+            format!("PUBLISH {payload} on {} QoS {qos} id {id}{dup}{retain}", p.topic())
+        }
+        Packet::Ack(ack) => format!("{:?} id {} {:?}", ack.kind, ack.packet_id, ack.reason),
+        Packet::Connack(c) => format!("CONNACK {:?} present {}", c.reason, c.session_present),
+        Packet::Disconnect(d) => format!("DISCONNECT {:?}", d.reason),
+        Packet::Subscribe(s) => {
+            let filters = s.filters.iter().filter_map(|(f, _)| f.as_ref().ok());
+            let filters: Vec<&str> = filters.map(TopicFilter::as_str).collect();
+            format!("SUBSCRIBE {filters:?} id {}", s.packet_id)
+        }
+        Packet::Suback(s) => format!("SUBACK id {} {:?}", s.packet_id, s.reasons),
+        other => format!("{:?}", other.packet_type()),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Shows the nodes' log on stderr, for reading along with a replayed seed.
+//! Shows the nodes' log among the lines of the trace, for reading along with a replayed seed.
 
 use std::fmt::{Debug, Write};
 
@@ -41,7 +41,10 @@ impl Subscriber for Lines {
     fn event(&self, event: &Event<'_>) {
         let mut line = Line(String::new());
         event.record(&mut line);
-        eprintln!("    {} {}{}", event.metadata().level(), event.metadata().target(), line.0);
+        let (at_ms, host) = dunlin_sim::trace::speaker();
+        let (level, target) = (event.metadata().level(), event.metadata().target());
+        let (s, ms) = (at_ms / 1_000, at_ms % 1_000);
+        crate::say(&format!("{s:>4}.{ms:03}  n{host} {level} {target}{}\n", line.0));
     }
 
     fn enter(&self, _: &Id) {}

@@ -7,6 +7,7 @@ use std::sync::mpsc;
 use std::time::Instant;
 
 use dunlin_sim::plant::Bug;
+use dunlin_sim::trace::Record;
 use dunlin_sim::{Order, Report, run, shrink};
 
 mod log;
@@ -97,7 +98,9 @@ fn one(seed: u64, arguments: &Arguments) -> bool {
     if arguments.log {
         log::show();
     }
-    let order = Order { seed, bug: arguments.bug, record: true, script: None };
+    let echo = |line: &str| say(&format!("{line}\n"));
+    let record = if arguments.log { Record::Echo(echo) } else { Record::Lines };
+    let order = Order { seed, bug: arguments.bug, record, script: None };
     let mut report = run(&order);
     if let (true, Some(violation)) = (arguments.shrink, &report.violation) {
         let script = shrink(&order, violation.invariant, report.script.clone());
@@ -146,7 +149,7 @@ fn many(arguments: &Arguments) -> bool {
 }
 
 fn quick(seed: u64, bug: Option<Bug>) -> Report {
-    run(&Order { seed, bug, record: false, script: None })
+    run(&Order { seed, bug, record: Record::Nothing, script: None })
 }
 
 fn progress(done: u64, runs: u64, failed: usize, started: Instant) {
@@ -166,7 +169,7 @@ fn finish(failed: &[u64], arguments: &Arguments, started: Instant) -> bool {
     }
     if !arguments.keep_going {
         // The same seed again, with its events kept.
-        let order = Order { seed: failed[0], bug: arguments.bug, record: true, script: None };
+        let order = Order { seed: failed[0], bug: arguments.bug, record: Record::Lines, script: None };
         say(&run(&order).describe(LINES_SHOWN));
     }
     say(&format!("{} seeds fail: {failed:?}, {seconds:.1} s\n", failed.len()));

@@ -7,6 +7,8 @@
 
 use std::collections::BTreeMap;
 
+use dunlin_cluster::ClusterId;
+
 use crate::violation::Violation;
 
 /// How long after a disturbance two nodes may need to be as if nothing had happened, milliseconds:
@@ -160,6 +162,8 @@ pub struct Oracle {
     faults: Vec<Violation>,
     /// Hosts that changed their cluster, with the time.
     moved: BTreeMap<usize, u64>,
+    /// Which cluster each host's node belongs to, from when on.
+    clusters: BTreeMap<usize, Vec<(u64, ClusterId)>>,
     /// Hosts somebody removed from their cluster: when they learn of it is up to them.
     exiled: BTreeMap<usize, u64>,
 }
@@ -207,6 +211,26 @@ impl Oracle {
     /// A member was removed by another one; nothing is promised about it from then on.
     pub fn exile(&mut self, now: u64, host: usize) {
         self.exiled.entry(host).or_insert(now);
+    }
+
+    /// A node belongs to a cluster from now on.
+    pub fn belongs(&mut self, now: u64, host: usize, cluster: ClusterId) {
+        let of = self.clusters.entry(host).or_default();
+        if of.last().is_none_or(|(_, last)| *last != cluster) {
+            of.push((now, cluster));
+        }
+    }
+
+    /// Whether two nodes were members of one cluster all the time.
+    fn were_together(&self, a: usize, b: usize, from: u64, to: u64) -> bool {
+        let during = |host| {
+            let of = self.clusters.get(&host).map_or(&[][..], Vec::as_slice);
+            let next = of.iter().skip(1).map(|(at, _)| *at).chain([u64::MAX]);
+            let lasted = of.iter().zip(next).filter(move |((at, _), next)| *at <= to && *next >= from);
+            lasted.map(|((_, cluster), _)| *cluster)
+        };
+        let first = during(a).next();
+        a == b || during(a).chain(during(b)).all(|cluster| Some(cluster) == first)
     }
 
     /// When a node was removed by another one.
@@ -361,7 +385,8 @@ impl Oracle {
     /// so shortly before that they may still recover from it.
     pub fn is_calm(&self, a: usize, b: usize, from: u64, to: u64) -> bool {
         let exiled = |host| self.exiled_at(host).is_some_and(|at| at <= to);
-        !exiled(a) && !exiled(b) && !self.disturbances.iter().any(|d| {
+        let together = self.were_together(a, b, from.saturating_sub(RECOVERY_MS), to);
+        together && !exiled(a) && !exiled(b) && !self.disturbances.iter().any(|d| {
             let ended = d.to.unwrap_or(u64::MAX);
             let blip = d.cut && ended.saturating_sub(d.from) <= BLIP_MS;
             !blip && concerns(d, a, b) && d.from <= to && ended.saturating_add(RECOVERY_MS) >= from

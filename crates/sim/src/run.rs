@@ -5,6 +5,7 @@ use std::fmt::Write;
 
 use crate::invariant::{ALL, AUDIT_EVENTS, Check, Invariant};
 use crate::plant::{Bug, Plant};
+use crate::trace::Record;
 use crate::violation::Violation;
 use crate::workload::{Op, Options, Step};
 use crate::world::World;
@@ -32,8 +33,8 @@ pub struct Order {
     pub script: Option<Vec<Step>>,
     /// A bug to plant.
     pub bug: Option<Bug>,
-    /// Whether lines are kept.
-    pub record: bool,
+    /// What becomes of lines.
+    pub record: Record,
 }
 
 /// What came of a run.

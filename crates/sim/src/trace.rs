@@ -4,6 +4,7 @@
 //! anywhere differ here. Lines are made only while recording, so that a run that passes pays
 //! nothing for them.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 
 /// Lines kept while recording; the end of a failing run is what explains it.
@@ -12,18 +13,48 @@ const LINES_MAX: usize = 20_000;
 const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
 const FNV_PRIME: u64 = 0x0100_0000_01b3;
 
+thread_local! {
+    /// Whose node is at work and when, for a log that knows neither.
+    static SPEAKER: Cell<(u64, usize)> = const { Cell::new((0, 0)) };
+}
+
+/// The time and the host of the node at work on this thread.
+pub fn speaker() -> (u64, usize) {
+    SPEAKER.get()
+}
+
+/// What becomes of lines.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum Record {
+    /// They are not made.
+    #[default]
+    Nothing,
+    /// They are kept.
+    Lines,
+    /// They are handed to a function at once, to be read among the nodes' own log.
+    Echo(fn(&str)),
+}
+
 /// The trace of one run.
 #[derive(Debug)]
 pub struct Trace {
     hash: u64,
     events: u64,
-    lines: Option<VecDeque<String>>,
+    record: Record,
+    lines: VecDeque<String>,
 }
 
 impl Trace {
     /// A trace; `record` keeps lines as well.
-    pub fn new(record: bool) -> Self {
-        Self { hash: FNV_OFFSET, events: 0, lines: record.then(VecDeque::new) }
+    pub fn new(record: Record) -> Self {
+        Self { hash: FNV_OFFSET, events: 0, record, lines: VecDeque::new() }
+    }
+
+    /// A host's node is about to work.
+    pub fn speaks(&self, at_ms: u64, host: usize) {
+        if !matches!(self.record, Record::Nothing) {
+            SPEAKER.set((at_ms, host));
+        }
     }
 
     /// Adds an event: a kind, its time and numbers that identify it.
@@ -54,11 +85,18 @@ impl Trace {
 
     /// Adds a line for people, if recording.
     pub fn say(&mut self, at_ms: u64, line: impl FnOnce() -> String) {
-        let Some(lines) = &mut self.lines else { return };
-        if lines.len() == LINES_MAX {
-            lines.pop_front();
+        if matches!(self.record, Record::Nothing) {
+            return;
         }
-        lines.push_back(format!("{:>4}.{:03}  {}", at_ms / 1_000, at_ms % 1_000, line()));
+        let line = format!("{:>4}.{:03}  {}", at_ms / 1_000, at_ms % 1_000, line());
+        if let Record::Echo(echo) = self.record {
+            echo(&line);
+            return;
+        }
+        if self.lines.len() == LINES_MAX {
+            self.lines.pop_front();
+        }
+        self.lines.push_back(line);
     }
 
     /// The hash of everything so far.
@@ -73,6 +111,6 @@ impl Trace {
 
     /// The recorded lines, oldest first.
     pub fn into_lines(self) -> Vec<String> {
-        self.lines.map(Vec::from).unwrap_or_default()
+        self.lines.into()
     }
 }

@@ -24,7 +24,7 @@ use crate::host::Host;
 use crate::network::{Arrival, End, Network, Place, Port, Wake};
 use crate::oracle::{Oracle, Published};
 use crate::plant::{Persisting, Plant};
-use crate::trace::Trace;
+use crate::trace::{Record, Trace};
 use crate::violation::Violation;
 use crate::workload::{Op, Options, Step};
 
@@ -101,7 +101,7 @@ pub struct World {
 
 impl World {
     /// A world before its first event.
-    pub fn new(options: Options, script: Vec<Step>, plant: Plant, record: bool) -> Self {
+    pub fn new(options: Options, script: Vec<Step>, plant: Plant, record: Record) -> Self {
         let hosts: Vec<Host> = (0..options.nodes).map(|n| Host::new(n, &options)).collect();
         let profiles = options.clients.iter().cloned().enumerate();
         let clients: Vec<Client> = profiles.map(|(n, p)| Client::new(n, p)).collect();
@@ -127,6 +127,8 @@ impl World {
             hosts,
             clients,
         };
+        let chatty = !matches!(record, Record::Nothing);
+        world.clients.iter_mut().for_each(|client| client.chatty = chatty);
         for index in 0..world.script.len() {
             world.push(world.script[index].at, Event::Script(index));
         }
@@ -218,9 +220,13 @@ impl World {
         while let Some(input) = inputs.pop_front() {
             let now = self.hosts[host].now(self.now);
             let Some(process) = self.hosts[host].process.as_mut() else { return };
+            self.trace.speaks(self.now, host);
             note(&mut self.trace, self.now, host, &input);
             let mut out = std::mem::take(&mut self.effects);
             process.node.handle(now, input, &mut out);
+            let identity = process.node.control().core().identity();
+            let cluster = identity.read().expect("no writer panics").cluster;
+            self.oracle.belongs(self.now, host, cluster);
             for effect in out.drain(..) {
                 self.effect(host, effect, &mut inputs);
             }
@@ -234,6 +240,7 @@ impl World {
         match effect {
             NodeEffect::ClientSend { socket, bytes } => self.client_send(host, socket, bytes),
             NodeEffect::ClientClose { socket, why } => {
+                self.accused(host, socket, why);
                 if self.plant.keeps_open(why) {
                     return;
                 }
@@ -260,6 +267,17 @@ impl World {
                 self.trace.say(self.now, || format!("n{host} operation {id}: {step}"));
             }
             NodeEffect::Done { id, result } => self.done(host, id, result),
+        }
+    }
+
+    /// Clients here follow the specification; a node that says otherwise is wrong.
+    fn accused(&mut self, host: usize, socket: SocketId, why: CloseReason) {
+        let wrong = [CloseReason::ProtocolError, CloseReason::FrameError];
+        let process = self.hosts[host].process.as_ref();
+        let client = process.and_then(|process| process.clients.get(&socket));
+        if let (true, Some((client, _))) = (wrong.contains(&why), client) {
+            let seen = format!("node {host} closes client {client}: {}", why.as_str());
+            self.faults.push(Violation::new("protocol", seen));
         }
     }
 
@@ -386,6 +404,7 @@ impl World {
         self.trace.event("start", self.now, &[host as u64]);
         self.trace.say(self.now, || format!("n{host} starts"));
         self.oracle.started(host);
+        self.trace.speaks(self.now, host);
         let queue_max = self.plant.mqueue_len_max(self.options.mqueue_len_max);
         match self.hosts[host].start(self.now, &self.options, queue_max) {
             Ok(effects) => {
@@ -454,7 +473,8 @@ impl World {
                 self.tell(host, NodeInput::PeerConnected { socket });
             }
             Arrival::Connected(End::Client { client, attempt }) => {
-                self.clients[client].connected(self.now, attempt, &mut self.acts);
+                let acts = &mut self.acts;
+                self.clients[client].connected(self.now, attempt, &mut self.oracle, acts);
                 self.act(client);
             }
             Arrival::DialFailed(End::Node { host, socket }, error) => {
@@ -553,7 +573,6 @@ impl World {
                     let end = End::Client { client, attempt };
                     self.trace.event("client", self.now, &[client as u64, attempt]);
                     self.trace.bytes(&bytes);
-                    self.trace.say(self.now, || format!("c{client} sends {}", first(&bytes)));
                     self.network.send(self.now, end, bytes, &mut self.rng);
                 }
                 Act::Close(attempt) => {
@@ -561,6 +580,7 @@ impl World {
                     self.trace.say(self.now, || format!("c{client} closes"));
                     self.network.close(self.now, end, &mut self.rng);
                 }
+                Act::Say(line) => self.trace.say(self.now, || line),
                 Act::Wake(at, alarm) => self.push(at, Event::Client(client, alarm)),
             }
         }
@@ -771,12 +791,6 @@ fn note(trace: &mut Trace, now: u64, host: usize, input: &NodeInput) {
     if !matches!(kind, "tick" | "client drained" | "peer received") {
         trace.say(now, || format!("n{host} {kind} {socket} ({} bytes)", bytes.len()));
     }
-}
-
-/// The name of the packet some bytes begin with.
-fn first(bytes: &[u8]) -> String {
-    let kind = bytes.first().map(|byte| byte >> 4).and_then(dunlin_mqtt::PacketType::from_u8);
-    kind.map_or_else(|| "?".to_owned(), |kind| format!("{kind:?} ({} bytes)", bytes.len()))
 }
 
 fn address(place: Place, port: u16) -> SocketAddr {
