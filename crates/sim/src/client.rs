@@ -489,7 +489,7 @@ impl Client {
                         | Reason::MalformedPacket
                         | Reason::ReceiveMaximumExceeded
                 );
-                if accused {
+                if accused && !oracle.is_split(self.index) {
                     oracle.fault(self.fault(&format!("DISCONNECT {:?}", disconnect.reason)));
                 }
             }

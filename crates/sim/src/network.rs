@@ -131,6 +131,7 @@ struct Flow {
 struct Wire {
     ends: [Option<End>; 2],
     places: [Place; 2],
+    port: Port,
     /// By sending side.
     flows: [Flow; 2],
     /// One machine vanished from the network without a word, for this connection.
@@ -255,7 +256,11 @@ impl Network {
             let Some(found) = self.wires.get_mut(&wire) else { continue };
             found.ends[side] = None;
             let Some((lose, rng)) = &mut tell else {
+                let answer = found.flows[side].queue.iter().any(|(_, s)| matches!(s, Segment::Open));
                 found.flows[side].queue.clear();
+                if answer {
+                    self.unanswered(now, wire);
+                }
                 continue;
             };
             if *lose {
@@ -265,6 +270,18 @@ impl Network {
                 self.push(now, (wire, side), Segment::Fin, rng);
             }
         }
+    }
+
+    /// The answer to a dial was lost with the machine that gave it: the dialer tries on.
+    fn unanswered(&mut self, now: u64, id: u32) {
+        let Some(Wire { ends: [Some(from), _], places: [_, Place::Host(to)], port, .. }) =
+            self.wires.remove(&id)
+        else {
+            return;
+        };
+        self.by_end.remove(&from);
+        self.dials.insert(id, Dial { from, to, port, deadline_ms: now + DIAL_TIMEOUT_MS });
+        self.wakes.push((now + RETRY_MS, Wake::Dial(id)));
     }
 
     /// Opens a connection to a host.
@@ -396,6 +413,7 @@ impl Network {
         let wire = Wire {
             ends: [Some(from), None],
             places: [here, there],
+            port,
             flows: [Flow::default(), Flow::default()],
             silent: false,
         };

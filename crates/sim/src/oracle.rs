@@ -5,7 +5,7 @@
 //! times at which the world was disturbed, because some promises hold only between nodes that were
 //! up and reachable.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dunlin_cluster::ClusterId;
 
@@ -18,6 +18,10 @@ pub const RECOVERY_MS: u64 = 15_000;
 /// A cut up to this long must not be noticed by anybody, milliseconds: it is below the time after
 /// which a silent member is suspected for good.
 pub const BLIP_MS: u64 = 1_500;
+
+/// How soon after a disturbance a node may not know yet which node has the newest session of a
+/// client, milliseconds.
+const SPLIT_MS: u64 = 6_000;
 
 /// A message: who published it and its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -124,7 +128,7 @@ pub struct Delivered {
     pub retain: bool,
     /// When.
     pub at: u64,
-    /// How many copies, this one included, this client has got with this QoS, not retained.
+    /// How many copies, this one included, this session has got with this QoS, not retained.
     pub copies: usize,
     /// The newest message of the same publisher, topic and QoS this session got before.
     pub newest_before: Option<usize>,
@@ -160,6 +164,8 @@ pub struct Oracle {
     disturbances: Vec<Disturbance>,
     lives: Vec<u32>,
     faults: Vec<Violation>,
+    /// Sessions a client believes to be one and that may be several: it moved in a split.
+    split: BTreeSet<(usize, u32)>,
     /// Hosts that changed their cluster, with the time.
     moved: BTreeMap<usize, u64>,
     /// Which cluster each host's node belongs to, from when on.
@@ -271,9 +277,16 @@ impl Oracle {
         (asked_at, at): (u64, u64),
         present: bool,
     ) -> u32 {
-        if !present {
+        let last = self.homes(client).last().map(|home| home.on.0);
+        let knew = last.is_none_or(|last| {
+            self.was_calm((last, host), (asked_at.saturating_sub(SPLIT_MS), at), SPLIT_MS)
+        });
+        if !present || !knew {
             self.session_over(client, asked_at);
             *self.sessions.entry(client).or_default() += 1;
+        }
+        if present && !knew {
+            self.split.insert((client, self.session(client)));
         }
         let session = self.session(client);
         let home = Home { session, on: self.life(host), from: asked_at, since: at };
@@ -317,7 +330,7 @@ impl Oracle {
         let Delivered { client, session, message, qos, .. } = delivery;
         if !delivery.retain {
             let got = self.delivered.entry((client, message)).or_default();
-            let same = |d: &&Delivered| d.qos == qos && !d.retain;
+            let same = |d: &&Delivered| d.qos == qos && !d.retain && d.session == session;
             delivery.copies = got.iter().filter(same).count() + 1;
             let in_session = got.iter().any(|d| d.session == session && d.qos == qos);
             if !in_session {
@@ -337,6 +350,11 @@ impl Oracle {
     }
 
     // What invariants ask.
+
+    /// Whether what a client takes for its session may be several, because it moved in a split.
+    pub fn is_split(&self, client: usize) -> bool {
+        self.split.contains(&(client, self.session(client)))
+    }
 
     /// A message as its publisher knows it.
     pub fn message(&self, id: MessageId) -> Option<&Published> {
@@ -384,13 +402,18 @@ impl Oracle {
     /// Whether nothing that may be noticed happened to two nodes, or between them, in a time, nor
     /// so shortly before that they may still recover from it.
     pub fn is_calm(&self, a: usize, b: usize, from: u64, to: u64) -> bool {
+        self.was_calm((a, b), (from, to), RECOVERY_MS)
+    }
+
+    fn was_calm(&self, (a, b): (usize, usize), (from, to): (u64, u64), recovery_ms: u64) -> bool {
         let exiled = |host| self.exiled_at(host).is_some_and(|at| at <= to);
-        let together = self.were_together(a, b, from.saturating_sub(RECOVERY_MS), to);
-        together && !exiled(a) && !exiled(b) && !self.disturbances.iter().any(|d| {
+        let together = self.were_together(a, b, from.saturating_sub(recovery_ms), to);
+        let disturbed = self.disturbances.iter().any(|d| {
             let ended = d.to.unwrap_or(u64::MAX);
             let blip = d.cut && ended.saturating_sub(d.from) <= BLIP_MS;
-            !blip && concerns(d, a, b) && d.from <= to && ended.saturating_add(RECOVERY_MS) >= from
-        })
+            !blip && concerns(d, a, b) && d.from <= to && ended.saturating_add(recovery_ms) >= from
+        });
+        together && !exiled(a) && !exiled(b) && !disturbed
     }
 
     /// Whether nothing at all was between two nodes in a time, not even a blip.

@@ -11,6 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use dunlin_broker::Shard;
 use dunlin_broker::effects::{Accepted, CloseReason};
 use dunlin_broker::node::{NodeEffect, NodeInput, SocketId};
 use dunlin_broker::settings::ListenerSettings;
@@ -89,6 +90,7 @@ pub struct World {
     /// Nodes that could not start, or otherwise broke a rule of the world.
     pub faults: Vec<Violation>,
     heap: BinaryHeap<Reverse<(u64, u64, Event)>>,
+    recording: bool,
     pushed: u64,
     steps: u64,
     rng: SmallRng,
@@ -97,6 +99,8 @@ pub struct World {
     acts: Vec<Act>,
     listener: Arc<ListenerSettings>,
     spin: (usize, u64, u32),
+    /// What each host last held, for the trace.
+    loads: BTreeMap<usize, String>,
 }
 
 impl World {
@@ -109,6 +113,7 @@ impl World {
             now: 0,
             oracle: Oracle::new(clients.len(), hosts.len()),
             network: Network::new(options.conditions.clone()),
+            recording: !matches!(record, Record::Nothing),
             trace: Trace::new(record),
             operations: BTreeMap::new(),
             plant,
@@ -122,13 +127,14 @@ impl World {
             acts: Vec::new(),
             listener: Arc::new(ListenerSettings::default()),
             spin: (0, 0, 0),
+            loads: BTreeMap::new(),
             options,
             script,
             hosts,
             clients,
         };
-        let chatty = !matches!(record, Record::Nothing);
-        world.clients.iter_mut().for_each(|client| client.chatty = chatty);
+        let recording = world.recording;
+        world.clients.iter_mut().for_each(|client| client.chatty = recording);
         for index in 0..world.script.len() {
             world.push(world.script[index].at, Event::Script(index));
         }
@@ -224,6 +230,8 @@ impl World {
             note(&mut self.trace, self.now, host, &input);
             let mut out = std::mem::take(&mut self.effects);
             process.node.handle(now, input, &mut out);
+            self.load(host);
+            let Some(process) = self.hosts[host].process.as_ref() else { return };
             let identity = process.node.control().core().identity();
             let cluster = identity.read().expect("no writer panics").cluster;
             self.oracle.belongs(self.now, host, cluster);
@@ -234,6 +242,21 @@ impl World {
             inputs.extend(self.plant.forged(host));
         }
         self.schedule(host);
+    }
+
+    /// Puts what a node holds into the trace when that has changed.
+    fn load(&mut self, host: usize) {
+        if !self.recording {
+            return;
+        }
+        let Some(node) = self.hosts[host].node() else { return };
+        let counts = node.shards().iter().map(Shard::counts);
+        let shards = counts.map(|c| format!("{}/{}/{}", c.sessions, c.queued, c.inflight));
+        let load = shards.collect::<Vec<_>>().join(" ");
+        if self.loads.get(&host) != Some(&load) {
+            self.trace.say(self.now, || format!("n{host} sessions/queued/inflight {load}"));
+            self.loads.insert(host, load);
+        }
     }
 
     fn effect(&mut self, host: usize, effect: NodeEffect, inputs: &mut VecDeque<NodeInput>) {
@@ -275,7 +298,9 @@ impl World {
         let wrong = [CloseReason::ProtocolError, CloseReason::FrameError];
         let process = self.hosts[host].process.as_ref();
         let client = process.and_then(|process| process.clients.get(&socket));
-        if let (true, Some((client, _))) = (wrong.contains(&why), client) {
+        if let (true, Some((client, _))) = (wrong.contains(&why), client)
+            && !self.oracle.is_split(*client)
+        {
             let seen = format!("node {host} closes client {client}: {}", why.as_str());
             self.faults.push(Violation::new("protocol", seen));
         }

@@ -77,6 +77,7 @@ fn is_promised(world: &World, message: &Published, promise: &Promise) -> bool {
     let alive = promise.ended_at.is_none() && oracle.session(promise.client) == promise.session;
     if promise.qos == 0
         || !alive
+        || oracle.is_split(promise.client)
         || promise.acked_at >= first.at
         || !dunlin_mqtt::topic::matches(&promise.filter, &message.topic)
         || message.sends.iter().any(|sent| sent.to != last.to)

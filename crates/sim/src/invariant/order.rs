@@ -47,5 +47,6 @@ fn promised(world: &World, got: &Delivered, late: &Published, early: &Published)
     let same_connection = sends.all(|sent| sent.attempt == first.attempt);
     // What was published with different grades may take turns where it is delivered with the same.
     let same_grade = late.qos == early.qos;
-    !in_group && same_grade && if late.qos == 0 { same_connection } else { same_node }
+    let split = world.oracle.is_split(got.client);
+    !split && !in_group && same_grade && if late.qos == 0 { same_connection } else { same_node }
 }

@@ -7,7 +7,7 @@ use crate::world::World;
 
 pub(super) fn step(world: &World) -> Result<(), Violation> {
     for got in world.oracle.fresh() {
-        if got.qos != 2 || got.retain || got.copies <= 1 {
+        if got.qos != 2 || got.retain || got.copies <= 1 || world.oracle.is_split(got.client) {
             continue;
         }
         // A message for several overlapping subscriptions of a client may come once for each.
