@@ -1,8 +1,8 @@
 //! Listeners: from a configured address to the byte streams of clients.
 //!
-//! Every shard has its own listening socket on the same address (`SO_REUSEPORT`), so the kernel hands
-//! a client to the thread it will stay on. This file is what the shards' sockets of one listener
-//! share: the configuration, the limits and the counts. It must never hold up a thread.
+//! Every shard has its own listening socket on the same address (`SO_REUSEPORT`), so the kernel
+//! hands a client to the thread it will stay on. This file is what the shards' sockets of one
+//! listener share: the configuration, the limits and the counts. It must never hold up a thread.
 
 mod open;
 mod proxy;

@@ -19,6 +19,7 @@ use dunlin_config::settings::{Settings, Strategy};
 use dunlin_storage::StoreError;
 use dunlin_storage::engine::Engine;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
 use super::{Hooks, Paths, Running, Signals, TELL_FIGURES};
@@ -128,6 +129,13 @@ struct Cores {
     store: Engine,
 }
 
+/// What is open to the world before the node serves.
+struct Doors {
+    peers: TcpListener,
+    http: Vec<(BoundHttp, String)>,
+    ctl: CtlSocket,
+}
+
 /// Starts a node.
 pub(super) async fn start(
     loaded: Loaded,
@@ -135,29 +143,56 @@ pub(super) async fn start(
     log: &LogHandle,
     hooks: &Arc<dyn Hooks>,
 ) -> Result<Running, StartError> {
-    let started = Instant::now();
     let signals = Signals::new().map_err(StartError::Signals)?;
     raise_file_limit();
-    let settings = loaded.settings.clone();
-    let shards = shard_count();
     make_dirs(&paths)?;
-    let cores = open_cores(&settings, &paths, log, shards)?;
-    let node = cores.node.clone();
+    let settings = loaded.settings.clone();
+    let cores = open_cores(&settings, &paths, log, shard_count())?;
+    let doors = Doors::open(&settings, &paths, &cores.node).await?;
+    let mut node = assemble(loaded, &paths, log, cores, signals)?;
+    node.spawn_control(doors.peers);
+    match node
+        .open(&settings, &paths, doors.http, doors.ctl, hooks)
+        .await
+    {
+        Ok(()) => Ok(node),
+        Err(error) => {
+            node.abandon().await;
+            Err(error)
+        }
+    }
+}
+
+impl Doors {
+    /// Opens them; clients of MQTT come last, when everything else stands.
+    async fn open(settings: &Settings, paths: &Paths, node: &NodeName) -> Result<Self, StartError> {
+        let peers = listen_for_peers(settings, node).await?;
+        let http = bind_http(settings, &certificate_paths(paths, node))?;
+        let ctl = CtlSocket::open(&paths.run, node.as_str()).map_err(|source| StartError::Ctl {
+            path: ctl::path_of(&paths.run, node.as_str()),
+            source,
+        })?;
+        Ok(Self { peers, http, ctl })
+    }
+}
+
+/// Starts the threads and joins the parts to a node that serves nobody yet.
+fn assemble(
+    loaded: Loaded,
+    paths: &Paths,
+    log: &LogHandle,
+    cores: Cores,
+    signals: Signals,
+) -> Result<Running, StartError> {
     let shared = cores.control.shared().clone();
     let (users, api_keys) = (cores.control.table(USERS), cores.control.table(API_KEYS));
-
-    let peers = listen_for_peers(&settings, &node).await?;
-    let bound_http = bind_http(&settings, &certificate_paths(&paths, &node))?;
-    let ctl = CtlSocket::open(&paths.run, node.as_str()).map_err(|source| StartError::Ctl {
-        path: ctl::path_of(&paths.run, node.as_str()),
-        source,
-    })?;
-
     let post = Post {
-        shards: (0..shards).map(|_| Arc::new(Inbox::new())).collect(),
+        shards: (0..shared.shards())
+            .map(|_| Arc::new(Inbox::new()))
+            .collect(),
         control: Arc::new(Inbox::new()),
     };
-    let threads = start_shards(shards, &shared, &cores.control.peering(), &post)?;
+    let shards = start_shards(&shared, &cores.control.peering(), &post)?;
     let alarms = Arc::new(Alarms::default());
     let backup = paths.data.join("backup");
     let store = StoreThread::start(
@@ -171,52 +206,44 @@ pub(super) async fn start(
         source,
     })?;
     let control = ControlDriver::new(cores.control, cores.first, store.handle(), post.clone());
-    let listeners = Arc::new(Listeners::new(
-        &settings.listeners,
-        post.shards.clone(),
-        certificate_paths(&paths, &node),
-    ));
-    let admin = Admin {
-        inner: Arc::new(Inner {
-            node,
-            started,
-            loaded,
-            shared,
-            users,
-            api_keys,
-            control: post.control.clone(),
-            listeners: listeners.clone(),
-            alarms,
-            discovery: Discovery::new(&settings.cluster.strategy),
-            log: log.clone(),
-            sys_path: paths.root.display().to_string(),
-            serving: AtomicBool::new(false),
-            stop: Notify::new(),
-            gauges: Mutex::new(Gauges::default()),
-        }),
+    let certificates = certificate_paths(paths, &cores.node);
+    let listeners = &loaded.settings.listeners;
+    let listeners = Arc::new(Listeners::new(listeners, post.shards, certificates));
+    let inner = Inner {
+        node: cores.node,
+        started: Instant::now(),
+        discovery: Discovery::new(&loaded.settings.cluster.strategy),
+        loaded,
+        shared,
+        users,
+        api_keys,
+        control: post.control,
+        listeners: listeners.clone(),
+        alarms,
+        log: log.clone(),
+        sys_path: paths.root.display().to_string(),
+        serving: AtomicBool::new(false),
+        stop: Notify::new(),
+        gauges: Mutex::new(Gauges::default()),
     };
-    let mut node = Running {
+    let admin = Admin {
+        inner: Arc::new(inner),
+    };
+    let (http, tasks) = (Vec::new(), Vec::new());
+    Ok(Running {
         admin,
         control,
         store,
-        shards: threads,
+        shards,
         listeners,
-        http: Vec::new(),
-        tasks: Vec::new(),
+        http,
+        tasks,
         signals,
-    };
-    node.spawn_control(peers);
-    match node.open(&settings, &paths, bound_http, ctl, hooks).await {
-        Ok(()) => Ok(node),
-        Err(error) => {
-            node.abandon().await;
-            Err(error)
-        }
-    }
+    })
 }
 
 impl Running {
-    fn spawn_control(&mut self, peers: tokio::net::TcpListener) {
+    fn spawn_control(&mut self, peers: TcpListener) {
         let control = tokio::task::spawn_local(self.control.clone().run());
         let accepting = tokio::task::spawn_local(self.control.clone().accept_peers(peers));
         self.tasks
@@ -233,8 +260,8 @@ impl Running {
         hooks: &Arc<dyn Hooks>,
     ) -> Result<(), StartError> {
         self.load_api_keys(settings, paths).await?;
-        // Before anybody can log in, and before a join can bring the cluster's users: written later,
-        // the default password would win over theirs.
+        // Before anybody can log in, and before a join can bring the cluster's users: written
+        // later, the default password would win over theirs.
         self.make_first_user(settings).await;
         self.listeners.open_all()?;
         for (bound, bind) in bound_http {
@@ -413,10 +440,7 @@ fn cluster_config(settings: &Settings, node: NodeName) -> Config {
     config
 }
 
-async fn listen_for_peers(
-    settings: &Settings,
-    node: &NodeName,
-) -> Result<tokio::net::TcpListener, StartError> {
+async fn listen_for_peers(settings: &Settings, node: &NodeName) -> Result<TcpListener, StartError> {
     let port = node.port();
     let address = PeerAddress {
         node,
@@ -462,13 +486,12 @@ fn bind_http(
 }
 
 fn start_shards(
-    shards: u16,
     shared: &Arc<Shared>,
     peering: &Peering,
     post: &Post,
 ) -> Result<Vec<ShardThread>, StartError> {
     let mut threads = Vec::new();
-    for shard in 0..shards {
+    for shard in 0..shared.shards() {
         let seed = u64::from_le_bytes(crate::admin::random());
         match ShardThread::start(shard, shared.clone(), peering.clone(), post.clone(), seed) {
             Ok(thread) => threads.push(thread),
