@@ -291,8 +291,8 @@ pub enum ToShard {
         /// The token of the question.
         token: u64,
     },
-    /// A duplicate of this client is connected elsewhere with a newer stamp (a healed split), or an
-    /// operator kicks it. With a stamp, only an older connection goes.
+    /// A shard of this node has a newer connection of this client and needs nothing of the old
+    /// session, or an operator kicks it. With a stamp, only an older connection goes.
     Kick {
         /// The client.
         clientid: String,
@@ -300,6 +300,13 @@ pub enum ToShard {
         reason: CloseReason,
         /// Only if connected before this.
         older_than: Option<Hlc>,
+    },
+    /// Another node has a newer connection of this client. It may be about to ask for the session.
+    Elsewhere {
+        /// The client.
+        clientid: String,
+        /// When it connected there; an older connection here goes.
+        newer: Hlc,
     },
     /// Every live member has the routes asked for with this token.
     Settled {

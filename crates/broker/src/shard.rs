@@ -303,6 +303,7 @@ impl Shard {
             } => {
                 _ = self.on_kick(now, &clientid, reason, older_than, fx);
             }
+            ToShard::Elsewhere { clientid, newer } => self.on_elsewhere(now, &clientid, newer, fx),
             ToShard::Settled { token } => self.on_settled(now, token, fx),
             ToShard::Persisted { token } => self.on_persisted(token, fx),
             ToShard::PeerUp {

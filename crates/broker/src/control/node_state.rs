@@ -12,7 +12,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use dunlin_cluster::{DownReason, Hlc, Input, Now, Peer, SNAPSHOT_CHUNK, SiteId, SnapshotId};
 
 use super::{Control, ControlEffects, info};
-use crate::effects::{CloseReason, ToShard};
+use crate::effects::ToShard;
 use crate::router::NodeIndex;
 
 /// Key: filter. Value: empty.
@@ -286,12 +286,9 @@ impl Control {
         registry.remote_put(clientid, node, hlc);
         let older = registry.local_stamp(clientid).is_some_and(|own| own < hlc);
         if let (true, Some(shard)) = (older, registry.local_shard(clientid)) {
-            let reason = CloseReason::TakenOver;
-            let clientid = clientid.to_owned();
-            let letter = ToShard::Kick {
-                clientid,
-                reason,
-                older_than: Some(hlc),
+            let letter = ToShard::Elsewhere {
+                clientid: clientid.to_owned(),
+                newer: hlc,
             };
             fx.to_shard.push((shard, letter));
         }

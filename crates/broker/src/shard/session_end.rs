@@ -15,6 +15,7 @@ use crate::metrics::Metric;
 use crate::queue::Queued;
 use crate::router::{SessionKey, SubscriberKey};
 use crate::session::{NEVER, Session};
+use crate::shard::takeover::TAKEOVER_TIMEOUT_MS;
 use crate::shard::{Shard, Timer};
 use crate::will::{Fate, Will, fate};
 
@@ -233,6 +234,41 @@ impl Shard {
         }
         self.end_session(now, key, reason, fx);
         true
+    }
+
+    /// The client has a newer connection on another node. The news of it may be faster than that
+    /// node's question for the session, so only the connection goes at once. If nobody asks (each
+    /// side of a split had a session of its own), the session ends a little later.
+    pub(crate) fn on_elsewhere(
+        &mut self,
+        now: Now,
+        clientid: &str,
+        newer: Hlc,
+        fx: &mut ShardEffects,
+    ) {
+        let Some(key) = self.sessions.find(clientid) else {
+            return;
+        };
+        if self.sessions.get(key).is_none_or(|s| s.stamp >= newer) {
+            return;
+        }
+        // Whether a delayed will is published depends on what that node asks for.
+        let session = self.sessions.get_mut(key);
+        let will = session.and_then(|s| s.will.take_if(|will| will.delay_s > 0));
+        self.disconnect(now, key, CloseReason::TakenOver, fx);
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        if let Some(will) = will {
+            session.will_ms = now.mono_ms + u64::from(will.delay_s) * 1_000;
+            session.will = Some(will);
+            self.wheel.arm(session.will_ms, Timer::Will(key));
+        }
+        // One that was asked for already has a deadline of its own.
+        if session.leaving.is_none() {
+            session.expires_ms = now.mono_ms + TAKEOVER_TIMEOUT_MS;
+            self.wheel.arm(session.expires_ms, Timer::Expiry(key));
+        }
     }
 
     pub(crate) fn on_drain(&mut self, now: Now, fx: &mut ShardEffects) {

@@ -30,7 +30,7 @@ use crate::session::{Arriving, Handed, Leaving, MovedSubscription, SessionState,
 use crate::shard::{Shard, Timer};
 
 /// How long another node may take to answer, ms: what EMQX allows per step.
-const TAKEOVER_TIMEOUT_MS: u64 = 15_000;
+pub(crate) const TAKEOVER_TIMEOUT_MS: u64 = 15_000;
 
 /// How long a session that was copied to another node collects before it is given up, ms: the new
 /// owner finishes within a second unless it died.
@@ -321,6 +321,8 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
+        // The session goes on, so a will that waits is cancelled [MQTT-3.1.3-9].
+        session.will = None;
         match &mut session.arriving {
             Some(on_its_way) if arriving => on_its_way.wanted.push((request, reply)),
             _ => match request.heir {

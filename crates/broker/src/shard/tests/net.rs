@@ -81,6 +81,8 @@ pub(super) struct Net {
     pub cut: bool,
     /// Calls between nodes get no answer.
     pub lose_calls: bool,
+    /// Nothing is carried for now.
+    pub lazy: bool,
     /// The store does not answer.
     pub hold_store: bool,
     held_store: Vec<(usize, u16, u64)>,
@@ -122,6 +124,7 @@ impl Net {
             hold_control: false,
             cut: false,
             lose_calls: false,
+            lazy: false,
             hold_store: false,
             held_store: Vec::new(),
             calls: BTreeMap::new(),
@@ -423,6 +426,9 @@ impl Net {
 
     /// Carries everything until nothing moves.
     pub(super) fn run(&mut self) {
+        if self.lazy {
+            return;
+        }
         for _ in 0..100_000 {
             if let Some(letter) = self.letters.pop_front() {
                 self.letter(letter);
@@ -513,9 +519,19 @@ impl Net {
                 for other in self.others(node) {
                     let index = self.index(node, other);
                     let registry = self.nodes[other].shared.registry();
-                    match stamp {
-                        Some(stamp) => registry.remote_put(&clientid, index, stamp),
-                        None => registry.remote_remove(&clientid, index),
+                    let Some(stamp) = stamp else {
+                        registry.remote_remove(&clientid, index);
+                        continue;
+                    };
+                    registry.remote_put(&clientid, index, stamp);
+                    let older = registry.local_stamp(&clientid).is_some_and(|s| s < stamp);
+                    if let (true, Some(shard)) = (older, registry.local_shard(&clientid)) {
+                        let letter = ToShard::Elsewhere {
+                            clientid: clientid.clone(),
+                            newer: stamp,
+                        };
+                        let shard = usize::from(shard);
+                        self.letters.push_back(Letter::Shard(other, shard, letter));
                     }
                 }
             }

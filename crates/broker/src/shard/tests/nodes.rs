@@ -3,7 +3,6 @@
 use dunlin_mqtt::{AckKind, Packet, QoS, Reason, SubscriptionOptions, Version};
 
 use super::net::{C, Net, message, persistent, settings};
-use crate::effects::CloseReason;
 use crate::metrics::Metric;
 use crate::settings::{Mqtt, Rpc, RpcMode, Settings};
 
@@ -365,7 +364,7 @@ fn a_clean_start_discards_on_another_node() {
     let (old, _) = net.persistent_at(0, 0, Version::V5, "c");
     net.subscribe(old, "t", QoS::AtLeastOnce);
     let new = net.client_at_shard(1, 0, Version::V5, "c");
-    net.check_closed(old, CloseReason::Discarded);
+    net.check_disconnected(old, Reason::SessionTakenOver);
     net.publish(new, "t", "x");
     net.nothing(new);
     assert_eq!(net.nodes[0].shards[0].counts().sessions, 0);

@@ -16,13 +16,20 @@ fn two_shards() -> Net {
 
 #[track_caller]
 fn check_one_owner(net: &Net, clientid: &str) {
-    let rows: usize = net.nodes[0]
+    let rows: Vec<_> = net.nodes[0]
         .shards
         .iter()
-        .flat_map(|shard| shard.client_rows(None, 1_000))
-        .filter(|row| row.clientid == clientid)
-        .count();
-    assert_eq!(rows, 1);
+        .enumerate()
+        .flat_map(|(at, shard)| {
+            shard
+                .client_rows(None, 1_000)
+                .into_iter()
+                .map(move |r| (at, r))
+        })
+        .filter(|(_, row)| row.clientid == clientid)
+        .map(|(at, row)| (at, row.peer, row.connected))
+        .collect();
+    assert_eq!(rows.len(), 1, "{rows:?}");
 }
 
 #[test]
@@ -308,4 +315,26 @@ fn shared_members_of_other_shards_are_picked_too() {
         net.drop_client(*member);
     }
     assert_eq!(net.payloads(members[3]).len(), 8);
+}
+
+#[test]
+fn a_third_connection_overtakes_the_letter_of_the_second() {
+    let mut net = two_shards();
+    net.persistent_at(0, 1, Version::V3_1_1, "c");
+    let connect = |net: &mut Net, shard| {
+        let c = net.accept_at(0, shard, Version::V3_1_1);
+        let packet = Packet::Connect(Box::new(persistent(Version::V3_1_1, "c")));
+        let bytes = net.encode(c, packet);
+        net.push(c, &bytes);
+        c
+    };
+    let second = connect(&mut net, 0);
+    let third = connect(&mut net, 1);
+    net.run();
+    check_one_owner(&net, "c");
+    assert!(!net.is_open(second));
+    assert!(net.is_open(third));
+    assert!(net.connack(third).session_present);
+    net.client_at_shard(0, 0, Version::V3_1_1, "other");
+    check_one_owner(&net, "c");
 }

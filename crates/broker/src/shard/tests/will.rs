@@ -216,3 +216,20 @@ fn a_connection_that_never_opened_has_no_will() {
     net.send(c, pubrel(1));
     net.nothing(watcher);
 }
+
+#[test]
+fn a_delayed_will_follows_what_another_node_does_with_the_session() {
+    for (clean, times) in [(true, 1), (false, 0)] {
+        let mut net = Net::with(2, 1, crate::settings::Settings::default());
+        let watcher = net.client(Version::V5, "watcher");
+        net.subscribe(watcher, "will", QoS::AtLeastOnce);
+        let c = net.accept(Version::V5);
+        net.connect(c, with_will(persistent(Version::V5, "c"), 60));
+        let mut connect = persistent(Version::V5, "c");
+        connect.clean_start = clean;
+        let new = net.accept_at(1, 0, Version::V5);
+        assert_eq!(net.connect(new, connect), !clean);
+        net.pass(100_000);
+        check_published(&mut net, watcher, times);
+    }
+}
