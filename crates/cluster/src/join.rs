@@ -32,6 +32,10 @@ const BUSY_MAX_MS: u64 = 15_000;
 /// Shortest and longest pause before asking a busy target again, milliseconds.
 const BUSY_PAUSE_MS: (u64, u64) = (50, 250);
 
+/// How often a join dials again when the target hangs up before it answered: it may be changing its
+/// own cluster, which takes as long as its disk. With the pauses, about a second.
+const HUNG_UP_MAX: u32 = 6;
+
 /// How far the clocks of a joiner and its target may differ, milliseconds: half of what is refused
 /// later, so that a member that just passed does not drift out at once.
 const JOIN_SKEW_MS: u64 = SKEW_LIMIT_MS / 2;
@@ -60,7 +64,7 @@ struct User {
 
 #[derive(Debug)]
 enum Kind {
-    Join(Join),
+    Join(Box<Join>),
     /// The work is in `Operations::standing`.
     Leave,
     /// Waits for its write to be durable.
@@ -71,6 +75,7 @@ enum Kind {
 struct Join {
     target: NodeName,
     give_up_ms: u64,
+    hung_up: u32,
     conn: Option<ConnId>,
     hello: Option<Hello>,
     staged: BTreeMap<TableId, Merged>,
@@ -209,6 +214,7 @@ impl Cluster {
         let join = Join {
             target,
             give_up_ms: self.now.mono_ms + BUSY_MAX_MS,
+            hung_up: 0,
             conn: None,
             hello: None,
             staged: BTreeMap::new(),
@@ -218,7 +224,7 @@ impl Cluster {
         };
         self.operations.user = Some(User {
             id,
-            kind: Kind::Join(join),
+            kind: Kind::Join(Box::new(join)),
         });
         self.out.push(Effect::Progress {
             id,
@@ -617,6 +623,12 @@ impl Cluster {
         match join.phase {
             // The copy is complete and the old cluster is being told: going on is the safe way.
             Phase::Tell(_) | Phase::Swap | Phase::Connect { .. } | Phase::Wait { .. } => {}
+            Phase::Dial | Phase::Asked
+                if cause == AbortCause::Closed && join.hung_up < HUNG_UP_MAX =>
+            {
+                join.hung_up += 1;
+                self.join_later();
+            }
             _ => self.join_aborted(cause),
         }
     }

@@ -216,6 +216,27 @@ fn the_window_is_bounded() {
 }
 
 #[test]
+fn a_repeated_frame_is_dropped_and_a_missing_one_noticed() {
+    let mut receiver = Receiver::new();
+    let mut buf = BytesMut::new();
+    buf.extend_from_slice(&frame::encode(FrameKind::Open, 1, &[&[0; 8]]));
+    for number in [1, 1, 2, 1, 2] {
+        buf.extend_from_slice(&frame::encode(FrameKind::Data, number, &[]));
+    }
+    let mut got = Vec::new();
+    receiver
+        .receive(&mut buf, |n, _| got.push(n))
+        .expect("clean");
+    assert_eq!((got, receiver.has()), (vec![1, 2], 2));
+    buf.extend_from_slice(&frame::encode(FrameKind::Data, 4, &[]));
+    let gap = super::stream::LinkError::Gap {
+        expected: 3,
+        got: 4,
+    };
+    assert_eq!(receiver.receive(&mut buf, |_, _| {}), Err(gap));
+}
+
+#[test]
 fn datagrams_pass_at_most_once_and_take_no_number() {
     let (mut sender, mut receiver) = (Sender::new(1), Receiver::new());
     sender.datagram(&[b"lost"]);

@@ -15,7 +15,10 @@ fn a_leaver_stands_alone_with_its_credentials() {
     net.put(0, USERS, "admin", Some("hash"));
     net.put(0, RETAINED, "t", Some("v"));
     net.until_whole();
+    let boot = net.core(2).identity().read().expect("readable").boot;
     assert_eq!(net.run_operation(2, Operation::Leave), Ok(()));
+    let alone = net.core(2).identity().read().expect("readable").clone();
+    assert!(alone.boot != boot && alone.cluster != net.core(0).status().cluster);
     assert!(net.shows(2, &[2], &[]));
     assert!(
         net.shows(0, &[0, 1], &[]) && net.shows(1, &[0, 1], &[]),
@@ -138,6 +141,29 @@ fn a_removal_in_a_split_reaches_the_member_when_the_split_ends() {
     assert!(net.get(2, USERS, "late").is_some());
     assert_eq!(net.join(2, 0), Ok(()));
     net.until_whole();
+}
+
+#[test]
+fn a_joiner_meets_its_target_wherever_that_is_going() {
+    for offset in 0..25 {
+        let mut net = Net::clustered(12, 3);
+        net.add("emqx4@10.0.0.4");
+        net.start(3);
+        net.run(100);
+        let leave = net.operate(2, Operation::Leave);
+        net.run(offset);
+        assert_eq!(net.join(3, 2), Ok(()), "after {offset} ms");
+        net.run(3_000);
+        let together = net.shows(3, &[2, 3], &[]) && net.shows(2, &[2, 3], &[]);
+        let left = net.nodes[2].done[&leave].is_ok();
+        assert!(left && together, "after {offset} ms\n{}", net.describe());
+        assert!(
+            net.shows(0, &[0, 1], &[]),
+            "after {offset} ms\n{}",
+            net.describe()
+        );
+        net.check_disks();
+    }
 }
 
 #[test]
