@@ -152,6 +152,31 @@ impl Inner {
             .any(|answer| matches!(answer, Answer::Published { matched: true })))
     }
 
+    /// Deletes cluster-state rows and waits until that is durable.
+    async fn delete_rows(&self, table: TableId, keys: &[String]) -> Result<(), AdminError> {
+        let mut deleted = Vec::with_capacity(keys.len());
+        for key in keys {
+            let (done, answer) = oneshot::channel();
+            let key = bytes::Bytes::copy_from_slice(key.as_bytes());
+            self.send(Request::Put {
+                table,
+                key,
+                value: None,
+                done,
+            });
+            deleted.push(answer);
+        }
+        for answer in deleted {
+            let Ok(stored) = timeout(LOCAL_TIMEOUT, answer).await else {
+                let waited_ms = LOCAL_TIMEOUT.as_millis() as u64;
+                return Err(AdminError::Timeout { waited_ms });
+            };
+            let stored = stored.map_err(|_| AdminError::Stopping)?;
+            stored.map_err(|reason| AdminError::Storage { reason })?;
+        }
+        Ok(())
+    }
+
     /// Writes (or, without a value, deletes) a cluster-state row and waits until it is durable.
     async fn put_row(
         &self,

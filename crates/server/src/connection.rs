@@ -88,7 +88,7 @@ impl Connection {
                 self.driver.receive(self.conn, &mut self.rest);
                 continue;
             }
-            if self.is_overfull() || !self.driver.may_read(self.conn, cx.waker()) {
+            if self.is_overfull() || !self.driver.may_read(self.conn) {
                 return Poll::Pending;
             }
             match ready!(self.read(cx)) {

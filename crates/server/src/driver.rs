@@ -65,8 +65,8 @@ struct Core {
     next_adopted: u32,
     /// Read buffer of whoever reads next.
     spare: BytesMut,
-    /// Connections that do not read while a mailbox is full.
-    parked: Vec<Waker>,
+    /// Connections that do not read while a mailbox is full, each once.
+    parked: Vec<Conn>,
     /// When the letter loop will tick the shard next, in monotonic milliseconds.
     armed_ms: u64,
 }
@@ -79,6 +79,8 @@ struct Slot {
     paused: bool,
     /// Bytes the connection holds are to be offered to the shard again.
     retry: bool,
+    /// It waits until no mailbox is full.
+    parked: bool,
 }
 
 /// What the driver knows about a data link.
@@ -158,13 +160,15 @@ impl Driver {
     }
 
     /// Whether the connection may read now. If not, it is woken when it may.
-    pub(crate) fn may_read(&self, conn: Conn, waker: &Waker) -> bool {
+    pub(crate) fn may_read(&self, conn: Conn) -> bool {
         let mut core = self.core.borrow_mut();
         if core.slot(conn).paused {
             return false;
         }
         if self.congested.get() {
-            core.parked.push(waker.clone());
+            if !std::mem::replace(&mut core.slot(conn).parked, true) {
+                core.parked.push(conn);
+            }
             return false;
         }
         true
@@ -308,8 +312,7 @@ impl Driver {
         });
         if !full {
             self.congested.set(false);
-            let parked = std::mem::take(&mut self.core.borrow_mut().parked);
-            parked.into_iter().for_each(Waker::wake);
+            self.core.borrow_mut().unpark();
         }
     }
 
@@ -370,13 +373,10 @@ impl Driver {
         self.core.borrow_mut().peers.remove(&conn);
     }
 
-    /// Whether data links may read now; they too fill mailboxes.
-    pub(crate) fn peer_may_read(&self, waker: &Waker) -> bool {
-        if self.congested.get() {
-            self.core.borrow_mut().parked.push(waker.clone());
-            return false;
-        }
-        true
+    /// Whether data links may read now; they too fill mailboxes. If not, they are woken when they
+    /// may.
+    pub(crate) fn peer_may_read(&self) -> bool {
+        !self.congested.get()
     }
 
     fn with<T>(self: &Rc<Self>, call: impl FnOnce(&mut Core) -> T) -> T {
@@ -446,6 +446,21 @@ impl Driver {
 impl Core {
     fn slot(&mut self, conn: Conn) -> &mut Slot {
         &mut self.slots[conn.0 as usize]
+    }
+
+    /// Has everybody read on.
+    fn unpark(&mut self) {
+        for conn in std::mem::take(&mut self.parked) {
+            let slot = self.slot(conn);
+            slot.parked = false;
+            if let Some(waker) = &slot.waker {
+                waker.wake_by_ref();
+            }
+        }
+        // Data links are few and all of them may have been held up.
+        for waker in self.peers.values().filter_map(|slot| slot.waker.as_ref()) {
+            waker.wake_by_ref();
+        }
     }
 
     /// Effects on client connections.

@@ -150,6 +150,12 @@ impl Listeners {
         self.lock().get(id).map(|entry| entry.port)
     }
 
+    /// Connections of all open listeners.
+    pub(crate) fn connections(&self) -> u64 {
+        let open = |entry: &Entry| entry.open.as_ref().map(|open| open.connections());
+        self.lock().values().filter_map(open).sum()
+    }
+
     pub(crate) fn rows(&self) -> Vec<ListenerRow> {
         let row = |(id, entry): (&String, &Entry)| {
             let settings = &entry.settings;

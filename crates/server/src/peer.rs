@@ -331,7 +331,7 @@ impl DataLink {
             if self.write(cx).is_err() {
                 return Poll::Ready(LinkEnd::Lost);
             }
-            if !self.driver.peer_may_read(cx.waker()) {
+            if !self.driver.peer_may_read() {
                 return Poll::Pending;
             }
             match poll_read(&mut self.stream, &mut self.buf, cx) {

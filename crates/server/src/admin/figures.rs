@@ -124,6 +124,26 @@ impl Admin {
         Ok(gauges.all().flat_map(pair).collect())
     }
 
+    /// Reads the gauges that cost no shard any time, for the regular look, and remembers the
+    /// highest values.
+    pub(crate) fn glance(&self) -> Gauges {
+        let shared = &self.inner.shared;
+        let usage = shared.router().read().usage();
+        let (own, in_cluster) = shared.registry().counts();
+        let subscriptions = (usage.subscriptions + usage.shared_subscriptions) as u64;
+        let mut gauges = self.inner.gauges();
+        for gauge in [Gauge::Connections, Gauge::Channels, Gauge::Sessions] {
+            gauges.set(gauge, own as u64);
+        }
+        gauges.set(Gauge::LiveConnections, self.inner.listeners.connections());
+        gauges.set(Gauge::ClusterSessions, in_cluster as u64);
+        gauges.set(Gauge::Topics, usage.routes as u64);
+        gauges.set(Gauge::Suboptions, subscriptions);
+        gauges.set(Gauge::Subscriptions, subscriptions);
+        gauges.set(Gauge::Retained, shared.retained().len() as u64);
+        *gauges
+    }
+
     /// Reads all gauges and remembers the highest values.
     pub(crate) async fn read_gauges(&self) -> Result<Gauges, AdminError> {
         let counts = self.counts().await?;

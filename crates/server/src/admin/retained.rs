@@ -2,12 +2,16 @@
 
 use std::ops::ControlFlow;
 
-use dunlin_broker::message::{Head, Message, Parts};
+use dunlin_broker::control::RETAINED;
 use dunlin_broker::retained::Found;
 use serde::{Deserialize, Serialize};
 
 use super::{Admin, AdminError};
 use crate::time::wall_ms;
+
+/// Rows deleted before it is waited until they are durable: a few group commits at a time, so that
+/// others' writes have their turn.
+const CLEAN_AT_ONCE: usize = 1000;
 
 /// A retained message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,16 +69,8 @@ impl Admin {
             topics.push(found.topic.into_owned());
             ControlFlow::Continue(())
         })?;
-        for topic in &topics {
-            let parts = Parts {
-                topic,
-                ..Parts::default()
-            };
-            let head = Head {
-                retain: true,
-                ..Head::default()
-            };
-            self.inner.publish(Message::new(parts, head)).await?;
+        for some in topics.chunks(CLEAN_AT_ONCE) {
+            self.inner.delete_rows(RETAINED, some).await?;
         }
         Ok(topics.len() as u64)
     }

@@ -332,9 +332,7 @@ async fn background(admin: Admin) {
     let mut ticks = tokio::time::interval(TELL_FIGURES);
     loop {
         ticks.tick().await;
-        let Ok(gauges) = admin.read_gauges().await else {
-            continue;
-        };
+        let gauges = admin.glance();
         let metrics = admin.local_metrics();
         let count = |name: &str| metrics.get(name).copied().unwrap_or(0);
         let info = NodeInfo {
