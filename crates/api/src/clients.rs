@@ -189,7 +189,9 @@ fn client(row: &ClientRow) -> Value {
             "connected_at": rfc3339(row.connected_at_ms),
         });
     }
-    let subscriptions_max = row.subscriptions_max.map_or_else(|| json!("infinity"), |n| json!(n));
+    let subscriptions_max = row
+        .subscriptions_max
+        .map_or_else(|| json!("infinity"), |n| json!(n));
     let mut item = json!({
         "clientid": row.clientid,
         "username": row.username,

@@ -87,11 +87,18 @@ pub(crate) async fn force_leave(
 /// EMQX's term as the message, since scripts match it, and our reason beside it.
 fn refused(error: AdminError, node: &str) -> Refusal {
     use AdminError as E;
-    if !matches!(error, E::Cluster(_) | E::NodeName { .. } | E::NodeNotFound { .. }) {
+    if !matches!(
+        error,
+        E::Cluster(_) | E::NodeName { .. } | E::NodeNotFound { .. }
+    ) {
         return error.into();
     }
     let term = term::of(&error, node);
-    let message = if term.starts_with("{node_down,") { "nodedown".to_owned() } else { term };
+    let message = if term.starts_with("{node_down,") {
+        "nodedown".to_owned()
+    } else {
+        term
+    };
     Refusal::bad_request(message).because(&error)
 }
 
