@@ -5,6 +5,8 @@
 //! Must never be in two places at once: a session that moves is taken out here before it is entered
 //! there, and what arrives meanwhile is collected, not delivered.
 
+mod subscriptions;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -20,9 +22,10 @@ use crate::effects::{Conn, PeerCert, ReplyTo, ShardId, TakeoverRequest, Takeover
 use crate::inflight::{Exchange, Inflight};
 use crate::message::{Head, Message, Origin, Parts};
 use crate::queue::{Queue, Queued};
-use crate::router::{FilterId, GroupKey, SubOptions};
+use crate::router::{GroupKey, SubOptions};
 use crate::settings::{ListenerSettings, Mqtt};
 use crate::will::Will;
+pub(crate) use subscriptions::{Subscription, Subscriptions};
 
 /// Version of the encoded form of a moving session; a node reads its own and older ones.
 const STATE_VERSION: u8 = 1;
@@ -68,17 +71,6 @@ impl Client {
             None => topic,
         }
     }
-}
-
-/// One subscription.
-#[derive(Clone, Debug)]
-pub(crate) struct Subscription {
-    /// The filter in the router, mountpoint included, `$share/group/` not.
-    pub(crate) filter: FilterId,
-    pub(crate) options: SubOptions,
-    pub(crate) retain_handling: u8,
-    /// The shared group.
-    pub(crate) group: Option<Arc<GroupKey>>,
 }
 
 impl Subscription {
@@ -135,7 +127,7 @@ pub(crate) struct Session {
     pub(crate) conn: Option<Conn>,
     /// When its connection was accepted: the newest owner of a client identifier wins.
     pub(crate) stamp: Hlc,
-    pub(crate) subscriptions: Vec<Subscription>,
+    pub(crate) subscriptions: Subscriptions,
     pub(crate) inflight: Inflight,
     pub(crate) queue: Queue,
     pub(crate) awaiting_rel: Option<Box<AwaitingRel>>,
@@ -161,7 +153,7 @@ impl Session {
             client: Box::new(client),
             conn: None,
             stamp: Hlc::default(),
-            subscriptions: Vec::new(),
+            subscriptions: Subscriptions::default(),
             inflight: Inflight::new(),
             queue: Queue::new(),
             awaiting_rel: None,
@@ -190,13 +182,6 @@ impl Session {
             listener: &self.client.listener.id,
             cert: self.client.cert.as_deref(),
         }
-    }
-
-    /// The subscription to a filter of the router, in a group or not.
-    pub(crate) fn find(&self, filter: FilterId, group: Option<&str>) -> Option<usize> {
-        self.subscriptions.iter().position(|sub| {
-            sub.filter == filter && sub.group.as_ref().map(|key| key.group()) == group
-        })
     }
 
     /// Whether a message is one the former node has handed over already.

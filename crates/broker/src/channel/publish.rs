@@ -425,8 +425,10 @@ fn check_window(channel: &Channel, session: &Session, publish: &Publish) -> Resu
             .awaiting_rel
             .as_ref()
             .is_some_and(|w| w.contains(id.get()));
-        let held = channel.acks.as_ref().map_or(0, |acks| acks.len_qos1()) + awaiting;
-        if !known && held >= usize::from(channel.receive_maximum) {
+        // Before MQTT 5 there is no such window, and counting is not free.
+        let held = || channel.acks.as_ref().map_or(0, |acks| acks.len_qos1()) + awaiting;
+        let max = channel.receive_maximum;
+        if !known && max < u16::MAX && held() >= usize::from(max) {
             return Err(Refusal::Violation(Reason::ReceiveMaximumExceeded));
         }
         let max = session.client.mqtt.max_awaiting_rel;

@@ -193,7 +193,7 @@ impl Shard {
         };
         self.sessions
             .get(key)
-            .is_some_and(|s| s.find(filter, wanted.group).is_some())
+            .is_some_and(|s| s.subscriptions.contains(filter, wanted.group))
     }
 
     /// Whether somebody else, here or on another node, has the exclusive subscription.
@@ -242,20 +242,7 @@ impl Shard {
             retain_handling: wanted.retain_handling as u8,
             group,
         };
-        let known = match done.replaced {
-            Some(_) => session.find(done.filter, wanted.group),
-            None => None,
-        };
-        match known {
-            Some(at) => session.subscriptions[at] = subscription,
-            None => {
-                if session.subscriptions.is_empty() {
-                    // Most clients have one: no room for three more.
-                    session.subscriptions.reserve_exact(1);
-                }
-                session.subscriptions.push(subscription);
-            }
-        }
+        session.subscriptions.put(subscription);
         done
     }
 
@@ -375,12 +362,8 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(key) else {
             return false;
         };
-        let Some(at) = session.find(id, group_of(filter)) else {
+        if !session.subscriptions.remove(id, group_of(filter)) {
             return false;
-        };
-        session.subscriptions.swap_remove(at);
-        if session.subscriptions.capacity() > 4 * session.subscriptions.len().max(4) {
-            session.subscriptions.shrink_to_fit();
         }
         let conn = session.conn;
         self.leave_router(key, &mounted, group_of(filter), fx);

@@ -570,7 +570,7 @@ impl Shard {
         });
         drop(router);
         if let Some(session) = self.sessions.get_mut(key) {
-            session.subscriptions.push(crate::session::Subscription {
+            session.subscriptions.put(crate::session::Subscription {
                 filter,
                 options: sub.options,
                 retain_handling: sub.retain_handling,

@@ -298,7 +298,7 @@ impl Net {
         }
         let mut unread = std::mem::take(&mut client.unread);
         self.on_shard(node, shard, |s, now, fx| {
-            s.receive(now, conn, &mut unread, fx)
+            s.receive(now, conn, &mut unread, fx);
         });
         if let Some(client) = self.client_at(node, shard, conn) {
             let later = std::mem::take(&mut client.unread);
@@ -409,7 +409,7 @@ impl Net {
             moved = true;
             let mut bytes = std::mem::take(&mut wire.to_dialer);
             self.on_shard(node, shard, |s, now, fx| {
-                s.peer_received(now, conn, &mut bytes, fx)
+                s.peer_received(now, conn, &mut bytes, fx);
             });
             if let Some(wire) = self.wires.get_mut(at) {
                 bytes.extend_from_slice(&wire.to_dialer);
@@ -454,7 +454,7 @@ impl Net {
             let (node, shard, conn) = wire.acceptor;
             let mut bytes = std::mem::take(&mut wire.to_acceptor);
             self.on_shard(node, shard, |s, now, fx| {
-                s.peer_received(now, conn, &mut bytes, fx)
+                s.peer_received(now, conn, &mut bytes, fx);
             });
         }
         self.wires
@@ -486,6 +486,42 @@ impl Net {
     /// What the control of every node would do, at once.
     fn control(&mut self, node: usize, letter: ToControl) {
         let to_shard = |shard: u16, letter| Letter::Shard(node, usize::from(shard), letter);
+        match letter {
+            ToControl::RouteChanged { .. }
+            | ToControl::GroupChanged { .. }
+            | ToControl::ClientChanged { .. } => self.node_state(node, letter),
+            ToControl::Takeover { .. } | ToControl::TakeoverReply { .. } if self.lose_calls => {}
+            ToControl::Takeover { .. } | ToControl::TakeoverReply { .. } => {
+                self.call(node, letter);
+            }
+            ToControl::Settle { shard, token } if !self.hold_control => {
+                self.letters
+                    .push_back(to_shard(shard, ToShard::Settled { token }));
+            }
+            ToControl::Retained {
+                wait: Some((shard, token)),
+                ..
+            } if self.hold_store => {
+                self.held_store.push((node, shard, token));
+            }
+            ToControl::Retained {
+                wait: Some((shard, token)),
+                ..
+            } => {
+                self.letters
+                    .push_back(to_shard(shard, ToShard::Persisted { token }));
+            }
+            ToControl::Answered { ask, answer, .. } => {
+                self.nodes[node].answers.insert(ask, answer);
+            }
+            ToControl::Client(event) => self.nodes[node].events.push(*event),
+            ToControl::Drained { .. } => self.nodes[node].drained += 1,
+            _ => {}
+        }
+    }
+
+    /// What every node would know of another's routes, groups and clients.
+    fn node_state(&mut self, node: usize, letter: ToControl) {
         match letter {
             ToControl::RouteChanged { filter } if !self.hold_control => {
                 let filter = std::str::from_utf8(&filter).expect("text");
@@ -535,24 +571,14 @@ impl Net {
                     }
                 }
             }
-            ToControl::Settle { shard, token } if !self.hold_control => {
-                self.letters
-                    .push_back(to_shard(shard, ToShard::Settled { token }));
-            }
-            ToControl::Retained {
-                wait: Some((shard, token)),
-                ..
-            } if self.hold_store => {
-                self.held_store.push((node, shard, token));
-            }
-            ToControl::Retained {
-                wait: Some((shard, token)),
-                ..
-            } => {
-                self.letters
-                    .push_back(to_shard(shard, ToShard::Persisted { token }));
-            }
-            ToControl::Takeover { .. } | ToControl::TakeoverReply { .. } if self.lose_calls => {}
+            _ => {}
+        }
+    }
+
+    /// What nodes ask each other.
+    fn call(&mut self, node: usize, letter: ToControl) {
+        let to_shard = |shard: u16, letter| Letter::Shard(node, usize::from(shard), letter);
+        match letter {
             ToControl::Takeover {
                 shard,
                 token,
@@ -587,11 +613,6 @@ impl Net {
                 self.letters
                     .push_back(Letter::Shard(node, usize::from(shard), letter));
             }
-            ToControl::Answered { ask, answer, .. } => {
-                self.nodes[node].answers.insert(ask, answer);
-            }
-            ToControl::Client(event) => self.nodes[node].events.push(*event),
-            ToControl::Drained { .. } => self.nodes[node].drained += 1,
             _ => {}
         }
     }
