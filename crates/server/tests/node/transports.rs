@@ -233,7 +233,7 @@ async fn limits_of_a_listener_hold() {
             .current_connections
     };
     eventually(|| async { (count() == 1).then_some(()) }).await;
-    Client::connect(tcp(port).await, "c4").await;
+    let _fourth = Client::connect(tcp(port).await, "c4").await;
     let ended = node
         .admin
         .listener("tcp:default")
