@@ -1,7 +1,8 @@
 //! A forwarded message: the payload of a frame between two shards of different nodes.
 //!
 //! ```text
-//! version u8 = 1 | flags u8 | topic u16 | properties u32 | payload u32 | expiry ms u64 | groups u16
+//! version u8 = 1 | flags u8 | topic u16 | properties u32 | payload u32      lengths
+//! expiry ms u64 | groups u16
 //! groups times: group u16 | filter u16 | group | filter
 //! topic | properties | payload | clientid           the rest is the client identifier
 //! ```

@@ -2,8 +2,8 @@
 //!
 //! An acknowledgement promises that every reachable destination has the message. Those of one
 //! connection leave in the order of their publishes [MQTT-4.6.0-2, 4.6.0-3], so one that waits
-//! holds those behind it. Waiting costs nothing per message beyond its entry here: a peer says up to
-//! which number it has accepted, and the head of the queue is looked at again.
+//! holds those behind it. Waiting costs nothing per message beyond its entry here: a peer says up
+//! to which number it has accepted, and the head of the queue is looked at again.
 
 use std::collections::VecDeque;
 

@@ -1,8 +1,8 @@
 //! Retained messages for new subscriptions, as fast as the client reads and no faster.
 //!
 //! A `#` may match fifty thousand of them: they are read from the table in pages and written until
-//! the output is at its mark; the rest follows when the socket has taken that. Live messages are not
-//! held back meanwhile.
+//! the output is at its mark; the rest follows when the socket has taken that. Live messages are
+//! not held back meanwhile.
 
 use std::ops::ControlFlow;
 
