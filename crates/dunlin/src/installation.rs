@@ -60,10 +60,10 @@ fn locate(called: &Path, cwd: &Path, path: &OsString) -> Option<PathBuf> {
         .find(|p| p.is_file())
 }
 
-/// Follows the links from `called` one by one and takes the first `bin/` that has an `etc/emqx.conf`
-/// beside it, or at least an `etc/`. Resolving all links at once would be wrong in one common
-/// layout: `bin/emqx` of an installation being a link into a build tree, or into another version's
-/// directory.
+/// Follows the links from `called` one by one and takes the first `bin/` that has an
+/// `etc/emqx.conf` beside it, or at least an `etc/`. Resolving all links at once would be wrong in
+/// one common layout: `bin/emqx` of an installation being a link into a build tree, or into
+/// another version's directory.
 fn root_of(called: &Path, executable: &Path) -> PathBuf {
     let chain = links(called);
     let found = |is_there: fn(&Path) -> bool| {

@@ -1,9 +1,9 @@
 //! The control sockets of running nodes, seen from the command line.
 //!
-//! `run/<node name>.sock` takes one line of JSON with the words of a command and answers with lines
-//! of JSON: text for stdout, text for stderr, and the exit code last. A socket nobody listens on was
-//! left over by a node that was killed; it counts as not there, and the node's next start replaces
-//! it.
+//! `run/<node name>.sock` takes one line of JSON with the words of a command and answers with
+//! lines of JSON: text for stdout, text for stderr, and the exit code last. A socket nobody listens
+//! on was left over by a node that was killed; it counts as not there, and the node's next start
+//! replaces it.
 
 use std::fmt;
 use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
