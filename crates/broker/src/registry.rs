@@ -107,9 +107,10 @@ impl Registry {
         }
     }
 
-    /// Claims an identifier for a session of this node and says what that replaces: our own
-    /// former session if there is one, else the newest one elsewhere. The claim gets a stamp later
-    /// than every place known, so that the newest connection wins everywhere.
+    /// Claims an identifier for a session of this node and says what that replaces: the newest
+    /// one known. Our own may be older than another node's while that node is still fetching the
+    /// rest of it. The claim gets a stamp later than every place known, so that the newest
+    /// connection wins everywhere.
     ///
     /// Places on other nodes stay until those nodes take them back.
     pub fn claim(
@@ -126,11 +127,9 @@ impl Registry {
             _ = clock.observe(now, place.hlc());
         }
         let hlc = clock.tick(now);
-        let local = places
-            .iter()
-            .position(|p| p.is_local())
-            .map(|at| places.remove(at));
-        let previous = match local.or_else(|| places.first().copied()) {
+        let newest = places.first().copied();
+        places.retain(|place| !place.is_local());
+        let previous = match newest {
             None => Previous::None,
             Some(Place::Local { shard, slot, hlc }) => Previous::Local { shard, slot, hlc },
             Some(Place::Remote { node, hlc }) => Previous::Remote { node, hlc },
@@ -368,6 +367,24 @@ mod tests {
         registry.remote_remove("c", A);
         assert_eq!(registry.remote_node("c"), None);
         assert_eq!(registry.local_stamp("c"), Some(ours));
+    }
+
+    #[test]
+    fn a_claim_replaces_a_newer_remote_place_rather_than_our_own() {
+        let (registry, clock) = (Registry::new(), Clock::new());
+        let (left, _) = registry.claim(at(100), &clock, "c", (0, 0));
+        let there = Hlc(left.0 + 1);
+        registry.remote_put("c", A, there);
+        let (back, previous) = registry.claim(at(100), &clock, "c", (0, 1));
+        assert_eq!(
+            previous,
+            Previous::Remote {
+                node: A,
+                hlc: there
+            }
+        );
+        assert_eq!(registry.local_stamp("c"), Some(back));
+        assert!(!registry.release("c", left), "it was replaced");
     }
 
     #[test]
