@@ -261,7 +261,16 @@ impl Client {
     }
 
     /// Asks for a subscription.
-    pub fn subscribe(&mut self, now: u64, filter: &str, qos: u8, acts: &mut Vec<Act>) {
+    pub fn subscribe(
+        &mut self,
+        now: u64,
+        (filter, qos): (&str, u8),
+        oracle: &mut Oracle,
+        acts: &mut Vec<Act>,
+    ) {
+        // A second subscription of the same filter replaces the first with all its options.
+        let (bare, group) = split_filter(filter);
+        oracle.unsubscribing(self.index, bare, group, now);
         self.wanted.insert(filter.to_owned(), Wanted { qos, granted: false });
         if self.state == State::Up {
             self.ask_for(now, filter, acts);
@@ -375,6 +384,7 @@ impl Client {
             return;
         }
         self.state = State::Asked { at: now };
+        oracle.asked(self.index, self.host);
         if self.clean_next {
             oracle.session_over(self.index, now);
         }

@@ -164,6 +164,8 @@ pub struct Oracle {
     disturbances: Vec<Disturbance>,
     lives: Vec<u32>,
     faults: Vec<Violation>,
+    /// Hosts that got a CONNECT since the last CONNACK.
+    asked: BTreeMap<usize, Vec<usize>>,
     /// Sessions a client believes to be one and that may be several: it moved in a split.
     split: BTreeSet<(usize, u32)>,
     /// Hosts that changed their cluster, with the time.
@@ -269,6 +271,11 @@ impl Oracle {
         self.published[id.publisher][id.seq].acked_at.get_or_insert(at);
     }
 
+    /// CONNECT is sent: whatever becomes of it, the node may take the session over.
+    pub fn asked(&mut self, client: usize, host: usize) {
+        self.asked.entry(client).or_default().push(host);
+    }
+
     /// CONNACK: returns the number of the session.
     pub fn connected(
         &mut self,
@@ -278,7 +285,8 @@ impl Oracle {
         present: bool,
     ) -> u32 {
         let last = self.homes(client).last().map(|home| home.on.0);
-        let knew = last.is_none_or(|last| {
+        let asked = self.asked.remove(&client).unwrap_or_default();
+        let knew = asked.into_iter().chain(last).all(|last| {
             self.was_calm((last, host), (asked_at.saturating_sub(SPLIT_MS), at), SPLIT_MS)
         });
         if !present || !knew {
@@ -350,6 +358,11 @@ impl Oracle {
     }
 
     // What invariants ask.
+
+    /// Whether that was ever so.
+    pub fn was_split(&self, client: usize) -> bool {
+        self.split.range((client, 0)..=(client, u32::MAX)).next().is_some()
+    }
 
     /// Whether what a client takes for its session may be several, because it moved in a split.
     pub fn is_split(&self, client: usize) -> bool {

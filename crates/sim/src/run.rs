@@ -157,8 +157,10 @@ impl Report {
         let Options { seed, nodes, shards, clients, faults, conditions, .. } = &self.options;
         _ = writeln!(
             out,
-            "seed {seed}: {nodes} nodes with {shards} shards, {} clients, {conditions:?}, {faults:?}",
-            clients.len()
+            "seed {seed}: {nodes} nodes with {shards} shards, {} clients, {conditions:?}, skew \
+             {:?} ms, {faults:?}",
+            clients.len(),
+            self.options.skew_ms
         );
         let from = self.lines.len().saturating_sub(lines_max);
         for line in &self.lines[from..] {

@@ -625,7 +625,8 @@ impl World {
             }
             Op::ResetClient(client) => self.reset_client(client),
             Op::Subscribe { client, filter, qos } => {
-                self.clients[client].subscribe(self.now, filter, qos, &mut self.acts);
+                let (about, acts) = ((filter, qos), &mut self.acts);
+                self.clients[client].subscribe(self.now, about, &mut self.oracle, acts);
                 self.act(client);
             }
             Op::Unsubscribe { client, filter } => {

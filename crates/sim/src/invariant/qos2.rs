@@ -7,7 +7,10 @@ use crate::world::World;
 
 pub(super) fn step(world: &World) -> Result<(), Violation> {
     for got in world.oracle.fresh() {
-        if got.qos != 2 || got.retain || got.copies <= 1 || world.oracle.is_split(got.client) {
+        // A publisher whose session was lost without its knowing sends again what was received.
+        let split = world.oracle.is_split(got.client)
+            || world.oracle.was_split(got.message.publisher);
+        if got.qos != 2 || got.retain || got.copies <= 1 || split {
             continue;
         }
         // A message for several overlapping subscriptions of a client may come once for each.
