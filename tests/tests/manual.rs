@@ -7,12 +7,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use dunlin_tests::{Host, Installation, Lab, Node, Output, in_lab, lab, until_eq};
 
-/// The manual's configuration, below the packaged name and cookie.
+/// The manual's configuration, with what else the packaged file has.
 fn conf(name: &str, cookie: &str) -> String {
     format!(
         "node {{ name = \"{name}\", cookie = \"{cookie}\", data_dir = \"data\" }}\n\
          cluster {{\n    ## 可选 manual | static | mcast | dns | etcd | K8s\n    \
-         discovery_strategy  =  manual\n}}\n"
+         discovery_strategy  =  manual\n}}\n\
+         dashboard.listeners.http.bind = 18083\n"
     )
 }
 
