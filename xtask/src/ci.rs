@@ -71,7 +71,7 @@ pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
 }
 
 /// `cargo nextest` where it is installed (tests of all crates side by side), else `cargo test`.
-/// The black-box crate `dunlin-tests` has a step of its own in `make test`, after the release build.
+/// The black-box crate `dunlin-tests` is a step of `make test`, after the release build.
 fn test_command(root: &Path) -> Vec<&'static str> {
     let found = Command::new(env!("CARGO"))
         .args(["nextest", "--version"])

@@ -48,7 +48,8 @@ pub(crate) fn check(root: &Path) -> anyhow::Result<()> {
     let mut findings = Vec::new();
     edges(root, &mut findings)?;
     for file in rust_files(root)? {
-        let text = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+        let text =
+            fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
         let name = file
             .strip_prefix(root)
             .unwrap_or(&file)
@@ -57,7 +58,8 @@ pub(crate) fn check(root: &Path) -> anyhow::Result<()> {
         source(&name, &text, &mut findings);
     }
     for file in markdown_files(root)? {
-        let text = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+        let text =
+            fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
         let name = file
             .strip_prefix(root)
             .unwrap_or(&file)
@@ -199,11 +201,10 @@ fn long_functions(name: &str, lines: &[&str], findings: &mut Vec<String>) {
         if !words.starts_with("fn ") || trimmed.ends_with(';') {
             continue;
         }
-        let closing = format!("{}}}", " ".repeat(indent));
-        let end = lines[start..]
+        let length = lines[start..]
             .iter()
-            .position(|candidate| **candidate == closing);
-        let length = end.map_or(0, |end| end + 1);
+            .position(|line| ends_function(line, indent))
+            .map_or(0, |end| end + 1);
         if length > FUNCTION_LINES_MAX {
             findings.push(format!(
                 "{name}:{}: function of {length} lines; split it",
@@ -211,6 +212,12 @@ fn long_functions(name: &str, lines: &[&str], findings: &mut Vec<String>) {
             ));
         }
     }
+}
+
+/// A line at the margin that ends a body, or a signature without one.
+fn ends_function(line: &str, indent: usize) -> bool {
+    let at_margin = line.len() - line.trim_start().len() == indent;
+    at_margin && (line.ends_with('}') || line.ends_with(';'))
 }
 
 fn markdown(name: &str, text: &str, findings: &mut Vec<String>) {

@@ -15,8 +15,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dunlin_cluster::{
-    Cluster, ConnId, Cookie, DialError, Effect, Hello, InCall, Input, JoinStep, Merged,
-    NodeName, Now, Operation, OperationError, SiteId, Status, TableId, TableSpec, Write,
+    Cluster, ConnId, Cookie, DialError, Effect, Hello, InCall, Input, JoinStep, Merged, NodeName,
+    Now, Operation, OperationError, SiteId, Status, TableId, TableSpec, Write,
 };
 use dunlin_storage as storage;
 
@@ -259,8 +259,18 @@ impl Control {
             ControlInput::Operation { id, op } => {
                 self.cluster(now, Input::Operation { id, op }, fx);
             }
-            ControlInput::Put { table, key, value, done } => {
-                self.write(now, Input::Put { table, key, value }, done.map(Waiting::Driver), fx);
+            ControlInput::Put {
+                table,
+                key,
+                value,
+                done,
+            } => {
+                self.write(
+                    now,
+                    Input::Put { table, key, value },
+                    done.map(Waiting::Driver),
+                    fx,
+                );
             }
             ControlInput::Kick { clientid } => self.kick(now, &clientid, fx),
             ControlInput::Info(info) => self.publish_info(now, info, fx),
@@ -294,7 +304,10 @@ impl Control {
 
     /// What the shards of this node prove themselves with to other nodes.
     pub fn peering(&self) -> Peering {
-        Peering { identity: self.cluster.identity(), cookie: self.cookie.clone() }
+        Peering {
+            identity: self.cluster.identity(),
+            cookie: self.cookie.clone(),
+        }
     }
 
     /// The cluster core, for reading.
@@ -312,9 +325,23 @@ impl Control {
             ToControl::Settle { shard, token } => self.settle(shard, token, fx),
             ToControl::Retained { key, stamp, wait } => {
                 let waiting = wait.map(|(shard, token)| Waiting::Shard(shard, token));
-                self.write(now, Input::Wrote { table: RETAINED, key, stamp }, waiting, fx);
+                self.write(
+                    now,
+                    Input::Wrote {
+                        table: RETAINED,
+                        key,
+                        stamp,
+                    },
+                    waiting,
+                    fx,
+                );
             }
-            ToControl::Takeover { shard, token, node, request } => {
+            ToControl::Takeover {
+                shard,
+                token,
+                node,
+                request,
+            } => {
                 self.takeover(now, (shard, token), node, &request, fx);
             }
             ToControl::TakeoverReply { call, result } => {
@@ -323,7 +350,11 @@ impl Control {
             ToControl::Answered { shard, ask, answer } => fx.answers.push((shard, ask, answer)),
             ToControl::Client(event) => fx.clients.push(*event),
             ToControl::Drained { shard } => fx.drained.push(shard),
-            ToControl::PeerUnreachable { node: _, name, failures } => {
+            ToControl::PeerUnreachable {
+                node: _,
+                name,
+                failures,
+            } => {
                 tracing::warn!(node = %name, failures, "peer_data_link_unreachable");
             }
         }
@@ -335,14 +366,24 @@ impl Control {
         if number <= self.settled || self.shared.live_peers() == 0 {
             fx.to_shard.push((shard, ToShard::Settled { token }));
         } else {
-            self.settling.push_back(Settling { number, shard, token });
+            self.settling.push_back(Settling {
+                number,
+                shard,
+                token,
+            });
         }
     }
 
     fn settled(&mut self, number: u64, fx: &mut ControlEffects) {
         self.settled = number;
-        while self.settling.front().is_some_and(|waiting| waiting.number <= number) {
-            let Some(Settling { shard, token, .. }) = self.settling.pop_front() else { break };
+        while self
+            .settling
+            .front()
+            .is_some_and(|waiting| waiting.number <= number)
+        {
+            let Some(Settling { shard, token, .. }) = self.settling.pop_front() else {
+                break;
+            };
             fx.to_shard.push((shard, ToShard::Settled { token }));
         }
     }
@@ -350,13 +391,7 @@ impl Control {
     /// A write of a cluster-state row, and who is told when it is durable.
     ///
     /// The core answers each write with its batch at once, so the batch that appears is this one's.
-    fn write(
-        &mut self,
-        now: Now,
-        input: Input,
-        waiting: Option<Waiting>,
-        fx: &mut ControlEffects,
-    ) {
+    fn write(&mut self, now: Now, input: Input, waiting: Option<Waiting>, fx: &mut ControlEffects) {
         let before = fx.persist.len();
         self.cluster(now, input, fx);
         let Some(waiting) = waiting else { return };
@@ -405,7 +440,11 @@ impl Control {
             Effect::Dial { conn, host, port } => fx.links.push(LinkEffect::Dial(conn, host, port)),
             Effect::Send { conn, bytes } => fx.links.push(LinkEffect::Send(conn, bytes)),
             Effect::Close { conn } => fx.links.push(LinkEffect::Close(conn)),
-            Effect::HandOff { conn, hello, unread } => {
+            Effect::HandOff {
+                conn,
+                hello,
+                unread,
+            } => {
                 fx.links.push(LinkEffect::HandOff(conn, hello, unread));
             }
             Effect::Persist { token, writes } => fx.persist.push((token, batch(writes))),
@@ -414,7 +453,12 @@ impl Control {
             Effect::Down { site, reason } => self.peer_down(site, reason, fx),
             Effect::Gone { site } => self.peer_gone(site, fx),
             Effect::OwnedBegin { site } => self.snapshot_begins(site),
-            Effect::OwnedRow { site, table, key, value } => {
+            Effect::OwnedRow {
+                site,
+                table,
+                key,
+                value,
+            } => {
                 self.peer_row(site, table, key, value, fx);
             }
             Effect::OwnedEnd { site } => self.snapshot_ends(site),
@@ -422,7 +466,11 @@ impl Control {
             Effect::Settled { number } => self.settled(number, fx),
             // Shards read the shared tables; nobody keeps a copy that would have to be told.
             Effect::Merged { .. } | Effect::Reset => {}
-            Effect::CallIn { call, from, payload } => self.call_in(now, call, from, &payload, fx),
+            Effect::CallIn {
+                call,
+                from,
+                payload,
+            } => self.call_in(now, call, from, &payload, fx),
             Effect::CallDone { id, result } => self.call_done(id, result, fx),
             Effect::CastIn { from, payload } => self.cast_in(from, &payload, fx),
             Effect::Progress { id, step } => fx.progress.push((id, step)),
@@ -431,7 +479,8 @@ impl Control {
     }
 
     fn all_shards(&self, fx: &mut ControlEffects, letter: impl Fn() -> ToShard) {
-        fx.to_shard.extend((0..self.shared.shards()).map(|shard| (shard, letter())));
+        fx.to_shard
+            .extend((0..self.shared.shards()).map(|shard| (shard, letter())));
     }
 }
 
@@ -447,11 +496,18 @@ fn release(waiting: Waiting, result: Result<(), String>, fx: &mut ControlEffects
 /// The cluster core names its tables by text; all of them come from constants.
 fn batch(writes: Vec<Write>) -> storage::Batch {
     let table = |name: String| storage::TableId::new(name).expect("table names are constants");
-    let ops = writes.into_iter().map(|write| match write {
-        Write::Put { table: name, key, value } => storage::Op::Put { table: table(name), key, value },
-        Write::Delete { table: name, key } => storage::Op::Delete { table: table(name), key },
-        Write::Clear { table: name } => storage::Op::Clear { table: table(name) },
-        Write::Rename { from, to } => storage::Op::Rename { from: table(from), to: table(to) },
-    });
-    storage::Batch { ops: ops.collect() }
+    let mut batch = storage::Batch::new();
+    for write in writes {
+        match write {
+            Write::Put {
+                table: name,
+                key,
+                value,
+            } => batch.put(&table(name), key, value),
+            Write::Delete { table: name, key } => batch.delete(&table(name), key),
+            Write::Clear { table: name } => batch.clear(&table(name)),
+            Write::Rename { from, to } => batch.rename(&table(from), &table(to)),
+        }
+    }
+    batch
 }
