@@ -674,7 +674,11 @@ impl Cluster {
             Phase::Connect { deadline_ms } => {
                 // The neighbours follow the swapped member table at the end of its call. A member
                 // sends numbered frames once we took its link, and from then on shows us running.
-                let met = |n: &Neighbour| n.up && n.link.receiver.has() > 0;
+                // When each has the other's node state, messages find their way at once.
+                let met = |n: &Neighbour| {
+                    let exchanged = n.owned_out.is_known() && n.owned_in.is_known();
+                    n.up && n.link.receiver.has() > 0 && exchanged
+                };
                 let all_up = !self.members_changed && self.neighbours.values().all(met);
                 if all_up || *deadline_ms <= now_ms {
                     self.done(Ok(()));

@@ -126,6 +126,11 @@ impl OwnedOut {
         self.acked
     }
 
+    /// Whether the peer has taken all that was there when it was met.
+    pub(crate) fn is_known(&self) -> bool {
+        matches!(self.state, Out::Following { sent } if self.acked > 0 || sent == 0)
+    }
+
     pub(crate) fn on_ack(&mut self, log: &OwnLog, number: u64) {
         self.acked = number.min(log.number()).max(self.acked);
     }
@@ -264,6 +269,11 @@ impl OwnedIn {
             };
         }
         self.have
+    }
+
+    /// Whether we have taken all that was there when the peer was met.
+    pub(crate) fn is_known(&self) -> bool {
+        self.have.is_some() && self.snapshot.is_none()
     }
 
     pub(crate) fn on_begin(&mut self, site: SiteId, number: u64, out: &mut Vec<Effect>) {

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use dunlin_cluster::{
     CallError, Clock, Cluster, Config, ConnId, Cookie, DialError, DownReason, Effect, Input,
     MEMBERS, NodeName, Now, Operation, OperationError, Peer, RestoreError, Restored, SiteId,
-    TableId, TableSpec, Write,
+    SnapshotId, TableId, TableSpec, Write,
 };
 
 /// Virtual time at which everything starts, milliseconds since 1970.
@@ -139,6 +139,59 @@ enum Event {
     Input(Input),
     Persist(u64, Vec<Write>),
     Dialed(ConnId, String, u16),
+}
+
+impl Node {
+    /// Takes note of what the core says about others.
+    fn note(&mut self, effect: Effect) {
+        match effect {
+            Effect::HandOff { conn, unread, .. } => self.handed.push((conn, unread)),
+            Effect::Up { peer } => _ = self.up.insert(peer.site, peer),
+            Effect::Down { site, reason } => {
+                assert!(self.up.remove(&site).is_some(), "down without up");
+                self.downs.push((site, reason));
+            }
+            Effect::Gone { site } => {
+                self.up.remove(&site);
+                self.seen.remove(&site);
+                self.gone.push(site);
+            }
+            Effect::OwnedBegin { site } => {
+                self.snapshots += 1;
+                self.snapshot.insert(site, BTreeMap::new());
+            }
+            Effect::OwnedRow {
+                site,
+                table,
+                key,
+                value,
+            } => {
+                let bracket = self.snapshot.get_mut(&site);
+                let rows = bracket.unwrap_or_else(|| self.seen.entry(site).or_default());
+                match value {
+                    Some(value) => rows.insert((table, key), value),
+                    None => rows.remove(&(table, key)),
+                };
+            }
+            Effect::OwnedEnd { site } => {
+                let rows = self.snapshot.remove(&site).expect("begun");
+                self.seen.insert(site, rows);
+            }
+            Effect::Settled { number } => {
+                assert!(number > self.settled, "settled goes forward");
+                self.settled = number;
+            }
+            Effect::Reset => self.resets += 1,
+            Effect::CallDone { id, result } => {
+                assert!(self.called.insert(id, result).is_none(), "done once");
+            }
+            Effect::CastIn { payload, .. } => self.casts.push(payload),
+            Effect::Done { id, result } => {
+                assert!(self.done.insert(id, result).is_none(), "done once");
+            }
+            _ => {}
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -452,110 +505,65 @@ impl Net {
         }
     }
 
+    /// Carries out what touches the network or the disk; the rest is only taken note of.
     fn effect(&mut self, node: usize, effect: Effect) {
-        let delay = self.delay_ms;
-        let this = &mut self.nodes[node];
         match effect {
             Effect::Dial { conn, host, port } => {
-                self.after(delay, node, Event::Dialed(conn, host, port));
+                self.after(self.delay_ms, node, Event::Dialed(conn, host, port));
             }
-            Effect::Send { conn, bytes } => {
-                let end = End { node, conn };
-                let Some(pipe) = self.pipes.get(&end) else {
-                    return;
-                };
-                let other = pipe.other;
-                let input = Input::Received {
-                    conn: other.conn,
-                    bytes,
-                };
-                if self.is_cut(node, other.node) {
-                    self.held.entry(end).or_default().push(input);
-                } else {
-                    self.carry(end, other, input, 0);
-                }
-            }
+            Effect::Send { conn, bytes } => self.send(End { node, conn }, bytes),
             Effect::Close { conn } => self.hang_up(End { node, conn }),
-            Effect::HandOff { conn, unread, .. } => this.handed.push((conn, unread)),
             Effect::Persist { token, writes } => self.after(1, node, Event::Persist(token, writes)),
             Effect::Archive { token } => {
+                let this = &mut self.nodes[node];
                 this.archives += 1;
-                let fails = this.archive_fails;
-                let result = if fails {
+                let result = if this.archive_fails {
                     Err("full".into())
                 } else {
                     Ok("backup/x".into())
                 };
                 self.after(1, node, Event::Input(Input::Archived { token, result }));
             }
-            Effect::Up { peer } => {
-                this.up.insert(peer.site, peer);
-            }
-            Effect::Down { site, reason } => {
-                assert!(this.up.remove(&site).is_some(), "down without up");
-                this.downs.push((site, reason));
-            }
-            Effect::Gone { site } => {
-                this.up.remove(&site);
-                this.seen.remove(&site);
-                this.gone.push(site);
-            }
-            Effect::OwnedBegin { site } => {
-                this.snapshots += 1;
-                this.snapshot.insert(site, BTreeMap::new());
-            }
-            Effect::OwnedRow {
-                site,
-                table,
-                key,
-                value,
-            } => {
-                let bracket = this.snapshot.get_mut(&site);
-                let rows = bracket.unwrap_or_else(|| this.seen.entry(site).or_default());
-                match value {
-                    Some(value) => rows.insert((table, key), value),
-                    None => rows.remove(&(table, key)),
-                };
-            }
-            Effect::OwnedEnd { site } => {
-                let rows = this.snapshot.remove(&site).expect("begun");
-                this.seen.insert(site, rows);
-            }
-            Effect::SnapshotWanted { want, cursor } => {
-                let after = |row: &(u8, Bytes)| cursor.as_ref().is_none_or(|c| row > c);
-                let rows: Vec<_> = this.own.iter().filter(|(row, _)| after(row)).collect();
-                // Smaller chunks than a real driver's, to have many.
-                let done = rows.len() <= 10;
-                let chunk = rows.into_iter().take(10);
-                let rows = chunk
-                    .map(|((t, k), v)| (*t, k.clone(), v.clone()))
-                    .collect();
-                self.after(
-                    1,
-                    node,
-                    Event::Input(Input::SnapshotRows { want, rows, done }),
-                );
-            }
-            Effect::Settled { number } => {
-                assert!(number > this.settled, "settled goes forward");
-                this.settled = number;
-            }
-            Effect::Merged { .. } | Effect::Progress { .. } => {}
-            Effect::Reset => this.resets += 1,
+            Effect::SnapshotWanted { want, cursor } => self.snapshot(node, want, cursor.as_ref()),
             Effect::CallIn { call, payload, .. } => {
+                let this = &mut self.nodes[node];
                 this.calls_in.push(payload.clone());
                 if this.answers {
                     self.after(1, node, Event::Input(Input::Reply { call, payload }));
                 }
             }
-            Effect::CallDone { id, result } => {
-                assert!(this.called.insert(id, result).is_none(), "done once");
-            }
-            Effect::CastIn { payload, .. } => this.casts.push(payload),
-            Effect::Done { id, result } => {
-                assert!(this.done.insert(id, result).is_none(), "done once");
-            }
+            noted => self.nodes[node].note(noted),
         }
+    }
+
+    fn send(&mut self, end: End, bytes: Bytes) {
+        let Some(pipe) = self.pipes.get(&end) else {
+            return;
+        };
+        let other = pipe.other;
+        let input = Input::Received {
+            conn: other.conn,
+            bytes,
+        };
+        if self.is_cut(end.node, other.node) {
+            self.held.entry(end).or_default().push(input);
+        } else {
+            self.carry(end, other, input, 0);
+        }
+    }
+
+    fn snapshot(&mut self, node: usize, want: SnapshotId, cursor: Option<&(u8, Bytes)>) {
+        let after = |row: &(u8, Bytes)| cursor.is_none_or(|c| row > c);
+        let own = &self.nodes[node].own;
+        let rows: Vec<_> = own.iter().filter(|(row, _)| after(row)).collect();
+        // Smaller chunks than a real driver's, to have many.
+        let done = rows.len() <= 10;
+        let chunk = rows.into_iter().take(10);
+        let rows = chunk
+            .map(|((t, k), v)| (*t, k.clone(), v.clone()))
+            .collect();
+        let answer = Input::SnapshotRows { want, rows, done };
+        self.after(1, node, Event::Input(answer));
     }
 
     fn happen(&mut self, node: usize, life: u64, event: Event) {
