@@ -26,7 +26,7 @@ const READS_PER_WAKE: u32 = 4;
 /// How long a closed connection may take to accept its last bytes and to close its end. Long
 /// enough for a round trip around the world, short enough that a reconnecting crowd does not pile
 /// up.
-const LINGER: Duration = Duration::from_secs(2);
+const LINGER: Duration = Duration::from_secs(1);
 
 /// A client's connection.
 pub(crate) struct Connection {

@@ -196,13 +196,19 @@ impl Running {
             serving.abort();
             say(&format!("Stop listener {id} successfully."));
         }
-        self.listeners.stop_accepting().await;
+        let listeners = self.listeners.stop_accepting().await;
         for shard in &self.shards {
             shard.inbox.push(ShardLetter::Core(ToShard::Drain));
         }
-        let drained = self.control.drained(self.shards.len());
+        let drained = async {
+            self.control.drained(self.shards.len()).await;
+            for listener in &listeners {
+                listener.emptied().await;
+            }
+        };
         if timeout(DRAIN, drained).await.is_err() {
-            tracing::warn!(waited_ms = DRAIN.as_millis() as u64, "clients_cut_off");
+            let waited_ms = DRAIN.as_millis() as u64;
+            tracing::warn!(waited_ms, "clients_cut_off");
         }
         self.end(ExitReason::Stopped).await
     }

@@ -19,6 +19,8 @@ use dunlin_broker::CloseReason;
 use dunlin_broker::settings::ListenerSettings;
 use dunlin_config::settings;
 
+use tokio::sync::Notify;
+
 use crate::tls::{ServerTls, TlsError};
 use rate::Bucket;
 
@@ -102,6 +104,9 @@ pub(crate) struct Listener {
     rate: Option<Mutex<Bucket>>,
     ended: Mutex<BTreeMap<CloseReason, u64>>,
     stopped: AtomicBool,
+    /// Peers that are not clients yet (handshakes) are to go.
+    closing: Notify,
+    emptied: Notify,
 }
 
 impl Listener {
@@ -120,6 +125,8 @@ impl Listener {
                 .map(|rate| Mutex::new(Bucket::new(rate))),
             ended: Mutex::new(BTreeMap::new()),
             stopped: AtomicBool::new(false),
+            closing: Notify::new(),
+            emptied: Notify::new(),
             settings,
         }
     }
@@ -132,6 +139,22 @@ impl Listener {
     /// From here on its connections end when they are woken.
     pub(crate) fn stop(&self) {
         self.stopped.store(true, Ordering::Relaxed);
+    }
+
+    /// Sends away who is not a client yet.
+    pub(crate) fn close(&self) {
+        self.closing.notify_waiters();
+    }
+
+    /// Waits until it has no connections.
+    pub(crate) async fn emptied(&self) {
+        loop {
+            let emptied = self.emptied.notified();
+            if self.connections() == 0 {
+                return;
+            }
+            emptied.await;
+        }
     }
 
     /// Connections it has.
@@ -199,7 +222,9 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+        if self.0.connections.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.0.emptied.notify_waiters();
+        }
     }
 }
 

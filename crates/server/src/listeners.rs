@@ -123,6 +123,7 @@ impl Listeners {
             return Change::WasSo;
         };
         listener.stop();
+        listener.close();
         self.unlisten(&listener.id).await;
         say(&format!(
             "Listener {id} on {} stopped.",
@@ -131,18 +132,21 @@ impl Listeners {
         Change::Done
     }
 
-    /// Closes the sockets of all listeners; connections stay, for the shards to end.
-    pub(crate) async fn stop_accepting(&self) {
+    /// Closes the sockets of all listeners; clients stay, for the shards to end. The listeners, to
+    /// wait for that.
+    pub(crate) async fn stop_accepting(&self) -> Vec<Arc<Listener>> {
         let open: Vec<Arc<Listener>> = self
             .lock()
             .values_mut()
             .filter_map(|entry| entry.open.take())
             .collect();
-        for listener in open {
+        for listener in &open {
+            listener.close();
             self.unlisten(&listener.id).await;
             let (id, bind) = (&listener.id, listener.settings.bind);
             say(&format!("Listener {id} on {bind} stopped."));
         }
+        open
     }
 
     /// The port of a listener; the real one where the system chose it.

@@ -109,7 +109,11 @@ fn welcome(driver: &Rc<Driver>, listener: &Arc<Listener>, stream: TcpStream, end
     let driver = driver.clone();
     tokio::task::spawn_local(async move {
         let peer = ends.peer;
-        match prepare(seat.listener(), stream, ends).await {
+        let prepared = tokio::select! {
+            prepared = prepare(seat.listener(), stream, ends) => prepared,
+            () = seat.listener().closing.notified() => return,
+        };
+        match prepared {
             Ok(client) => serve(&driver, seat, client),
             Err(error) => {
                 let listener = &seat.listener().id;
