@@ -21,9 +21,6 @@ use crate::{boot, say, socket};
 
 /// Runs the node until it is stopped.
 pub(crate) fn foreground(installation: &Installation) -> ExitCode {
-    // The allocator asks for pages of 2 MiB, of which an idle node would hold six for 2 MB of data.
-    // Where the kernel does not know the switch, memory is all that is lost.
-    let _ = rustix::thread::disable_transparent_huge_pages(true);
     let started_in = if std::env::var_os(DETACHED).is_some() {
         // A session of its own: closing the terminal, or Ctrl+C in it, is not meant for the node.
         // It fails only for a process that leads one already.
