@@ -232,12 +232,12 @@ impl Registry {
         let mut rows = Vec::new();
         for part in &self.parts {
             let part = lock(part);
-            let there = part
-                .range::<[u8], _>((from, Bound::Unbounded))
-                .filter_map(|(id, places)| {
-                    let place = places.iter().find(|place| place.is_at(node))?;
-                    Some((id.as_str().to_owned(), place.hlc()))
-                });
+            let there =
+                part.range::<[u8], _>((from, Bound::Unbounded))
+                    .filter_map(|(id, places)| {
+                        let place = places.iter().find(|place| place.is_at(node))?;
+                        Some((id.as_str().to_owned(), place.hlc()))
+                    });
             rows.extend(there.take(limit));
         }
         rows.sort_unstable();

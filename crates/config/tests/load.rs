@@ -176,7 +176,10 @@ fn feature_defaults_are_emqx_s() {
     let s = with("").settings;
     assert_eq!(s.retainer.max_payload_bytes, Some(1 << 20));
     // On purpose not EMQX's: what is acknowledged is kept (docs/adr/003).
-    assert_eq!((s.retainer.delivery_rate, s.retainer.max_publish_rate), (None, None));
+    assert_eq!(
+        (s.retainer.delivery_rate, s.retainer.max_publish_rate),
+        (None, None)
+    );
     assert_eq!(s.retainer.msg_expiry_interval_ms, None);
     assert_eq!(s.retainer.max_retained_messages, None);
     assert!(s.delayed.enable && s.retainer.enable && !s.statsd.enable);

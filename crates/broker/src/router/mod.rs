@@ -350,7 +350,11 @@ impl Router {
             });
         }
         self.targets.nodes(record, |node| {
-            f(Route { filter, group: None, node: Some(node) });
+            f(Route {
+                filter,
+                group: None,
+                node: Some(node),
+            });
         });
         for &group in self.targets.groups(record) {
             let group = self.groups.get(group);
