@@ -73,7 +73,7 @@ impl Bug {
         (Self::TwoReceivers, "two-receivers", "groups"),
         (Self::KeepChannel, "keep-channel", "channels"),
         (Self::GrowQueue, "grow-queue", "bounds"),
-        (Self::TornSwap, "torn-swap", "join"),
+        (Self::TornSwap, "torn-swap", "membership"),
         (Self::Unseeded, "unseeded", "trace"),
     ];
 

@@ -84,7 +84,7 @@ fn phases(world: &mut World) -> Result<(), Violation> {
     world.heal();
     converge(world)?;
     last_round(world)?;
-    each(world, |invariant| invariant.settled)?;
+    converge(world)?;
     each(world, |invariant| invariant.end)
 }
 

@@ -91,6 +91,7 @@ pub struct World {
     pub faults: Vec<Violation>,
     heap: BinaryHeap<Reverse<(u64, u64, Event)>>,
     recording: bool,
+    healed: bool,
     pushed: u64,
     steps: u64,
     rng: SmallRng,
@@ -113,6 +114,7 @@ impl World {
             now: 0,
             oracle: Oracle::new(clients.len(), hosts.len()),
             network: Network::new(options.conditions.clone()),
+            healed: false,
             recording: !matches!(record, Record::Nothing),
             trace: Trace::new(record),
             operations: BTreeMap::new(),
@@ -173,6 +175,8 @@ impl World {
             world.hosts[host].process.as_ref().is_some_and(|p| p.life == life)
         };
         match event {
+            // What the script has left when the faults end does not happen.
+            Event::Script(_) if self.healed => {}
             Event::Script(index) => {
                 let op = self.script[index].op.clone();
                 self.operate(op);
@@ -771,6 +775,7 @@ impl World {
     /// Heals everything: links, look-ups, machines, processes; brings every client back.
     pub fn heal(&mut self) {
         self.trace.say(self.now, || "== faults end".to_owned());
+        self.healed = true;
         self.network.heal_all();
         self.oracle.all_healed(self.now);
         for host in 0..self.hosts.len() {
