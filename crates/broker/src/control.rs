@@ -398,7 +398,7 @@ impl Control {
         match fx.persist.get(before) {
             Some((token, _)) => self.waiting.entry(*token).or_default().push(waiting),
             // A later write has already won, or the row was refused: nothing is owed to the disk.
-            None => release(waiting, Ok(()), fx),
+            None => release(&waiting, &Ok(()), fx),
         }
     }
 
@@ -410,7 +410,7 @@ impl Control {
         fx: &mut ControlEffects,
     ) {
         for waiting in self.waiting.remove(&token).unwrap_or_default() {
-            release(waiting, result.clone(), fx);
+            release(&waiting, &result, fx);
         }
         let input = match result {
             Ok(()) => Input::Persisted { token },
@@ -449,7 +449,7 @@ impl Control {
             }
             Effect::Persist { token, writes } => fx.persist.push((token, batch(writes))),
             Effect::Archive { token } => fx.archive.push(token),
-            Effect::Up { peer } => self.peer_up(peer, fx),
+            Effect::Up { peer } => self.peer_up(&peer, fx),
             Effect::Down { site, reason } => self.peer_down(site, reason, fx),
             Effect::Gone { site } => self.peer_gone(site, fx),
             Effect::OwnedBegin { site } => self.snapshot_begins(site),
@@ -459,7 +459,7 @@ impl Control {
                 key,
                 value,
             } => {
-                self.peer_row(site, table, key, value, fx);
+                self.peer_row(site, table, (key, value.as_deref()), fx);
             }
             Effect::OwnedEnd { site } => self.snapshot_ends(site),
             Effect::SnapshotWanted { want, cursor } => self.snapshot(now, want, cursor, fx),
@@ -484,12 +484,12 @@ impl Control {
     }
 }
 
-fn release(waiting: Waiting, result: Result<(), String>, fx: &mut ControlEffects) {
-    match waiting {
+fn release(waiting: &Waiting, result: &Result<(), String>, fx: &mut ControlEffects) {
+    match *waiting {
         // A retained message that could not be stored is still retained in memory and on the other
         // nodes; the failure is an alarm of the store, not a reason to hold the client for ever.
         Waiting::Shard(shard, token) => fx.to_shard.push((shard, ToShard::Persisted { token })),
-        Waiting::Driver(done) => fx.durable.push((done, result)),
+        Waiting::Driver(done) => fx.durable.push((done, result.clone())),
     }
 }
 

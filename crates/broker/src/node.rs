@@ -514,7 +514,7 @@ impl Node {
         &mut self,
         now: Now,
         conn: ConnId,
-        hello: Hello,
+        hello: &Hello,
         unread: &[u8],
         out: &mut Vec<NodeEffect>,
     ) {
@@ -530,7 +530,7 @@ impl Node {
         self.next_accepted = self.next_accepted.wrapping_add(2);
         self.own(socket, PeerOwner::Shard(shard, peer));
         let fx = &mut self.shard_fx;
-        self.shards[usize::from(shard)].peer_accepted(now, peer, &hello, fx);
+        self.shards[usize::from(shard)].peer_accepted(now, peer, hello, fx);
         self.shard_done(now, shard, out);
         if !unread.is_empty() {
             self.read_peer(now, socket, (shard, peer), unread, out);
@@ -612,7 +612,7 @@ impl Node {
                 }
             }
             LinkEffect::HandOff(conn, hello, unread) => {
-                self.hand_off(now, conn, hello, &unread, out);
+                self.hand_off(now, conn, &hello, &unread, out);
             }
         }
     }

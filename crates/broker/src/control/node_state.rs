@@ -158,9 +158,9 @@ impl Control {
     }
 
     /// A member can be reached.
-    pub(super) fn peer_up(&mut self, peer: Peer, fx: &mut ControlEffects) {
+    pub(super) fn peer_up(&mut self, peer: &Peer, fx: &mut ControlEffects) {
         tracing::info!(node = %peer.name, "peer_up");
-        let node = self.shared.peer_up(&peer);
+        let node = self.shared.peer_up(peer);
         let (host, port) = (peer.name.host().to_owned(), peer.name.port());
         self.all_shards(fx, || ToShard::PeerUp {
             peer: peer.clone(),
@@ -205,8 +205,7 @@ impl Control {
         &mut self,
         site: SiteId,
         table: u8,
-        key: Bytes,
-        value: Option<Bytes>,
+        (key, value): (Bytes, Option<&[u8]>),
         fx: &mut ControlEffects,
     ) {
         let Some(node) = self.shared.peer_index(site) else {
@@ -214,9 +213,9 @@ impl Control {
         };
         match table {
             ROUTES => self.peer_route(node, &key, value.is_some()),
-            GROUPS => self.peer_group(node, &key, value.as_deref()),
-            CLIENTS => self.peer_client(node, &key, value.as_deref(), fx),
-            INFO => match value.as_deref().and_then(info::decode) {
+            GROUPS => self.peer_group(node, &key, value),
+            CLIENTS => self.peer_client(node, &key, value, fx),
+            INFO => match value.and_then(info::decode) {
                 Some(info) => _ = self.infos.insert(site, info),
                 None => _ = self.infos.remove(&site),
             },

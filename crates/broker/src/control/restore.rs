@@ -92,14 +92,14 @@ impl Control {
 fn restored(store: &dyn Store) -> Result<Restored, StoreError> {
     let mut restored = Restored::default();
     rows(store, META_TABLE, |key, value| {
-        restored.meta.push((key, value))
+        restored.meta.push((key, value));
     })?;
     rows(store, MEMBERS_TABLE, |key, value| {
-        restored.rows.push((MEMBERS, key, value))
+        restored.rows.push((MEMBERS, key, value));
     })?;
     for spec in &TABLES {
         rows(store, spec.name, |key, value| {
-            restored.rows.push((spec.id, key, value))
+            restored.rows.push((spec.id, key, value));
         })?;
     }
     Ok(restored)
@@ -119,7 +119,9 @@ fn rows(
             // The smallest key greater than the last one.
             from = [last.as_ref(), &[0]].concat();
         }
-        page.into_iter().for_each(|(key, value)| each(key, value));
+        for (key, value) in page {
+            each(key, value);
+        }
         if !full {
             return Ok(());
         }
