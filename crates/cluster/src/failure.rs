@@ -26,6 +26,12 @@ const TRANSMISSIONS: NonZeroU8 = NonZeroU8::new(10).expect("not zero");
 /// Longest datagram, bytes; foca's own default, far below any frame limit.
 const DATAGRAM_BYTES_MAX: NonZeroUsize = NonZeroUsize::new(1_400).expect("not zero");
 
+/// After so many suspicion times a suspicion that nobody has decided is dropped.
+///
+/// Whoever starts one decides it; but the news of the refutation can get lost with the links it
+/// travels, and a detector that takes a new life forgets its timers. Nobody would come back to it.
+const STUCK_SUSPICIONS: u64 = 2;
+
 /// How often news is passed on, milliseconds.
 const GOSSIP_PERIOD_MS: u64 = 200;
 
@@ -105,6 +111,9 @@ impl foca::Runtime<SwimId> for &mut Sink {
 pub(crate) struct Failure {
     foca: Foca<SwimId, PostcardCodec, SmallRng, NoCustomBroadcast>,
     sink: Sink,
+    /// Since when members are suspected, mono ms.
+    suspected: BTreeMap<SiteId, u64>,
+    suspicion_ms: u64,
 }
 
 impl std::fmt::Debug for Failure {
@@ -139,6 +148,8 @@ impl Failure {
         Self {
             foca: Foca::new(own, foca_config, rng, PostcardCodec),
             sink: Sink::default(),
+            suspected: BTreeMap::new(),
+            suspicion_ms: config.suspicion_ms,
         }
     }
 
@@ -170,6 +181,28 @@ impl Failure {
                 tracing::debug!(%error, "swim_timer_failed");
             }
         }
+        self.drop_stuck_suspicions(now_ms);
+    }
+
+    /// A suspicion that was neither refuted nor confirmed in time is forgotten, and the next probes
+    /// decide anew.
+    fn drop_stuck_suspicions(&mut self, now_ms: u64) {
+        let suspects = self
+            .foca
+            .iter_members()
+            .filter(|m| m.state() == State::Suspect);
+        let suspects: Vec<_> = suspects.cloned().collect();
+        self.suspected
+            .retain(|site, _| suspects.iter().any(|m| m.id().site == *site));
+        for suspect in suspects {
+            let (id, incarnation) = (*suspect.id(), suspect.incarnation());
+            let since = *self.suspected.entry(id.site).or_insert(now_ms);
+            if now_ms.saturating_sub(since) >= STUCK_SUSPICIONS * self.suspicion_ms {
+                self.suspected.remove(&id.site);
+                let anew = Member::new(id, incarnation.saturating_add(1), State::Alive);
+                self.apply(now_ms, anew);
+            }
+        }
     }
 
     /// Moves all timers, after a time in which this node did not run.
@@ -178,6 +211,7 @@ impl Failure {
         let later = timers.into_iter();
         let later = later.map(|((due, count), timer)| ((due + ms, count), timer));
         self.sink.timers = later.collect();
+        self.suspected.values_mut().for_each(|since| *since += ms);
     }
 
     /// When to call [`Self::tick`].
@@ -365,6 +399,26 @@ mod tests {
             field.silent[1] = false;
         }
         assert_eq!((0..3).map(|n| field.downs(n)).sum::<usize>(), 0);
+    }
+
+    #[test]
+    fn a_suspicion_nobody_decides_is_dropped_and_a_later_death_is_seen() {
+        let mut field = Field::new(3);
+        field.run(1_000);
+        // As if heard from a member that took a new life since: nobody's timer will decide it.
+        let suspect = Member::new(id(1), 0, State::Suspect);
+        let failure = &mut field.nodes[0];
+        failure
+            .foca
+            .apply_many(std::iter::once(suspect), false, &mut failure.sink)
+            .expect("known");
+        assert!(field.nodes[0].is_suspect(SiteId([1; 16])));
+        field.run(10_000);
+        assert!(!field.nodes[0].is_suspect(SiteId([1; 16])));
+        assert_eq!(field.downs(0), 0);
+        field.silent[1] = true;
+        field.run(5_000);
+        assert!(!field.nodes[0].is_alive(SiteId([1; 16])));
     }
 
     #[test]
