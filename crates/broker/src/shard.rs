@@ -94,7 +94,8 @@ pub struct Shard {
     pub(crate) settings: Arc<Settings>,
     pub(crate) random: SmallRng,
     pub(crate) picker: Picker,
-    pub(crate) channels: Slab<Channel>,
+    /// Boxed: a slab of whole channels would hold up to twice what is in use while it grows.
+    pub(crate) channels: Slab<Box<Channel>>,
     pub(crate) sessions: Sessions,
     pub(crate) wheel: Wheel<Timer>,
     pub(crate) links: Links,
@@ -158,7 +159,7 @@ impl Shard {
         let mqtt = Arc::clone(self.settings.zone(&info.listener.zone));
         let idle_ms = mqtt.idle_timeout_ms;
         let channel = Channel::new(self.generation, info, mqtt, now.mono_ms);
-        let conn = Conn(self.channels.insert(channel) as u32);
+        let conn = Conn(self.channels.insert(Box::new(channel)) as u32);
         if let Some(idle_ms) = idle_ms {
             self.wheel
                 .arm(now.mono_ms + idle_ms, Timer::Idle(conn, self.generation));

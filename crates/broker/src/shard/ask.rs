@@ -3,7 +3,6 @@
 use dunlin_cluster::Now;
 use dunlin_mqtt::{QoS, SubscriptionOptions, TopicFilter};
 
-use crate::channel::Channel;
 use crate::effects::{
     ASK_ROWS_MAX, Answer, Ask, ClientRow, CloseReason, Counts, ShardEffects, SubscriptionRow,
     ToControl, Traffic,
@@ -121,7 +120,7 @@ impl Shard {
             listener: client.listener.id.clone(),
             proto_name: client.version.proto_name(),
             proto_ver: client.version.level(),
-            connected: channel.is_some_and(Channel::is_open),
+            connected: channel.is_some_and(|channel| channel.is_open()),
             connected_at: client.connected_at_wall_ms,
             disconnected_at: client.disconnected_at_wall_ms,
             created_at: session.created_at_wall_ms,

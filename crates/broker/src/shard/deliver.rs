@@ -468,7 +468,7 @@ impl Shard {
         if self
             .channels
             .get(conn.0 as usize)
-            .is_some_and(Channel::has_replay)
+            .is_some_and(|channel| channel.has_replay())
         {
             self.replay(now, conn, fx);
         }
