@@ -24,7 +24,7 @@ use crate::effects::{
     ToControl, ToShard,
 };
 use crate::metrics::Metric;
-use crate::registry::Previous;
+use crate::registry::{Place, Previous};
 use crate::router::{NodeIndex, SessionKey, SubscriberKey};
 use crate::session::{Arriving, Handed, Leaving, MovedSubscription, SessionState, join_collected};
 use crate::shard::{Shard, Timer};
@@ -73,7 +73,7 @@ impl Shard {
                 .get(key)
                 .is_some_and(|session| session.leaving.is_none())
         {
-            if !clean_start {
+            if !clean_start && !self.is_superseded(key, &clientid) {
                 self.resume_here(now, conn, key, welcome, fx);
                 return;
             }
@@ -103,6 +103,20 @@ impl Shard {
                 self.ask_node(now, conn, key, step, node, fx);
             }
             _ => self.open(now, conn, false, fx),
+        }
+    }
+
+    /// Whether a node within reach has a newer session of the client. After a split, or when this
+    /// node has joined the other's cluster, the older one stays for a while.
+    fn is_superseded(&self, key: SessionKey, clientid: &str) -> bool {
+        let Some(session) = self.sessions.get(key) else {
+            return false;
+        };
+        match self.shared.registry().lookup(clientid) {
+            Some(Place::Remote { node, hlc }) => {
+                session.arriving.is_none() && hlc > session.stamp && self.shared.reachable(node)
+            }
+            _ => false,
         }
     }
 

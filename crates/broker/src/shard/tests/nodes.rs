@@ -359,6 +359,29 @@ fn a_session_moves_to_another_node() {
 }
 
 #[test]
+fn the_newer_session_of_a_split_is_resumed_and_not_the_one_at_hand() {
+    let mut net = two();
+    let (old, _) = net.persistent_at(0, 0, Version::V5, "c");
+    net.subscribe(old, "old", QoS::AtLeastOnce);
+    net.drop_client(old);
+    net.peer_down(0, 1);
+    net.peer_down(1, 0);
+    let (new, present) = net.persistent_at(1, 0, Version::V5, "c");
+    assert!(!present, "the other node was not asked");
+    net.subscribe(new, "new", QoS::AtLeastOnce);
+    net.drop_client(new);
+    net.peer_up(0, 1);
+    net.peer_up(1, 0);
+    net.run();
+    let p = net.client_at_shard(1, 0, Version::V5, "p");
+    net.publish_acked(p, "new", "x", 1);
+    let (back, present) = net.persistent_at(0, 0, Version::V5, "c");
+    assert!(present);
+    net.pass(100);
+    assert_eq!(net.payloads(back), ["x"]);
+}
+
+#[test]
 fn a_clean_start_discards_on_another_node() {
     let mut net = two();
     let (old, _) = net.persistent_at(0, 0, Version::V5, "c");
