@@ -125,6 +125,8 @@ pub struct Client {
     state: State,
     wants_connection: bool,
     clean_next: bool,
+    /// Whether the present session ends with the connection.
+    ephemeral: bool,
     attempt: u64,
     host: usize,
     unread: BytesMut,
@@ -155,6 +157,7 @@ impl Client {
             state: State::Off,
             wants_connection: false,
             clean_next: false,
+            ephemeral: false,
             attempt: 0,
             host: 0,
             unread: BytesMut::new(),
@@ -388,6 +391,9 @@ impl Client {
         if self.clean_next {
             oracle.session_over(self.index, now);
         }
+        // Before MQTT 5 a clean session is one that does not outlive its connection.
+        let clean_v3 = self.clean_next && !self.profile.version.is_v5();
+        self.ephemeral = clean_v3 || !self.profile.persistent;
         let profile = &self.profile;
         let mut connect = Connect::new(profile.version, &profile.clientid);
         connect.clean_start = self.clean_next || !profile.persistent;
@@ -423,10 +429,17 @@ impl Client {
 
     /// The connection is gone; without persistence the session too.
     fn lost(&mut self, now: u64, oracle: &mut Oracle) {
-        if !self.profile.persistent {
+        if self.ephemeral {
             oracle.session_over(self.index, now);
+            self.forget_session();
         }
         self.lose();
+    }
+
+    fn forget_session(&mut self) {
+        self.out.clear();
+        self.incoming.clear();
+        self.wanted.values_mut().for_each(|wanted| wanted.granted = false);
     }
 
     fn lose(&mut self) {
@@ -532,9 +545,7 @@ impl Client {
         let present = connack.session_present;
         self.session = oracle.connected(self.index, self.host, (at, now), present);
         if !present {
-            self.out.clear();
-            self.incoming.clear();
-            self.wanted.values_mut().for_each(|wanted| wanted.granted = false);
+            self.forget_session();
         }
         if self.profile.keepalive_s > 0 {
             let period = u64::from(self.profile.keepalive_s) * 1_000 / 2;

@@ -291,7 +291,6 @@ impl Oracle {
         });
         if !present || !knew {
             self.session_over(client, asked_at);
-            *self.sessions.entry(client).or_default() += 1;
         }
         if present && !knew {
             self.split.insert((client, self.session(client)));
@@ -309,6 +308,7 @@ impl Oracle {
         for promise in self.promises.iter_mut().filter(of) {
             promise.ended_at.get_or_insert(at);
         }
+        *self.sessions.entry(client).or_default() += 1;
     }
 
     /// The number of a client's present session.

@@ -3,6 +3,7 @@
 
 use std::fmt::Write;
 
+use crate::client::Client;
 use crate::invariant::{ALL, AUDIT_EVENTS, Check, Invariant};
 use crate::plant::{Bug, Plant};
 use crate::trace::Record;
@@ -125,7 +126,9 @@ fn converge(world: &mut World) -> Result<(), Violation> {
 }
 
 fn everybody_up(world: &World) -> Result<(), Violation> {
-    match world.clients.iter().find(|client| !client.is_up()) {
+    // One whose session was another than it thought may have to wait until that expires.
+    let down = |client: &&Client| !client.is_up() && !world.oracle.was_split(client.index);
+    match world.clients.iter().find(down) {
         None => Ok(()),
         Some(client) => {
             let seen = format!("client {} cannot connect", client.index);
@@ -146,7 +149,8 @@ fn last_round(world: &mut World) -> Result<(), Violation> {
     // Between two messages a slow client is idle for a moment as well.
     let mut idle_since = None;
     loop {
-        match world.clients.iter().find(|client| !client.is_idle()) {
+        let busy = |client: &&Client| !client.is_idle() && !world.oracle.was_split(client.index);
+        match world.clients.iter().find(busy) {
             None if idle_since.is_some_and(|since| world.now >= since + IDLE_MS) => return Ok(()),
             None => _ = idle_since.get_or_insert(world.now),
             Some(busy) if world.now > started + DRAIN_MS => {

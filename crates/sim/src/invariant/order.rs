@@ -1,8 +1,9 @@
 //! Messages of one publisher to one topic arrive at a session in the order they were sent, per
 //! `QoS`; what is delivered again does not count.
 //!
-//! Promised while the publisher talks to one node. When it moves, what its old node still holds
-//! for an unreachable node may come later than what the new node delivers at once.
+//! Promised on one connection of the publisher, and over several to one node while all is calm.
+//! When the publisher moves, what its old node, or its old shard's link, still holds for a node that
+//! could not be reached may come later than what the new one delivers at once.
 
 use crate::oracle::{Delivered, Published};
 use crate::violation::Violation;
@@ -48,5 +49,10 @@ fn promised(world: &World, got: &Delivered, late: &Published, early: &Published)
     // What was published with different grades may take turns where it is delivered with the same.
     let same_grade = late.qos == early.qos;
     let split = world.oracle.is_split(got.client);
-    !split && !in_group && same_grade && if late.qos == 0 { same_connection } else { same_node }
+    let calm = || {
+        let mut homes = world.oracle.homes(got.client).iter();
+        homes.all(|home| world.oracle.is_calm(first.to.0, home.on.0, first.at, got.at))
+    };
+    let ordered = same_connection || same_node && late.qos > 0 && calm();
+    !split && !in_group && same_grade && ordered
 }

@@ -20,7 +20,8 @@ fn equal(world: &World, id: TableId) -> Result<(), Violation> {
         world.hosts.iter().filter_map(|host| Some((host.index, host.node()?))).collect();
     for (at, (a, node)) in nodes.iter().enumerate() {
         for (b, other) in &nodes[at + 1..] {
-            if node.status().cluster != other.status().cluster {
+            let own = other.status().own;
+            if node.status().members.iter().all(|member| member.name != own) {
                 continue;
             }
             let (ours, theirs) = (node.control().table(id), other.control().table(id));
