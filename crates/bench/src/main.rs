@@ -1,118 +1,121 @@
-//! Load generator: drives brokers with raw sockets and pre-encoded packets, so that what is measured
-//! is the broker and not the client.
+//! Load generator: drives brokers with raw sockets and pre-encoded packets, so that what is
+//! measured is the broker and not the client.
 //!
 //! Several targets are measured in turn within each round, so that whatever else the machine does
-//! falls on all of them alike; what counts is the ratio between them.
+//! falls on all of them alike; what counts is the ratio between them. A null broker, the same
+//! system calls and copies with no broker logic, marks the ceiling.
 
 #![allow(clippy::print_stdout, reason = "the report of a command line tool")]
 
+mod check;
 mod client;
-mod one_to_one;
+mod engine;
+mod latency;
+mod link;
+mod null;
+mod options;
 mod process;
+mod progress;
 mod report;
+mod sample;
+mod scenario;
+mod target;
+mod wire;
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, bail};
+
+use null::Null;
+use progress::Progress;
+use sample::Sample;
+use scenario::Scenario;
+use target::Target;
 
 const USAGE: &str = "\
-usage: dunlin-bench one-to-one --target NAME=ADDRESS[/PID] [--target ...]
-                    [--qos 0|1] [--payload BYTES] [--seconds S] [--rounds N] [--json]
+usage: dunlin-bench SCENARIO --target NAME=IP:PORT[/PID][+IP:PORT[/PID]] [--target ...]
+                    [--qos 0|1|2] [--payload BYTES] [--seconds S] [--rounds N]
+                    [--window MESSAGES | --rate PER_SECOND] [--clients N]
+                    [--publishers N] [--subscribers N] [--count N]
+                    [--pid PID] [--compare] [--json]
+       dunlin-bench null [IP:PORT]
        dunlin-bench memory PID
 
-one-to-one  one publisher, one subscriber, closed loop: thousand messages per second, and with PID
-            the processor time the broker spends per message
-memory      resident memory of a process, bytes";
+scenarios, with what --clients and --count mean:
+  one-to-one  1 publisher, 1 subscriber
+  pairs       publisher n to subscriber n; --clients 10 of each
+  cross-node  pairs, publishers at a target's first address, subscribers at its last
+  fan-in      --publishers 100 to --subscribers 1
+  fan-out     --publishers 1 to --subscribers 500
+  shared      --publishers 100 to a shared group of --subscribers 10
+  wildcard    pairs, while another client holds --count 10000 wildcard filters
+  replay      --count 50000 retained messages to one subscriber of all
+  connects    connect and disconnect, --clients 32 at once
+  storm       --count 1000000 different filters, by --clients 100
+  idle        --count 10000 connections with one subscription each
 
-/// One broker to measure.
-#[derive(Clone, Debug)]
-struct Target {
-    name: String,
-    address: SocketAddr,
-    pid: Option<u32>,
-}
+--rate makes an open loop: a fixed rate, and latencies from the moment a message was due.
+With a PID, processor time and memory of the broker are reported too.
+
+null        the ceiling: forwards with no broker logic; prints its address
+memory      resident memory of a process, bytes";
 
 /// What to do to each target.
 #[derive(Clone, Debug)]
 struct Plan {
+    scenario: Scenario,
     targets: Vec<Target>,
-    qos: u8,
-    payload_bytes: usize,
-    duration: Duration,
     rounds: usize,
     json: bool,
+    compare: bool,
 }
 
 fn main() -> anyhow::Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
-    match words.split_first() {
-        Some((command, rest)) if command == "one-to-one" => {
-            let plan = plan(rest)?;
-            let results = one_to_one::run(&plan)?;
-            report::print(&plan, &results);
-            Ok(())
-        }
-        Some((command, [pid])) if command == "memory" => {
-            println!(
-                "{}",
-                process::resident_bytes(pid.parse().context("PID is a number")?)?
-            );
-            Ok(())
-        }
-        _ => bail!("{USAGE}"),
-    }
-}
-
-fn plan(words: &[String]) -> anyhow::Result<Plan> {
-    let mut plan = Plan {
-        targets: Vec::new(),
-        qos: 0,
-        payload_bytes: 64,
-        duration: Duration::from_secs(3),
-        rounds: 3,
-        json: false,
+    let Some((command, rest)) = words.split_first() else {
+        bail!("{USAGE}");
     };
-    let mut words = words.iter();
-    while let Some(word) = words.next() {
-        if word == "--json" {
-            plan.json = true;
-            continue;
+    match (command.as_str(), rest) {
+        ("--help" | "-h" | "help", _) => println!("{USAGE}"),
+        ("null", []) => null("127.0.0.1:0")?,
+        ("null", [address]) => null(address)?,
+        ("memory", [pid]) => {
+            let pid = pid.parse().context("PID is a number")?;
+            println!("{}", process::resident_bytes(pid)?);
         }
-        let value = words
-            .next()
-            .with_context(|| format!("{word} needs a value\n{USAGE}"))?;
-        match word.as_str() {
-            "--target" => plan.targets.push(target(value)?),
-            "--qos" => plan.qos = value.parse().context("--qos is 0 or 1")?,
-            "--payload" => plan.payload_bytes = value.parse().context("--payload: bytes")?,
-            "--seconds" => {
-                plan.duration = Duration::from_secs_f64(value.parse().context("--seconds")?);
-            }
-            "--rounds" => plan.rounds = value.parse().context("--rounds: a number")?,
-            _ => bail!("unknown option {word}\n{USAGE}"),
+        _ => {
+            let plan = options::plan(command, rest)?;
+            report::print(&plan, &run(&plan)?);
         }
     }
-    ensure!(!plan.targets.is_empty(), "no --target\n{USAGE}");
-    ensure!(plan.qos <= 1, "--qos is 0 or 1");
-    ensure!(plan.rounds > 0, "--rounds is at least 1");
-    Ok(plan)
+    Ok(())
 }
 
-fn target(word: &str) -> anyhow::Result<Target> {
-    let (name, place) = word
-        .split_once('=')
-        .context("--target NAME=ADDRESS[/PID]")?;
-    let (address, pid) = match place.split_once('/') {
-        Some((address, pid)) => (address, Some(pid.parse().context("PID is a number")?)),
-        None => (place, None),
-    };
-    let address = address
+fn null(address: &str) -> anyhow::Result<()> {
+    let address: SocketAddr = address
         .parse()
         .with_context(|| format!("{address} is not IP:PORT"))?;
-    Ok(Target {
-        name: name.to_owned(),
-        address,
-        pid,
-    })
+    let null = Null::bind(address).with_context(|| format!("{address}"))?;
+    println!("{}", null.address()?);
+    null.run().context("the null broker")
+}
+
+/// Measures every target in every round; the results are per target, in rounds.
+fn run(plan: &Plan) -> anyhow::Result<Vec<Vec<Sample>>> {
+    let mut results = vec![Vec::new(); plan.targets.len()];
+    let mut progress = Progress::new();
+    for round in 0..plan.rounds {
+        for (target, samples) in plan.targets.iter().zip(&mut results) {
+            progress.begin(format!(
+                "round {}/{}: {}",
+                round + 1,
+                plan.rounds,
+                target.name
+            ));
+            let sample = plan.scenario.measure(target, &mut progress);
+            progress.end();
+            samples.push(sample.with_context(|| target.name.clone())?);
+        }
+    }
+    Ok(results)
 }

@@ -1,0 +1,344 @@
+//! Drives the publishers and subscribers of a [`Flow`] from one thread.
+//!
+//! One thread, because a generator with as many threads as the machine has cores would take them
+//! from the broker. It never blocks on one connection, and it does as little per message as it can:
+//! a copy to send, a look at the stamp to receive.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use dunlin_mqtt::QoS;
+use mio::{Events, Poll, Token};
+
+use crate::check::Checker;
+use crate::client;
+use crate::latency::Latencies;
+use crate::link::Link;
+use crate::progress::Progress;
+use crate::sample::{Clocks, Sample};
+use crate::scenario::flow::{Flow, Pace};
+use crate::target::Target;
+use crate::wire::{Frame, PUBACK, PUBCOMP, PUBREC, PUBREL, Stamp, Template, acknowledge};
+
+const EVENTS_MAX: usize = 1_024;
+/// Nothing arrives for so long: what is under way counts as lost.
+const SILENCE: Duration = Duration::from_secs(5);
+/// Wake-ups without events, so that the live line and the end are not missed.
+const WAIT_MAX: Duration = Duration::from_millis(50);
+/// The poll counts whole milliseconds and rounds up; closer dues are waited for by polling without
+/// pause.
+const WAIT_MIN: Duration = Duration::from_millis(2);
+/// Before the measured time, for caches, allocators and congestion windows.
+const WARM_UP_MAX: Duration = Duration::from_millis(500);
+/// Messages under way in an open loop; more, and the target cannot keep the rate. Below 65,535,
+/// so that packet ids do not meet again.
+const OPEN_UNDER_WAY_MAX: u64 = 50_000;
+
+struct Publisher {
+    link: Link,
+    /// One per topic, used in turn.
+    templates: Vec<Template>,
+    sent: u64,
+    /// Messages whose acknowledgement is complete; equals `sent` at `QoS` 0.
+    acked: u64,
+    /// Deliveries at all receivers.
+    delivered: u64,
+}
+
+impl Publisher {
+    fn append(&mut self, publisher: usize, due_ns: u64) {
+        let template = &self.templates[(self.sent % self.templates.len() as u64) as usize];
+        let stamp = Stamp {
+            publisher: publisher as u32,
+            sequence: self.sent,
+            due_ns,
+        };
+        template.append(stamp, &mut self.link.out);
+        self.sent += 1;
+    }
+}
+
+/// One run of a flow against one target.
+pub(crate) struct Engine<'a> {
+    flow: &'a Flow,
+    poll: Poll,
+    publishers: Vec<Publisher>,
+    subscribers: Vec<Link>,
+    checker: Checker,
+    latencies: Latencies,
+    buffer: Vec<u8>,
+    start: Instant,
+    /// Latencies count from this due time on, nanoseconds since the start.
+    measured_ns: u64,
+    last_arrival: Instant,
+    delivered: u64,
+    /// Messages of the open loop sent so far.
+    paced: u64,
+}
+
+impl<'a> Engine<'a> {
+    /// Connects everybody; subscribers first.
+    pub(crate) fn connect(flow: &'a Flow, target: &Target) -> anyhow::Result<Self> {
+        let poll = Poll::new()?;
+        let mut subscribers = Vec::new();
+        for index in 0..flow.subscribers {
+            let id = format!("bench-subscriber-{index}");
+            let mut stream = client::connect(target.for_subscribers(), &id)?;
+            client::subscribe(&mut stream, &[flow.filter(index)], flow.qos)?;
+            let token = Token(flow.publishers + index);
+            subscribers.push(Link::adopt(stream, poll.registry(), token)?);
+        }
+        let mut publishers = Vec::new();
+        for index in 0..flow.publishers {
+            let link = publisher_link(target.for_publishers(), index, &poll)?;
+            let template =
+                |topic: &String| Template::new(topic, flow.qos, flow.payload_bytes, false);
+            publishers.push(Publisher {
+                link,
+                templates: flow.topics(index).iter().map(template).collect(),
+                sent: 0,
+                acked: 0,
+                delivered: 0,
+            });
+        }
+        let now = Instant::now();
+        Ok(Self {
+            flow,
+            poll,
+            publishers,
+            subscribers,
+            checker: Checker::new(flow.spread, flow.publishers, flow.subscribers),
+            latencies: Latencies::new(),
+            buffer: Vec::new(),
+            start: now,
+            measured_ns: u64::MAX,
+            last_arrival: now,
+            delivered: 0,
+            paced: 0,
+        })
+    }
+
+    /// Warms up, measures, waits for what is under way, and judges.
+    pub(crate) fn run(
+        mut self,
+        target: &Target,
+        progress: &mut Progress,
+    ) -> anyhow::Result<Sample> {
+        let mut sample = Sample::default();
+        self.start = Instant::now();
+        self.last_arrival = self.start;
+        let begin = self.start + (self.flow.duration / 5).min(WARM_UP_MAX);
+        self.send_until(begin, progress)?;
+        self.measured_ns = (begin - self.start).as_nanos() as u64;
+        let clocks = Clocks::read(target)?;
+        let before = self.delivered;
+        let mut end = begin + self.flow.duration;
+        self.send_until(end, progress)?;
+        // A figure needs a message, however short the run and busy the machine.
+        while self.delivered == before && end - self.last_arrival < SILENCE {
+            end = Instant::now() + WAIT_MAX;
+            self.send_until(end, progress)?;
+        }
+        clocks.charge(target, self.delivered - before, &mut sample)?;
+        self.drain(progress)?;
+        let sent: Vec<u64> = self.publishers.iter().map(|each| each.sent).collect();
+        sample.faults = self.checker.faults(&sent);
+        if let Pace::Open { .. } = self.flow.pace {
+            sample.latency = self.latencies.quantiles();
+        }
+        Ok(sample)
+    }
+
+    fn send_until(&mut self, end: Instant, progress: &mut Progress) -> anyhow::Result<()> {
+        loop {
+            let now = Instant::now();
+            if now >= end || now - self.last_arrival > SILENCE {
+                if let Pace::Open { per_second } = self.flow.pace {
+                    // What was due and could not be sent is as late as what was sent late.
+                    self.send_due(end, per_second)?;
+                }
+                return Ok(());
+            }
+            progress.tick(now, self.delivered);
+            let wait = match self.flow.pace {
+                Pace::Closed { window } => self.send_window(window)?,
+                Pace::Open { per_second } => self.send_due(now, per_second)?,
+            };
+            self.receive(wait.min(end - now))?;
+        }
+    }
+
+    fn drain(&mut self, progress: &mut Progress) -> anyhow::Result<()> {
+        loop {
+            let now = Instant::now();
+            if self.under_way() == 0 || now - self.last_arrival > SILENCE {
+                return Ok(());
+            }
+            progress.tick(now, self.delivered);
+            self.receive(WAIT_MAX)?;
+        }
+    }
+
+    /// Messages sent, and not yet both delivered to everybody and acknowledged.
+    fn under_way(&self) -> u64 {
+        let fan = self.flow.fan();
+        self.publishers
+            .iter()
+            .map(|each| {
+                each.sent
+                    .saturating_sub(each.acked.min(each.delivered / fan))
+            })
+            .sum()
+    }
+
+    /// Refills every window that is at least half empty: then bursts are of the same size for a
+    /// quick broker and a slow one, where a full refill would settle at bursts of one message.
+    fn send_window(&mut self, window: u64) -> anyhow::Result<Duration> {
+        let fan = self.flow.fan();
+        for (index, publisher) in self.publishers.iter_mut().enumerate() {
+            let done = publisher.acked.min(publisher.delivered / fan);
+            let room = window.saturating_sub(publisher.sent.saturating_sub(done));
+            if room < window.div_ceil(2) {
+                continue;
+            }
+            for _ in 0..room {
+                publisher.append(index, 0);
+            }
+            flush(publisher, self.flow.qos)?;
+        }
+        Ok(WAIT_MAX)
+    }
+
+    /// Sends whatever is due, then answers how long nothing will be.
+    fn send_due(&mut self, now: Instant, per_second: u64) -> anyhow::Result<Duration> {
+        let due = |index: u64| Duration::from_nanos((index * 1_000_000_000) / per_second);
+        let elapsed = now - self.start;
+        let first = self.paced;
+        while due(self.paced) < elapsed {
+            let index = (self.paced % self.publishers.len() as u64) as usize;
+            self.publishers[index].append(index, due(self.paced).as_nanos() as u64);
+            self.paced += 1;
+        }
+        if self.paced > first {
+            ensure!(
+                self.under_way() <= OPEN_UNDER_WAY_MAX,
+                "the target does not keep up with {per_second} messages/s"
+            );
+            for publisher in &mut self.publishers {
+                if publisher.link.unwritten_bytes() > 0 {
+                    flush(publisher, self.flow.qos)?;
+                }
+            }
+        }
+        let wait = due(self.paced).saturating_sub(elapsed);
+        Ok(wait.checked_sub(WAIT_MIN).unwrap_or_default())
+    }
+
+    fn receive(&mut self, wait: Duration) -> anyhow::Result<()> {
+        let mut events = Events::with_capacity(EVENTS_MAX);
+        match self.poll.poll(&mut events, Some(wait)) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            other => other?,
+        }
+        if events.is_empty() {
+            return Ok(());
+        }
+        let now = Instant::now();
+        let now_ns = (now - self.start).as_nanos() as u64;
+        let before = self.delivered;
+        for event in &events {
+            let Token(index) = event.token();
+            match index.checked_sub(self.publishers.len()) {
+                None => self.publisher_ready(index)?,
+                Some(index) => self.subscriber_ready(index, now_ns)?,
+            }
+        }
+        if self.delivered > before {
+            self.last_arrival = now;
+        }
+        Ok(())
+    }
+
+    fn publisher_ready(&mut self, index: usize) -> anyhow::Result<()> {
+        let publisher = &mut self.publishers[index];
+        loop {
+            let filled = publisher.link.fill(&mut self.buffer)?;
+            let mut at = 0;
+            while let Some(frame) = Frame::first(&self.buffer[at..filled.len])? {
+                match frame.kind() {
+                    PUBACK | PUBCOMP => publisher.acked += 1,
+                    PUBREC => {
+                        acknowledge(PUBREL, frame.packet_id()?, &mut publisher.link.out);
+                    }
+                    other => bail!("publisher {index} received a packet {other:#x}"),
+                }
+                at += frame.bytes.len();
+            }
+            ensure!(!filled.closed, "the broker closed publisher {index}");
+            publisher.link.keep(&self.buffer[at..filled.len]);
+            if !filled.more {
+                break;
+            }
+        }
+        publisher.link.flush().context("writing")
+    }
+
+    fn subscriber_ready(&mut self, index: usize, now_ns: u64) -> anyhow::Result<()> {
+        let link = &mut self.subscribers[index];
+        let answer = if self.flow.qos == QoS::ExactlyOnce {
+            PUBREC
+        } else {
+            PUBACK
+        };
+        let is_open = matches!(self.flow.pace, Pace::Open { .. });
+        loop {
+            let filled = link.fill(&mut self.buffer)?;
+            let mut at = 0;
+            while let Some(frame) = Frame::first(&self.buffer[at..filled.len])? {
+                at += frame.bytes.len();
+                if frame.kind() == PUBREL {
+                    acknowledge(PUBCOMP, frame.packet_id()?, &mut link.out);
+                    continue;
+                }
+                ensure!(
+                    frame.is_publish(),
+                    "subscriber {index}: {:#x}",
+                    frame.kind()
+                );
+                let publish = frame.publish()?;
+                if let Some(packet_id) = publish.packet_id {
+                    acknowledge(answer, packet_id, &mut link.out);
+                }
+                let stamp = Stamp::read(publish.payload).context("a message without a stamp")?;
+                let publisher = stamp.publisher as usize;
+                if self.checker.see(index, publisher, stamp.sequence) {
+                    self.publishers[publisher].delivered += 1;
+                    self.delivered += 1;
+                    if is_open && stamp.due_ns >= self.measured_ns {
+                        self.latencies.record(stamp.due_ns, now_ns);
+                    }
+                }
+            }
+            ensure!(!filled.closed, "the broker closed subscriber {index}");
+            link.keep(&self.buffer[at..filled.len]);
+            if !filled.more {
+                break;
+            }
+        }
+        link.flush().context("writing")
+    }
+}
+
+fn publisher_link(address: SocketAddr, index: usize, poll: &Poll) -> anyhow::Result<Link> {
+    let stream = client::connect(address, &format!("bench-publisher-{index}"))?;
+    Ok(Link::adopt(stream, poll.registry(), Token(index))?)
+}
+
+fn flush(publisher: &mut Publisher, qos: QoS) -> anyhow::Result<()> {
+    if qos == QoS::AtMostOnce {
+        publisher.acked = publisher.sent;
+    }
+    publisher.link.flush().context("publishing")
+}

@@ -1,0 +1,166 @@
+//! Retained messages replayed to one subscriber of all of them, again and again.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use dunlin_mqtt::QoS;
+
+use crate::check::Faults;
+use crate::client;
+use crate::link::READ_BYTES;
+use crate::progress::Progress;
+use crate::sample::{Clocks, Sample};
+use crate::target::Target;
+use crate::wire::{self, Frame, PUBACK, PUBREC, PUBREL, SUBACK, Stamp, Template};
+
+/// Retained messages written before their acknowledgements are read.
+const STORE_BURST: usize = 100;
+/// Nothing arrives for so long: the rest counts as lost.
+const SILENCE: Duration = Duration::from_secs(3);
+
+/// A scenario of this kind.
+#[derive(Clone, Debug)]
+pub(crate) struct Replay {
+    pub(crate) messages: usize,
+    pub(crate) qos: QoS,
+    pub(crate) payload_bytes: usize,
+    /// Replays begin until so much time has gone into them.
+    pub(crate) duration: Duration,
+}
+
+impl Replay {
+    pub(crate) fn measure(
+        &self,
+        target: &Target,
+        progress: &mut Progress,
+    ) -> anyhow::Result<Sample> {
+        let mut keeper = client::connect(target.for_publishers(), "bench-keeper")?;
+        self.store(&mut keeper)?;
+        let mut sample = Sample::default();
+        while sample.seconds < self.duration.as_secs_f64() {
+            self.replay(target, &mut sample)?;
+            progress.tick(Instant::now(), sample.units);
+            if sample.faults != Faults::default() {
+                break;
+            }
+        }
+        self.clear(&mut keeper)?;
+        client::disconnect(keeper)?;
+        Ok(sample)
+    }
+
+    fn topic(index: usize) -> String {
+        format!("bench/replay/{index:06}")
+    }
+
+    fn store(&self, keeper: &mut TcpStream) -> anyhow::Result<()> {
+        let mut out = Vec::new();
+        for burst in (0..self.messages).step_by(STORE_BURST) {
+            out.clear();
+            let end = (burst + STORE_BURST).min(self.messages);
+            for index in burst..end {
+                let topic = Self::topic(index);
+                let stamp = Stamp {
+                    publisher: 0,
+                    sequence: index as u64,
+                    due_ns: 0,
+                };
+                Template::new(&topic, QoS::AtLeastOnce, self.payload_bytes, true)
+                    .append(stamp, &mut out);
+            }
+            keeper.write_all(&out)?;
+            for _ in burst..end {
+                client::receive(keeper, PUBACK).context("storing")?;
+            }
+        }
+        Ok(())
+    }
+
+    fn clear(&self, keeper: &mut TcpStream) -> anyhow::Result<()> {
+        let mut out = Vec::new();
+        for index in 0..self.messages {
+            wire::clear_retained(&Self::topic(index), &mut out);
+        }
+        keeper.write_all(&out).context("clearing")
+    }
+
+    fn replay(&self, target: &Target, sample: &mut Sample) -> anyhow::Result<()> {
+        let mut stream = client::connect(target.for_subscribers(), "bench-replay")?;
+        stream.set_read_timeout(Some(SILENCE))?;
+        let mut out = Vec::new();
+        wire::subscribe(1, &["bench/replay/#".to_owned()], self.qos, &mut out);
+        let clocks = Clocks::read(target)?;
+        stream.write_all(&out)?;
+        let mut seen = vec![false; self.messages];
+        let received = self.read(&mut stream, &mut seen, &mut sample.faults)?;
+        clocks.charge(target, received as u64, sample)?;
+        sample.faults.lost += (self.messages - received) as u64;
+        client::disconnect(stream)
+    }
+
+    /// Reads until all have come; answers how many have. Retained messages have no order.
+    fn read(
+        &self,
+        stream: &mut TcpStream,
+        seen: &mut [bool],
+        faults: &mut Faults,
+    ) -> anyhow::Result<usize> {
+        let mut buffer = vec![0; 2 * READ_BYTES + self.payload_bytes];
+        let (mut held, mut received) = (0, 0);
+        let mut out = Vec::new();
+        while received < self.messages {
+            let Ok(count) = stream.read(&mut buffer[held..]) else {
+                break;
+            };
+            ensure!(count > 0, "the broker closed the connection");
+            let len = held + count;
+            let mut at = 0;
+            while let Some(frame) = Frame::first(&buffer[at..len])? {
+                at += frame.bytes.len();
+                match take(frame, seen, &mut out)? {
+                    Took::New => received += 1,
+                    Took::Again => faults.duplicated += 1,
+                    Took::Other => {}
+                }
+            }
+            buffer.copy_within(at..len, 0);
+            held = len - at;
+            if !out.is_empty() {
+                stream.write_all(&out)?;
+                out.clear();
+            }
+        }
+        Ok(received)
+    }
+}
+
+enum Took {
+    New,
+    Again,
+    Other,
+}
+
+fn take(frame: Frame<'_>, seen: &mut [bool], out: &mut Vec<u8>) -> anyhow::Result<Took> {
+    if frame.kind() == PUBREL {
+        wire::acknowledge(wire::PUBCOMP, frame.packet_id()?, out);
+        return Ok(Took::Other);
+    }
+    if frame.kind() == SUBACK {
+        return Ok(Took::Other);
+    }
+    ensure!(frame.is_publish(), "a packet {:#x}", frame.kind());
+    let publish = frame.publish()?;
+    if let Some(packet_id) = publish.packet_id {
+        let is_qos2 = frame.kind() & 0b110 == 0b100;
+        let answer = if is_qos2 { PUBREC } else { PUBACK };
+        wire::acknowledge(answer, packet_id, out);
+    }
+    let stamp = Stamp::read(publish.payload).context("a message without a stamp")?;
+    let slot = seen
+        .get_mut(stamp.sequence as usize)
+        .context("a message that was not stored")?;
+    let was_seen = std::mem::replace(slot, true);
+    Ok(if was_seen { Took::Again } else { Took::New })
+}
