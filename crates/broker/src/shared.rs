@@ -181,7 +181,7 @@ impl Shared {
                 }
                 index
             }
-            None => peers.enter(peer)?,
+            None => peers.enter(peer, true)?,
         };
         self.reachable[usize::from(index.0) / 64].fetch_or(bit(index), Ordering::Relaxed);
         self.live_peers.fetch_add(1, Ordering::Relaxed);
@@ -192,6 +192,16 @@ impl Shared {
     pub fn peer_up(&self, peer: &Peer) -> NodeIndex {
         self.try_peer_up(peer)
             .expect("the member table is smaller than NODES_MAX")
+    }
+
+    /// A node is a member, whether it can be reached or not: numbers it if it is new. `None` if
+    /// [`NODES_MAX`] are known.
+    pub fn peer_known(&self, peer: &Peer) -> Option<NodeIndex> {
+        let mut peers = self.peers.write();
+        match peers.by_site.get(&peer.site) {
+            Some(known) => Some(known.index),
+            None => peers.enter(peer, false),
+        }
     }
 
     /// A node cannot be reached; it keeps its number. `None` if it is not known.
@@ -270,7 +280,7 @@ impl Shared {
 }
 
 impl Peers {
-    fn enter(&mut self, peer: &Peer) -> Option<NodeIndex> {
+    fn enter(&mut self, peer: &Peer, reachable: bool) -> Option<NodeIndex> {
         let index = (0..NODES_MAX)
             .map(|step| NodeIndex(((self.next + step) % NODES_MAX) as u16))
             .find(|index| !self.by_index.contains_key(index))?;
@@ -279,7 +289,7 @@ impl Peers {
         let known = Known {
             index,
             peer: peer.clone(),
-            reachable: true,
+            reachable,
         };
         self.by_site.insert(peer.site, known);
         Some(index)
@@ -329,6 +339,18 @@ mod tests {
         assert_eq!(shared.peer_site(a), Some(peer(1).site));
         assert_eq!(shared.peer_name(b), Some(peer(2).name));
         assert_eq!(shared.peers().len(), 2);
+    }
+
+    #[test]
+    fn a_member_that_was_never_reached_has_a_number_and_nobody_waits_for_it() {
+        let shared = shared();
+        let a = shared.peer_known(&peer(1)).expect("there is room");
+        assert_eq!((shared.live_peers(), shared.reachable(a)), (0, false));
+        assert_eq!(shared.peer_known(&peer(1)), Some(a));
+        assert_eq!(shared.peer_up(&peer(1)), a);
+        assert_eq!((shared.live_peers(), shared.reachable(a)), (1, true));
+        assert_eq!(shared.peer_known(&peer(1)), Some(a));
+        assert!(shared.reachable(a), "knowing it changes nothing");
     }
 
     #[test]

@@ -9,7 +9,9 @@ use std::collections::BTreeSet;
 use std::ops::Bound;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use dunlin_cluster::{DownReason, Hlc, Input, Now, Peer, SNAPSHOT_CHUNK, SiteId, SnapshotId};
+use dunlin_cluster::{
+    BootId, DownReason, Hlc, Input, Now, Peer, SNAPSHOT_CHUNK, SiteId, SnapshotId,
+};
 
 use super::{Control, ControlEffects, info};
 use crate::effects::ToShard;
@@ -200,6 +202,20 @@ impl Control {
         self.snapshots.insert(site, Snapshot::default());
     }
 
+    /// The number of a member. Its rows may arrive before it counts as up (it has restarted, and
+    /// the others have not said yet that it lives): they come once, so they are taken.
+    fn member_index(&self, site: SiteId) -> Option<NodeIndex> {
+        let known = self.shared.peer_index(site);
+        known.or_else(|| {
+            let members = self.cluster.status().members;
+            let member = members.into_iter().find(|member| member.site == site)?;
+            // Its life is told with `Up`.
+            let boot = BootId(0);
+            let name = member.name;
+            self.shared.peer_known(&Peer { site, boot, name })
+        })
+    }
+
     /// One row of a peer's state.
     pub(super) fn peer_row(
         &mut self,
@@ -208,7 +224,7 @@ impl Control {
         (key, value): (Bytes, Option<&[u8]>),
         fx: &mut ControlEffects,
     ) {
-        let Some(node) = self.shared.peer_index(site) else {
+        let Some(node) = self.member_index(site) else {
             return;
         };
         match table {
