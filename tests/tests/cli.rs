@@ -174,7 +174,8 @@ fn t02_t03_t05_t07_status_of_one_to_five_nodes() -> Result<()> {
     first.ctl(&["cluster", "status"])?.ok()?.prints(&line)?;
     let json = first.ctl(&["cluster", "status", "--json"])?.ok()?.stdout;
     let expected = format!(
-        "{{\n  \"stopped_nodes\" : [\n    \n  ],\n  \"running_nodes\" : [\n    \"{name}\"\n  ]\n}}\n"
+        "{{\n  \"stopped_nodes\" : [\n    \n  ],\n  \"running_nodes\" : [\n    \
+         \"{name}\"\n  ]\n}}\n"
     );
     ensure!(json == expected, "{json:?}\n{expected:?}");
     drop(first);

@@ -14,7 +14,8 @@ const MANUAL: &[&str] = &[
     "cluster {\n    discovery_strategy = dns\n    dns {\n        name = \"localhost\"\n        \
      record_type = srv\n    }\n}\n",
     "cluster {\n    discovery_strategy = etcd\n    etcd {\n        \
-     server = \"http://127.0.0.1:2379\"\n        prefix = emqxcl\n        node_ttl = 1m\n    }\n}\n",
+     server = \"http://127.0.0.1:2379\"\n        \
+     prefix = emqxcl\n        node_ttl = 1m\n    }\n}\n",
     "cluster {\n    discovery_strategy = K8s\n    K8s {\n        \
      apiserver = \"http://10.110.111.204:8080\"\n        service_name = emqx\n        \
      address_type = ip\n        app_name = emqx\n        suffix = \"pod.local\"\n        \

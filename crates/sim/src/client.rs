@@ -1,8 +1,8 @@
 //! A client that follows the specification, MQTT 3.1, 3.1.1 or 5.
 //!
-//! It connects, subscribes, publishes, acknowledges, comes back after a lost connection, sends again
-//! what was not acknowledged, and writes down in the oracle what it was promised and what it got.
-//! Whatever a node sends is decoded strictly: bytes that no server may send are a fault.
+//! It connects, subscribes, publishes, acknowledges, comes back after a lost connection, sends
+//! again what was not acknowledged, and writes down in the oracle what it was promised and what
+//! it got. Whatever a node sends is decoded strictly: bytes that no server may send are a fault.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::num::NonZeroU16;
@@ -209,7 +209,11 @@ impl Client {
         let mut bytes = BytesMut::new();
         packet.encode(self.profile.version, &mut bytes);
         if self.chatty {
-            acts.push(Act::Say(format!("c{} sends {}", self.index, summary(packet))));
+            acts.push(Act::Say(format!(
+                "c{} sends {}",
+                self.index,
+                summary(packet)
+            )));
         }
         acts.push(Act::Send(self.attempt, bytes.freeze()));
     }
@@ -217,7 +221,9 @@ impl Client {
     fn pid(&mut self) -> NonZeroU16 {
         loop {
             self.last_pid = self.last_pid.checked_add(1).unwrap_or(1);
-            let Some(pid) = NonZeroU16::new(self.last_pid) else { continue };
+            let Some(pid) = NonZeroU16::new(self.last_pid) else {
+                continue;
+            };
             let used = self.out.iter().any(|out| out.pid == pid);
             if !used && !self.asked.contains_key(&pid.get()) {
                 return pid;
@@ -274,16 +280,30 @@ impl Client {
         // A second subscription of the same filter replaces the first with all its options.
         let (bare, group) = split_filter(filter);
         oracle.unsubscribing(self.index, bare, group, now);
-        self.wanted.insert(filter.to_owned(), Wanted { qos, granted: false });
+        self.wanted.insert(
+            filter.to_owned(),
+            Wanted {
+                qos,
+                granted: false,
+            },
+        );
         if self.state == State::Up {
             self.ask_for(now, filter, acts);
         }
     }
 
     fn ask_for(&mut self, now: u64, filter: &str, acts: &mut Vec<Act>) {
-        let Some(wanted) = self.wanted.get(filter).copied() else { return };
+        let Some(wanted) = self.wanted.get(filter).copied() else {
+            return;
+        };
         let pid = self.pid();
-        self.asked.insert(pid.get(), Asked::Subscribe { filter: filter.to_owned(), at: now });
+        self.asked.insert(
+            pid.get(),
+            Asked::Subscribe {
+                filter: filter.to_owned(),
+                at: now,
+            },
+        );
         let options = SubscriptionOptions::with_qos(grade(wanted.qos));
         let subscribe = Subscribe {
             packet_id: pid,
@@ -305,9 +325,9 @@ impl Client {
             return;
         }
         // A SUBSCRIBE under way for it does not count any more.
-        self.asked.retain(|_, asked| {
-            !matches!(asked, Asked::Subscribe { filter: of, .. } if of == filter)
-        });
+        self.asked.retain(
+            |_, asked| !matches!(asked, Asked::Subscribe { filter: of, .. } if of == filter),
+        );
         let (bare, group) = split_filter(filter);
         oracle.unsubscribing(self.index, bare, group, now);
         let pid = self.pid();
@@ -344,9 +364,15 @@ impl Client {
 
     fn pump(&mut self, now: u64, oracle: &mut Oracle, acts: &mut Vec<Act>) {
         while self.state == State::Up && self.out.len() < self.window {
-            let Some(id) = self.backlog.pop_front() else { return };
+            let Some(id) = self.backlog.pop_front() else {
+                return;
+            };
             let pid = self.pid();
-            self.out.push(Out { pid, id, released: false });
+            self.out.push(Out {
+                pid,
+                id,
+                released: false,
+            });
             self.send_publish(now, id, Some((pid, false)), oracle, acts);
         }
     }
@@ -359,8 +385,14 @@ impl Client {
         oracle: &mut Oracle,
         acts: &mut Vec<Act>,
     ) {
-        let Some(message) = oracle.message(id) else { return };
-        let payload = if message.empty { String::new() } else { id.payload() };
+        let Some(message) = oracle.message(id) else {
+            return;
+        };
+        let payload = if message.empty {
+            String::new()
+        } else {
+            id.payload()
+        };
         let (topic, qos) = (message.topic.as_str(), grade(message.qos));
         let mut publish = Publish::new(topic, payload.as_bytes(), qos, message.retain);
         if let Some((pid, dup)) = pid {
@@ -376,13 +408,7 @@ impl Client {
     // What the network tells.
 
     /// The dialed connection stands: CONNECT.
-    pub fn connected(
-        &mut self,
-        now: u64,
-        attempt: u64,
-        oracle: &mut Oracle,
-        acts: &mut Vec<Act>,
-    ) {
+    pub fn connected(&mut self, now: u64, attempt: u64, oracle: &mut Oracle, acts: &mut Vec<Act>) {
         if attempt != self.attempt || self.state != State::Dialing {
             return;
         }
@@ -399,13 +425,18 @@ impl Client {
         connect.clean_start = self.clean_next || !profile.persistent;
         connect.keepalive = profile.keepalive_s;
         if profile.version.is_v5() {
-            connect.properties.set_receive_maximum(profile.receive_maximum);
+            connect
+                .properties
+                .set_receive_maximum(profile.receive_maximum);
             if profile.persistent {
                 connect.properties.set_session_expiry_interval(EXPIRY_S);
             }
         }
         self.send(&Packet::Connect(Box::new(connect)), acts);
-        let alarm = Alarm::Answer { attempt, answers: self.answers };
+        let alarm = Alarm::Answer {
+            attempt,
+            answers: self.answers,
+        };
         acts.push(Act::Wake(now + ANSWER_MS, alarm));
     }
 
@@ -439,7 +470,9 @@ impl Client {
     fn forget_session(&mut self) {
         self.out.clear();
         self.incoming.clear();
-        self.wanted.values_mut().for_each(|wanted| wanted.granted = false);
+        self.wanted
+            .values_mut()
+            .for_each(|wanted| wanted.granted = false);
     }
 
     fn lose(&mut self) {
@@ -461,7 +494,10 @@ impl Client {
             return;
         }
         self.unread.extend_from_slice(bytes);
-        let limits = Limits { strict: true, ..Limits::default() };
+        let limits = Limits {
+            strict: true,
+            ..Limits::default()
+        };
         while self.state != State::Off {
             match decode(&mut self.unread, self.profile.version, &limits) {
                 Ok(Some(packet)) => self.packet(now, packet, oracle, acts),
@@ -475,20 +511,20 @@ impl Client {
     }
 
     fn fault(&self, what: &str) -> Violation {
-        let Profile { clientid, version, .. } = &self.profile;
+        let Profile {
+            clientid, version, ..
+        } = &self.profile;
         Violation::new("protocol", format!("{clientid} ({version:?}) got {what}"))
     }
 
-    fn packet(
-        &mut self,
-        now: u64,
-        packet: Packet,
-        oracle: &mut Oracle,
-        acts: &mut Vec<Act>,
-    ) {
+    fn packet(&mut self, now: u64, packet: Packet, oracle: &mut Oracle, acts: &mut Vec<Act>) {
         self.answers += 1;
         if self.chatty {
-            acts.push(Act::Say(format!("c{} gets {}", self.index, summary(&packet))));
+            acts.push(Act::Say(format!(
+                "c{} gets {}",
+                self.index,
+                summary(&packet)
+            )));
         }
         match packet {
             Packet::Connack(connack) => self.connack(now, &connack, oracle, acts),
@@ -520,13 +556,7 @@ impl Client {
         }
     }
 
-    fn connack(
-        &mut self,
-        now: u64,
-        connack: &Connack,
-        oracle: &mut Oracle,
-        acts: &mut Vec<Act>,
-    ) {
+    fn connack(&mut self, now: u64, connack: &Connack, oracle: &mut Oracle, acts: &mut Vec<Act>) {
         let State::Asked { at } = self.state else {
             oracle.fault(self.fault("a second CONNACK"));
             return;
@@ -540,7 +570,10 @@ impl Client {
         }
         self.state = State::Up;
         self.clean_next = false;
-        let window = connack.properties.receive_maximum().map_or(INFLIGHT_MAX, usize::from);
+        let window = connack
+            .properties
+            .receive_maximum()
+            .map_or(INFLIGHT_MAX, usize::from);
         self.window = window.min(INFLIGHT_MAX);
         let present = connack.session_present;
         self.session = oracle.connected(self.index, self.host, (at, now), present);
@@ -577,8 +610,12 @@ impl Client {
         else {
             return;
         };
-        let Some(&[reason]) = suback.reasons.first_chunk() else { return };
-        let Some(wanted) = self.wanted.get_mut(&filter) else { return };
+        let Some(&[reason]) = suback.reasons.first_chunk() else {
+            return;
+        };
+        let Some(wanted) = self.wanted.get_mut(&filter) else {
+            return;
+        };
         if reason.is_error() {
             let what = format!("SUBACK {reason:?} for {filter}");
             oracle.fault(self.fault(&what));
@@ -598,13 +635,7 @@ impl Client {
         });
     }
 
-    fn acknowledged(
-        &mut self,
-        now: u64,
-        ack: &Ack,
-        oracle: &mut Oracle,
-        acts: &mut Vec<Act>,
-    ) {
+    fn acknowledged(&mut self, now: u64, ack: &Ack, oracle: &mut Oracle, acts: &mut Vec<Act>) {
         if ack.kind == AckKind::Pubrel {
             self.incoming.remove(&ack.packet_id.get());
             self.acknowledge_later(now, ack.packet_id.get(), Step::Pubcomp, acts);
@@ -633,13 +664,7 @@ impl Client {
         }
     }
 
-    fn delivered(
-        &mut self,
-        now: u64,
-        publish: &Publish,
-        oracle: &mut Oracle,
-        acts: &mut Vec<Act>,
-    ) {
+    fn delivered(&mut self, now: u64, publish: &Publish, oracle: &mut Oracle, acts: &mut Vec<Act>) {
         let pid = publish.packet_id.map_or(0, NonZeroU16::get);
         let known = publish.qos == QoS::ExactlyOnce && !self.incoming.insert(pid);
         if publish.qos != QoS::AtMostOnce {
@@ -647,7 +672,10 @@ impl Client {
             let max = usize::from(self.profile.receive_maximum);
             if self.profile.version.is_v5() && self.unacked.len() > max {
                 let what = format!("{} messages at once, {max} allowed", self.unacked.len());
-                oracle.fault(Violation::new("bounds", format!("client {}: {what}", self.index)));
+                oracle.fault(Violation::new(
+                    "bounds",
+                    format!("client {}: {what}", self.index),
+                ));
             }
             let qos2 = publish.qos == QoS::ExactlyOnce;
             let step = if qos2 { Step::Pubrec } else { Step::Puback };
@@ -684,7 +712,9 @@ impl Client {
     }
 
     fn acknowledge(&mut self, pid: u16, step: Step, acts: &mut Vec<Act>) {
-        let Some(packet_id) = NonZeroU16::new(pid) else { return };
+        let Some(packet_id) = NonZeroU16::new(pid) else {
+            return;
+        };
         let kind = match step {
             Step::Puback => AckKind::Puback,
             Step::Pubrec => AckKind::Pubrec,
@@ -693,7 +723,10 @@ impl Client {
         if step != Step::Pubrec {
             self.unacked.remove(&pid);
         }
-        self.send(&Packet::Ack(Ack::new(kind, packet_id, Reason::Success)), acts);
+        self.send(
+            &Packet::Ack(Ack::new(kind, packet_id, Reason::Success)),
+            acts,
+        );
     }
 
     /// A time it asked for has come.
@@ -709,15 +742,16 @@ impl Client {
             Alarm::Connect => {
                 if self.wants_connection && self.state == State::Off {
                     let stay = rng.random_bool(0.5);
-                    let host = if stay { self.host } else { rng.random_range(0..hosts) };
+                    let host = if stay {
+                        self.host
+                    } else {
+                        rng.random_range(0..hosts)
+                    };
                     self.dial(host, acts);
                 }
             }
             Alarm::Answer { attempt, answers } => {
-                if attempt == self.attempt
-                    && self.state != State::Off
-                    && answers == self.answers
-                {
+                if attempt == self.attempt && self.state != State::Off && answers == self.answers {
                     acts.push(Act::Close(attempt));
                     self.closed(now, attempt, oracle, rng, acts);
                 }
@@ -738,7 +772,10 @@ impl Client {
         self.send(&Packet::Pingreq, acts);
         let period = u64::from(self.profile.keepalive_s) * 1_000 / 2;
         acts.push(Act::Wake(now + period, Alarm::Ping(attempt)));
-        let alarm = Alarm::Answer { attempt, answers: self.answers };
+        let alarm = Alarm::Answer {
+            attempt,
+            answers: self.answers,
+        };
         acts.push(Act::Wake(now + ANSWER_MS, alarm));
     }
 }
@@ -751,7 +788,10 @@ fn summary(packet: &Packet) -> String {
             let (id, qos) = (p.packet_id.map_or(0, NonZeroU16::get), p.qos.as_u8());
             let dup = if p.dup { " dup" } else { "" };
             let retain = if p.retain { " retain" } else { "" };
-            format!("PUBLISH {payload} on {} QoS {qos} id {id}{dup}{retain}", p.topic())
+            format!(
+                "PUBLISH {payload} on {} QoS {qos} id {id}{dup}{retain}",
+                p.topic()
+            )
         }
         Packet::Ack(ack) => format!("{:?} id {} {:?}", ack.kind, ack.packet_id, ack.reason),
         Packet::Connack(c) => format!("CONNACK {:?} present {}", c.reason, c.session_present),
@@ -766,14 +806,17 @@ fn summary(packet: &Packet) -> String {
     }
 }
 
-/// The QoS of a number.
+/// The quality of service of a number.
 pub fn grade(qos: u8) -> QoS {
     QoS::from_u8(qos).expect("workloads use 0, 1 and 2")
 }
 
 /// `$share/group/filter` to filter and group.
 pub fn split_filter(filter: &str) -> (&str, Option<&str>) {
-    match filter.strip_prefix("$share/").and_then(|rest| rest.split_once('/')) {
+    match filter
+        .strip_prefix("$share/")
+        .and_then(|rest| rest.split_once('/'))
+    {
         Some((group, bare)) => (bare, Some(group)),
         None => (filter, None),
     }

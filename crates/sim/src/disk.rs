@@ -95,7 +95,9 @@ impl Disk {
     fn rows(&self, table: &TableId) -> Result<Rows, StoreError> {
         let mut rows: Rows = Vec::new();
         loop {
-            let from = rows.last().map_or_else(Vec::new, |(key, _)| [key.as_ref(), &[0]].concat());
+            let from = rows
+                .last()
+                .map_or_else(Vec::new, |(key, _)| [key.as_ref(), &[0]].concat());
             let page = self.memory.scan(table, &from, SCAN_ROWS)?;
             let full = page.len() == SCAN_ROWS;
             rows.extend(page);

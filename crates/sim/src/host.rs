@@ -117,10 +117,16 @@ impl Host {
 }
 
 fn config(name: &NodeName, options: &Options, queue_max: Option<u32>) -> ControlConfig {
-    let mqtt = Mqtt { max_mqueue_len: queue_max, ..Mqtt::default() };
+    let mqtt = Mqtt {
+        max_mqueue_len: queue_max,
+        ..Mqtt::default()
+    };
     ControlConfig {
         cluster: Config::new(name.clone(), Cookie::new("simulated")),
-        settings: Settings { mqtt: mqtt.into(), ..Settings::default() },
+        settings: Settings {
+            mqtt: mqtt.into(),
+            ..Settings::default()
+        },
         shards: options.shards,
         info: NodeInfo::default(),
     }

@@ -44,7 +44,10 @@ impl Subscriber for Lines {
         let (at_ms, host) = dunlin_sim::trace::speaker();
         let (level, target) = (event.metadata().level(), event.metadata().target());
         let (s, ms) = (at_ms / 1_000, at_ms % 1_000);
-        crate::say(&format!("{s:>4}.{ms:03}  n{host} {level} {target}{}\n", line.0));
+        crate::say(&format!(
+            "{s:>4}.{ms:03}  n{host} {level} {target}{}\n",
+            line.0
+        ));
     }
 
     fn enter(&self, _: &Id) {}

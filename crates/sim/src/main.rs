@@ -58,15 +58,25 @@ fn main() -> ExitCode {
         Some(seed) => one(seed, &arguments),
         None => many(&arguments),
     };
-    if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if passed {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 fn arguments(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
-    let mut arguments = Arguments { runs: 100, jobs: 1, ..Arguments::default() };
+    let mut arguments = Arguments {
+        runs: 100,
+        jobs: 1,
+        ..Arguments::default()
+    };
     while let Some(word) = words.next() {
         let mut number = || {
             let value = words.next().unwrap_or_default();
-            value.parse::<u64>().map_err(|_| format!("{word} wants a number, not '{value}'"))
+            value
+                .parse::<u64>()
+                .map_err(|_| format!("{word} wants a number, not '{value}'"))
         };
         match word.as_str() {
             "--seed" => arguments.seed = Some(number()?),
@@ -99,17 +109,33 @@ fn one(seed: u64, arguments: &Arguments) -> bool {
         log::show();
     }
     let echo = |line: &str| say(&format!("{line}\n"));
-    let record = if arguments.log { Record::Echo(echo) } else { Record::Lines };
-    let order = Order { seed, bug: arguments.bug, record, script: None };
+    let record = if arguments.log {
+        Record::Echo(echo)
+    } else {
+        Record::Lines
+    };
+    let order = Order {
+        seed,
+        bug: arguments.bug,
+        record,
+        script: None,
+    };
     let mut report = run(&order);
     if let (true, Some(violation)) = (arguments.shrink, &report.violation) {
         let script = shrink(&order, violation.invariant, report.script.clone());
-        report = run(&Order { script: Some(script), ..order });
+        report = run(&Order {
+            script: Some(script),
+            ..order
+        });
         for step in &report.script {
             say(&format!("{:>6}  {:?}\n", step.at, step.op));
         }
     }
-    let lines = if arguments.verbose { usize::MAX } else { LINES_SHOWN };
+    let lines = if arguments.verbose {
+        usize::MAX
+    } else {
+        LINES_SHOWN
+    };
     say(&report.describe(lines));
     report.violation.is_none()
 }
@@ -139,7 +165,10 @@ fn many(arguments: &Arguments) -> bool {
             done += 1;
             progress(done, arguments.runs, failed.len(), started);
             if let Some(violation) = &report.violation {
-                say(&format!("seed {} breaks {violation}\n", report.options.seed));
+                say(&format!(
+                    "seed {} breaks {violation}\n",
+                    report.options.seed
+                ));
                 failed.push(report.options.seed);
                 stop.store(!arguments.keep_going, Ordering::Relaxed);
             }
@@ -149,14 +178,22 @@ fn many(arguments: &Arguments) -> bool {
 }
 
 fn quick(seed: u64, bug: Option<Bug>) -> Report {
-    run(&Order { seed, bug, record: Record::Nothing, script: None })
+    run(&Order {
+        seed,
+        bug,
+        record: Record::Nothing,
+        script: None,
+    })
 }
 
 fn progress(done: u64, runs: u64, failed: usize, started: Instant) {
     let mut err = std::io::stderr().lock();
     if err.is_terminal() {
         let each = started.elapsed().as_millis() / u128::from(done.max(1));
-        _ = write!(err, "\r{done}/{runs} seeds, {failed} failed, {each} ms each ");
+        _ = write!(
+            err,
+            "\r{done}/{runs} seeds, {failed} failed, {each} ms each "
+        );
         _ = err.flush();
     }
 }
@@ -169,9 +206,17 @@ fn finish(failed: &[u64], arguments: &Arguments, started: Instant) -> bool {
     }
     if !arguments.keep_going {
         // The same seed again, with its events kept.
-        let order = Order { seed: failed[0], bug: arguments.bug, record: Record::Lines, script: None };
+        let order = Order {
+            seed: failed[0],
+            bug: arguments.bug,
+            record: Record::Lines,
+            script: None,
+        };
         say(&run(&order).describe(LINES_SHOWN));
     }
-    say(&format!("{} seeds fail: {failed:?}, {seconds:.1} s\n", failed.len()));
+    say(&format!(
+        "{} seeds fail: {failed:?}, {seconds:.1} s\n",
+        failed.len()
+    ));
     false
 }

@@ -248,15 +248,23 @@ impl Network {
     }
 
     fn drop_ends(&mut self, now: u64, host: usize, mut tell: Option<(bool, &mut SmallRng)>) {
-        self.dials.retain(|_, dial| dial.from.place() != Place::Host(host));
+        self.dials
+            .retain(|_, dial| dial.from.place() != Place::Host(host));
         let at = |end: &End| end.place() == Place::Host(host);
         let ends: Vec<End> = self.by_end.keys().copied().filter(at).collect();
         for end in ends {
-            let Some((wire, side)) = self.by_end.remove(&end) else { continue };
-            let Some(found) = self.wires.get_mut(&wire) else { continue };
+            let Some((wire, side)) = self.by_end.remove(&end) else {
+                continue;
+            };
+            let Some(found) = self.wires.get_mut(&wire) else {
+                continue;
+            };
             found.ends[side] = None;
             let Some((lose, rng)) = &mut tell else {
-                let answer = found.flows[side].queue.iter().any(|(_, s)| matches!(s, Segment::Open));
+                let answer = found.flows[side]
+                    .queue
+                    .iter()
+                    .any(|(_, s)| matches!(s, Segment::Open));
                 found.flows[side].queue.clear();
                 if answer {
                     self.unanswered(now, wire);
@@ -274,20 +282,37 @@ impl Network {
 
     /// The answer to a dial was lost with the machine that gave it: the dialer tries on.
     fn unanswered(&mut self, now: u64, id: u32) {
-        let Some(Wire { ends: [Some(from), _], places: [_, Place::Host(to)], port, .. }) =
-            self.wires.remove(&id)
+        let Some(Wire {
+            ends: [Some(from), _],
+            places: [_, Place::Host(to)],
+            port,
+            ..
+        }) = self.wires.remove(&id)
         else {
             return;
         };
         self.by_end.remove(&from);
-        self.dials.insert(id, Dial { from, to, port, deadline_ms: now + DIAL_TIMEOUT_MS });
+        self.dials.insert(
+            id,
+            Dial {
+                from,
+                to,
+                port,
+                deadline_ms: now + DIAL_TIMEOUT_MS,
+            },
+        );
         self.wakes.push((now + RETRY_MS, Wake::Dial(id)));
     }
 
     /// Opens a connection to a host.
     pub fn dial(&mut self, now: u64, from: End, to: usize, port: Port, rng: &mut SmallRng) {
         let id = self.number();
-        let dial = Dial { from, to, port, deadline_ms: now + DIAL_TIMEOUT_MS };
+        let dial = Dial {
+            from,
+            to,
+            port,
+            deadline_ms: now + DIAL_TIMEOUT_MS,
+        };
         self.dials.insert(id, dial);
         let delay = self.delay(rng);
         self.wakes.push((now + delay, Wake::Dial(id)));
@@ -303,7 +328,9 @@ impl Network {
 
     /// Sends bytes; they are lost when the connection is gone.
     pub fn send(&mut self, now: u64, end: End, bytes: Bytes, rng: &mut SmallRng) {
-        let Some(&at) = self.by_end.get(&end) else { return };
+        let Some(&at) = self.by_end.get(&end) else {
+            return;
+        };
         let split = bytes.len() > 1 && rng.random_bool(self.conditions.split);
         if split {
             let (mut first, mid) = (bytes, 0);
@@ -354,6 +381,15 @@ impl Network {
         ends.collect()
     }
 
+    /// Whether the other end of an established connection is gone.
+    pub fn is_half_open(&self, end: End) -> bool {
+        let wire = self
+            .by_end
+            .get(&end)
+            .and_then(|(wire, side)| Some((self.wires.get(wire)?, side)));
+        wire.is_some_and(|(wire, side)| wire.ends[1 - side].is_none())
+    }
+
     /// Connections that are open at one end at least.
     pub fn wires_len(&self) -> usize {
         self.wires.len()
@@ -377,13 +413,16 @@ impl Network {
 
     fn push(&mut self, now: u64, (id, from): (u32, usize), segment: Segment, rng: &mut SmallRng) {
         let delay = self.delay(rng);
-        let Some(wire) = self.wires.get_mut(&id) else { return };
+        let Some(wire) = self.wires.get_mut(&id) else {
+            return;
+        };
         let flow = &mut wire.flows[from];
         flow.last_ms = flow.last_ms.max(now + delay);
         flow.queue.push_back((flow.last_ms, segment));
         if !flow.armed {
             flow.armed = true;
-            self.wakes.push((flow.last_ms, Wake::Arrive { wire: id, from }));
+            self.wakes
+                .push((flow.last_ms, Wake::Arrive { wire: id, from }));
         }
     }
 
@@ -396,7 +435,9 @@ impl Network {
     }
 
     fn try_dial(&mut self, now: u64, id: u32, rng: &mut SmallRng, out: &mut Vec<Arrival>) {
-        let Some(dial) = self.dials.get(&id) else { return };
+        let Some(dial) = self.dials.get(&id) else {
+            return;
+        };
         let (from, to, port) = (dial.from, dial.to, dial.port);
         let here = from.place();
         let there = Place::Host(to);
@@ -421,7 +462,12 @@ impl Network {
         self.by_end.insert(from, (id, 0));
         if self.listening.contains(&to) {
             self.push(now, (id, 1), Segment::Open, rng);
-            out.push(Arrival::Accepted { host: to, port, wire: id, from: here });
+            out.push(Arrival::Accepted {
+                host: to,
+                port,
+                wire: id,
+                from: here,
+            });
         } else {
             self.push(now, (id, 1), Segment::Refused, rng);
         }
@@ -434,13 +480,17 @@ impl Network {
         rng: &mut SmallRng,
         out: &mut Vec<Arrival>,
     ) {
-        let Some(wire) = self.wires.get(&id) else { return };
+        let Some(wire) = self.wires.get(&id) else {
+            return;
+        };
         let open = !wire.silent && self.is_open(wire.places[from], wire.places[1 - from]);
         if !open {
             self.stall(now, (id, from), rng, out);
             return;
         }
-        let Some(wire) = self.wires.get_mut(&id) else { return };
+        let Some(wire) = self.wires.get_mut(&id) else {
+            return;
+        };
         let flow = &mut wire.flows[from];
         flow.stalled_since = None;
         flow.armed = false;
@@ -463,11 +513,14 @@ impl Network {
         rng: &mut SmallRng,
         out: &mut Vec<Arrival>,
     ) {
-        let Some(wire) = self.wires.get_mut(&id) else { return };
+        let Some(wire) = self.wires.get_mut(&id) else {
+            return;
+        };
         let flow = &mut wire.flows[from];
         let since = *flow.stalled_since.get_or_insert(now);
         if now - since < self.conditions.give_up_ms {
-            self.wakes.push((now + RETRY_MS, Wake::Arrive { wire: id, from }));
+            self.wakes
+                .push((now + RETRY_MS, Wake::Arrive { wire: id, from }));
             return;
         }
         flow.queue.clear();
@@ -494,7 +547,9 @@ impl Network {
         rng: &mut SmallRng,
         out: &mut Vec<Arrival>,
     ) {
-        let Some(wire) = self.wires.get_mut(&id) else { return };
+        let Some(wire) = self.wires.get_mut(&id) else {
+            return;
+        };
         let Some(end) = wire.ends[1 - from] else {
             // Nobody is there: the machine answers data with a reset.
             if matches!(segment, Segment::Bytes(_)) && wire.ends[from].is_some() {
@@ -526,7 +581,9 @@ impl Network {
     }
 
     fn rearm(&mut self, (id, from): (u32, usize)) {
-        let Some(wire) = self.wires.get_mut(&id) else { return };
+        let Some(wire) = self.wires.get_mut(&id) else {
+            return;
+        };
         let flow = &mut wire.flows[from];
         if !flow.armed
             && let Some((at, _)) = flow.queue.front()

@@ -42,7 +42,10 @@ impl MessageId {
     pub fn parse(payload: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(payload).ok()?;
         let (publisher, seq) = text.strip_prefix('m')?.split_once('.')?;
-        Some(Self { publisher: publisher.parse().ok()?, seq: seq.parse().ok()? })
+        Some(Self {
+            publisher: publisher.parse().ok()?,
+            seq: seq.parse().ok()?,
+        })
     }
 }
 
@@ -88,7 +91,7 @@ pub struct Promise {
     pub filter: String,
     /// The group.
     pub group: Option<String>,
-    /// The granted QoS.
+    /// The granted quality of service.
     pub qos: u8,
     /// When SUBSCRIBE was sent.
     pub sent_at: u64,
@@ -122,15 +125,16 @@ pub struct Delivered {
     pub attempt: u64,
     /// The message.
     pub message: MessageId,
-    /// The QoS it came with.
+    /// The quality of service it came with.
     pub qos: u8,
     /// Whether it was flagged as retained.
     pub retain: bool,
     /// When.
     pub at: u64,
-    /// How many copies, this one included, this session has got with this QoS, not retained.
+    /// How many copies, this one included, this session has got at this quality of service,
+    /// not retained.
     pub copies: usize,
-    /// The newest message of the same publisher, topic and QoS this session got before.
+    /// The newest message of the same publisher, topic and quality of service before it.
     pub newest_before: Option<usize>,
 }
 
@@ -179,7 +183,11 @@ pub struct Oracle {
 impl Oracle {
     /// An oracle for so many clients and hosts.
     pub fn new(clients: usize, hosts: usize) -> Self {
-        Self { published: vec![Vec::new(); clients], lives: vec![0; hosts], ..Self::default() }
+        Self {
+            published: vec![Vec::new(); clients],
+            lives: vec![0; hosts],
+            ..Self::default()
+        }
     }
 
     // What the world tells.
@@ -196,19 +204,31 @@ impl Oracle {
 
     /// Begins a disturbance; end it with [`Oracle::calm_again`].
     pub fn disturb(&mut self, now: u64, a: usize, b: Option<usize>, cut: bool) {
-        self.disturbances.push(Disturbance { a, b, from: now, to: None, cut });
+        self.disturbances.push(Disturbance {
+            a,
+            b,
+            from: now,
+            to: None,
+            cut,
+        });
     }
 
     /// Ends the disturbances of exactly these nodes.
     pub fn calm_again(&mut self, now: u64, a: usize, b: Option<usize>) {
         let same = |d: &&mut Disturbance| (d.a, d.b) == (a, b) && d.to.is_none();
-        self.disturbances.iter_mut().filter(same).for_each(|d| d.to = Some(now));
+        self.disturbances
+            .iter_mut()
+            .filter(same)
+            .for_each(|d| d.to = Some(now));
     }
 
     /// Ends all disturbances that are cuts.
     pub fn all_healed(&mut self, now: u64) {
         let open = |d: &&mut Disturbance| d.cut && d.to.is_none();
-        self.disturbances.iter_mut().filter(open).for_each(|d| d.to = Some(now));
+        self.disturbances
+            .iter_mut()
+            .filter(open)
+            .for_each(|d| d.to = Some(now));
     }
 
     /// A node joined, left or was removed.
@@ -234,11 +254,17 @@ impl Oracle {
         let during = |host| {
             let of = self.clusters.get(&host).map_or(&[][..], Vec::as_slice);
             let next = of.iter().skip(1).map(|(at, _)| *at).chain([u64::MAX]);
-            let lasted = of.iter().zip(next).filter(move |((at, _), next)| *at <= to && *next >= from);
+            let lasted = of
+                .iter()
+                .zip(next)
+                .filter(move |((at, _), next)| *at <= to && *next >= from);
             lasted.map(|((_, cluster), _)| *cluster)
         };
         let first = during(a).next();
-        a == b || during(a).chain(during(b)).all(|cluster| Some(cluster) == first)
+        a == b
+            || during(a)
+                .chain(during(b))
+                .all(|cluster| Some(cluster) == first)
     }
 
     /// When a node was removed by another one.
@@ -257,18 +283,25 @@ impl Oracle {
     pub fn publish(&mut self, publisher: usize, published: Published) -> MessageId {
         let of = &mut self.published[publisher];
         of.push(published);
-        MessageId { publisher, seq: of.len() - 1 }
+        MessageId {
+            publisher,
+            seq: of.len() - 1,
+        }
     }
 
     /// It was handed to a connection.
     pub fn sent(&mut self, id: MessageId, at: u64, host: usize, attempt: u64) {
         let to = self.life(host);
-        self.published[id.publisher][id.seq].sends.push(Sent { at, to, attempt });
+        self.published[id.publisher][id.seq]
+            .sends
+            .push(Sent { at, to, attempt });
     }
 
     /// It was acknowledged.
     pub fn acked(&mut self, id: MessageId, at: u64) {
-        self.published[id.publisher][id.seq].acked_at.get_or_insert(at);
+        self.published[id.publisher][id.seq]
+            .acked_at
+            .get_or_insert(at);
     }
 
     /// CONNECT is sent: whatever becomes of it, the node may take the session over.
@@ -287,7 +320,11 @@ impl Oracle {
         let last = self.homes(client).last().map(|home| home.on.0);
         let asked = self.asked.remove(&client).unwrap_or_default();
         let knew = asked.into_iter().chain(last).all(|last| {
-            self.was_calm((last, host), (asked_at.saturating_sub(SPLIT_MS), at), SPLIT_MS)
+            self.was_calm(
+                (last, host),
+                (asked_at.saturating_sub(SPLIT_MS), at),
+                SPLIT_MS,
+            )
         });
         if !present || !knew {
             self.session_over(client, asked_at);
@@ -296,7 +333,12 @@ impl Oracle {
             self.split.insert((client, self.session(client)));
         }
         let session = self.session(client);
-        let home = Home { session, on: self.life(host), from: asked_at, since: at };
+        let home = Home {
+            session,
+            on: self.life(host),
+            from: asked_at,
+            since: at,
+        };
         self.homes.entry(client).or_default().push(home);
         session
     }
@@ -335,7 +377,13 @@ impl Oracle {
 
     /// A message reached the application of a client.
     pub fn deliver(&mut self, mut delivery: Delivered, topic: &str) {
-        let Delivered { client, session, message, qos, .. } = delivery;
+        let Delivered {
+            client,
+            session,
+            message,
+            qos,
+            ..
+        } = delivery;
         if !delivery.retain {
             let got = self.delivered.entry((client, message)).or_default();
             let same = |d: &&Delivered| d.qos == qos && !d.retain && d.session == session;
@@ -345,10 +393,14 @@ impl Oracle {
                 let stream = (client, session, message.publisher, topic.to_owned(), qos);
                 let newest = self.newest.get(&stream).copied();
                 delivery.newest_before = newest;
-                self.newest.insert(stream, newest.map_or(message.seq, |n| n.max(message.seq)));
+                self.newest
+                    .insert(stream, newest.map_or(message.seq, |n| n.max(message.seq)));
             }
         }
-        self.delivered.entry((client, message)).or_default().push(delivery);
+        self.delivered
+            .entry((client, message))
+            .or_default()
+            .push(delivery);
         self.fresh.push(delivery);
     }
 
@@ -361,7 +413,10 @@ impl Oracle {
 
     /// Whether that was ever so.
     pub fn was_split(&self, client: usize) -> bool {
-        self.split.range((client, 0)..=(client, u32::MAX)).next().is_some()
+        self.split
+            .range((client, 0)..=(client, u32::MAX))
+            .next()
+            .is_some()
     }
 
     /// Whether what a client takes for its session may be several, because it moved in a split.
@@ -376,10 +431,13 @@ impl Oracle {
 
     /// All messages.
     pub fn messages(&self) -> impl Iterator<Item = (MessageId, &Published)> {
-        self.published.iter().enumerate().flat_map(|(publisher, of)| {
-            let id = move |(seq, p)| (MessageId { publisher, seq }, p);
-            of.iter().enumerate().map(id)
-        })
+        self.published
+            .iter()
+            .enumerate()
+            .flat_map(|(publisher, of)| {
+                let id = move |(seq, p)| (MessageId { publisher, seq }, p);
+                of.iter().enumerate().map(id)
+            })
     }
 
     /// All subscriptions ever granted.

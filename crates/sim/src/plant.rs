@@ -79,7 +79,10 @@ impl Bug {
 
     /// The bug of this name.
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.iter().find(|(_, own, _)| *own == name).map(|(bug, _, _)| *bug)
+        Self::ALL
+            .iter()
+            .find(|(_, own, _)| *own == name)
+            .map(|(bug, _, _)| *bug)
     }
 }
 
@@ -122,7 +125,11 @@ impl Plant {
     /// A plant of a bug; `group_members` are the numbers of clients from which on they are in
     /// groups.
     pub fn new(bug: Option<Bug>, group_members: usize) -> Self {
-        Self { bug, members: group_members, ..Self::default() }
+        Self {
+            bug,
+            members: group_members,
+            ..Self::default()
+        }
     }
 
     fn is(&self, bug: Bug) -> bool {
@@ -136,7 +143,11 @@ impl Plant {
 
     /// What is added to the time of a commit.
     pub fn delay_ms(&self) -> u64 {
-        if self.is(Bug::Unseeded) { WORLDS.fetch_add(1, Ordering::Relaxed) % 2 } else { 0 }
+        if self.is(Bug::Unseeded) {
+            WORLDS.fetch_add(1, Ordering::Relaxed) % 2
+        } else {
+            0
+        }
     }
 
     /// The bound of queues the nodes get.
@@ -196,7 +207,12 @@ impl Plant {
         version: Version,
         bytes: Bytes,
     ) -> Vec<(SocketId, Bytes)> {
-        let wanted = [Bug::LoseDelivery, Bug::TwiceQos2, Bug::Reorder, Bug::TwoReceivers];
+        let wanted = [
+            Bug::LoseDelivery,
+            Bug::TwiceQos2,
+            Bug::Reorder,
+            Bug::TwoReceivers,
+        ];
         if self.bug.is_none_or(|bug| !wanted.contains(&bug)) {
             return vec![(socket, bytes)];
         }
@@ -205,7 +221,9 @@ impl Plant {
         stream.unread.extend_from_slice(&bytes);
         let mut out = Vec::new();
         loop {
-            let Some(stream) = self.streams.get_mut(&(host, socket)) else { return out };
+            let Some(stream) = self.streams.get_mut(&(host, socket)) else {
+                return out;
+            };
             let Ok(Some(packet)) = decode(&mut stream.unread, version, &Limits::default()) else {
                 return out;
             };
@@ -230,7 +248,8 @@ impl Plant {
                 if let Some(pid) = publish.packet_id {
                     let ack = Packet::Ack(Ack::new(AckKind::Puback, pid, Reason::Success));
                     let bytes = encoded(&ack, version);
-                    self.forged.push((host, NodeInput::ClientReceived { socket, bytes }));
+                    self.forged
+                        .push((host, NodeInput::ClientReceived { socket, bytes }));
                 }
                 return;
             }
@@ -266,7 +285,9 @@ impl Plant {
         publish: Publish,
         out: &mut Vec<(SocketId, Bytes)>,
     ) {
-        let Some(stream) = self.streams.get_mut(&at) else { return };
+        let Some(stream) = self.streams.get_mut(&at) else {
+            return;
+        };
         match stream.held.take() {
             Some(held) => {
                 out.push((at.1, encoded(&Packet::Publish(publish), version)));
@@ -289,12 +310,14 @@ impl Plant {
         // Clients acknowledge in packets of their own, which a split makes unreadable here: then
         // nothing is tampered with.
         let packet = decode(&mut BytesMut::from(&bytes[..]), version, &Limits::default());
-        let Ok(Some(Packet::Ack(ack))) = packet else { return Some(bytes) };
+        let Ok(Some(Packet::Ack(ack))) = packet else {
+            return Some(bytes);
+        };
         let pid = ack.packet_id.get();
         if pid >= FORGED_PID {
             if ack.kind == AckKind::Pubrec {
                 let pubrel = Ack::new(AckKind::Pubrel, ack.packet_id, Reason::Success);
-                self.to_client(host, socket, encoded(&Packet::Ack(pubrel), version));
+                self.sneak(host, socket, encoded(&Packet::Ack(pubrel), version));
             }
             return None;
         }
@@ -304,12 +327,12 @@ impl Plant {
             && let Some(pid) = NonZeroU16::new(FORGED_PID + pid % 500)
         {
             let again = Packet::Publish(publish.with_packet_id(pid));
-            self.to_client(host, socket, encoded(&again, version));
+            self.sneak(host, socket, encoded(&again, version));
         }
         Some(bytes)
     }
 
-    fn to_client(&mut self, host: usize, socket: SocketId, bytes: Bytes) {
+    fn sneak(&mut self, host: usize, socket: SocketId, bytes: Bytes) {
         self.sneaked.push((host, socket, bytes));
     }
 
@@ -329,7 +352,9 @@ impl Plant {
         // What is no frame is the handshake: it passes.
         loop {
             let mut ahead = rest.clone();
-            let Ok(Some(frame)) = frame::decode(&mut ahead) else { break };
+            let Ok(Some(frame)) = frame::decode(&mut ahead) else {
+                break;
+            };
             rest = ahead;
             let payload = self.payload(&frame.payload, frame.kind);
             out.extend_from_slice(&frame::encode(frame.kind, frame.number, &[&payload]));
@@ -344,11 +369,19 @@ impl Plant {
         }
         if self.is(Bug::SwallowRows) {
             let rows = payload.starts_with(&[ROWS, RETAINED]);
-            return if rows { Bytes::from_static(&NOTHING) } else { payload.clone() };
+            return if rows {
+                Bytes::from_static(&NOTHING)
+            } else {
+                payload.clone()
+            };
         }
         let topic = b"b/x/";
-        let at = payload.windows(topic.len()).position(|window| window == topic);
-        let message = payload.windows(2).any(|w| w[0] == b'm' && w[1].is_ascii_digit());
+        let at = payload
+            .windows(topic.len())
+            .position(|window| window == topic);
+        let message = payload
+            .windows(2)
+            .any(|w| w[0] == b'm' && w[1].is_ascii_digit());
         match at {
             Some(at) if message && self.turn() => {
                 let mut payload = payload.to_vec();

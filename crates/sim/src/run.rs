@@ -3,7 +3,11 @@
 
 use std::fmt::Write;
 
+use dunlin_broker::Shard;
+use dunlin_broker::node::Node;
+
 use crate::client::Client;
+use crate::host::Host;
 use crate::invariant::{ALL, AUDIT_EVENTS, Check, Invariant};
 use crate::plant::{Bug, Plant};
 use crate::trace::Record;
@@ -24,6 +28,9 @@ const ROUND_MS: u64 = 20_000;
 const DRAIN_MS: u64 = 120_000;
 /// How long nobody may have anything to do before the round is over, milliseconds.
 const IDLE_MS: u64 = 2_000;
+/// How long the same if a session without a client holds messages, milliseconds: it ends 15 s after
+/// its node has heard of the newer one.
+const SUPERSEDED_MS: u64 = 40_000;
 /// How often that is looked at, milliseconds; more often than any acknowledgement takes.
 const IDLE_LOOK_MS: u64 = 50;
 /// Topics of the last round.
@@ -141,7 +148,13 @@ fn last_round(world: &mut World) -> Result<(), Violation> {
     for client in 0..world.clients.len() {
         for topic in ROUND_TOPICS {
             let qos = 1 + (client % 2) as u8;
-            world.operate(Op::Publish { client, topic, qos, retain: false, empty: false });
+            world.operate(&Op::Publish {
+                client,
+                topic,
+                qos,
+                retain: false,
+                empty: false,
+            });
         }
     }
     let started = world.now;
@@ -151,7 +164,9 @@ fn last_round(world: &mut World) -> Result<(), Violation> {
     loop {
         let busy = |client: &&Client| !client.is_idle() && !world.oracle.was_split(client.index);
         match world.clients.iter().find(busy) {
-            None if idle_since.is_some_and(|since| world.now >= since + IDLE_MS) => return Ok(()),
+            None if idle_since.is_some_and(|since| world.now >= since + idle_ms(world)) => {
+                return Ok(());
+            }
             None => _ = idle_since.get_or_insert(world.now),
             Some(busy) if world.now > started + DRAIN_MS => {
                 let seen = format!("client {} waits for answers: {busy:?}", busy.index);
@@ -163,11 +178,30 @@ fn last_round(world: &mut World) -> Result<(), Violation> {
     }
 }
 
+/// A session that was superseded in a split keeps what it was picked for until it ends.
+fn idle_ms(world: &World) -> u64 {
+    let nodes = world.hosts.iter().filter_map(Host::node);
+    let mut counts = nodes.flat_map(Node::shards).map(Shard::counts);
+    if counts.all(|counts| counts.queued + counts.inflight == 0) {
+        IDLE_MS
+    } else {
+        SUPERSEDED_MS
+    }
+}
+
 impl Report {
     /// The report for people.
     pub fn describe(&self, lines_max: usize) -> String {
         let mut out = String::new();
-        let Options { seed, nodes, shards, clients, faults, conditions, .. } = &self.options;
+        let Options {
+            seed,
+            nodes,
+            shards,
+            clients,
+            faults,
+            conditions,
+            ..
+        } = &self.options;
         _ = writeln!(
             out,
             "seed {seed}: {nodes} nodes with {shards} shards, {} clients, {conditions:?}, skew \
@@ -198,7 +232,10 @@ pub fn shrink(order: &Order, invariant: &str, mut script: Vec<Step>) -> Vec<Step
         while at < script.len() {
             let mut shorter = script.clone();
             shorter.drain(at..(at + chunk).min(shorter.len()));
-            let attempt = Order { script: Some(shorter.clone()), ..order.clone() };
+            let attempt = Order {
+                script: Some(shorter.clone()),
+                ..order.clone()
+            };
             let found = run(&attempt).violation;
             if found.is_some_and(|violation| violation.invariant == invariant) {
                 script = shorter;

@@ -47,7 +47,12 @@ pub struct Trace {
 impl Trace {
     /// A trace; `record` keeps lines as well.
     pub fn new(record: Record) -> Self {
-        Self { hash: FNV_OFFSET, events: 0, record, lines: VecDeque::new() }
+        Self {
+            hash: FNV_OFFSET,
+            events: 0,
+            record,
+            lines: VecDeque::new(),
+        }
     }
 
     /// A host's node is about to work.

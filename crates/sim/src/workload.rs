@@ -23,8 +23,9 @@ const RETAINED_TOPICS: [&str; 4] = ["r/0", "r/1", "r/2", "r/3"];
 /// Topics of shared subscriptions.
 const SHARED_TOPICS: [&str; 2] = ["s/0", "s/1"];
 /// Filters of ordinary subscribers.
-const FILTERS: [&str; 11] =
-    ["a/0", "a/1", "a/2", "a/+", "b/#", "b/x/0", "b/+/1", "c", "r/+", "r/0", "s/0"];
+const FILTERS: [&str; 11] = [
+    "a/0", "a/1", "a/2", "a/+", "b/#", "b/x/0", "b/+/1", "c", "r/+", "r/0", "s/0",
+];
 /// Filters of members of groups.
 const SHARED_FILTERS: [&str; 3] = ["$share/g1/s/+", "$share/g2/s/0", "$share/g2/s/1"];
 
@@ -100,7 +101,7 @@ pub enum Op {
         client: usize,
         /// The filter, `$share/` allowed.
         filter: &'static str,
-        /// The QoS asked for.
+        /// The quality of service asked for.
         qos: u8,
     },
     /// It unsubscribes.
@@ -173,7 +174,9 @@ impl Options {
     /// What a seed stands for.
     pub fn draw(seed: u64) -> Self {
         let mut rng = SmallRng::seed_from_u64(seed);
-        let nodes = *[1, 2, 2, 3, 3, 3, 4, 5].choose(&mut rng).expect("not empty");
+        let nodes = *[1, 2, 2, 3, 3, 3, 4, 5]
+            .choose(&mut rng)
+            .expect("not empty");
         let calm = rng.random_bool(0.2);
         let mut chance = |p: f64| !calm && rng.random_bool(p);
         let faults = Faults {
@@ -186,10 +189,22 @@ impl Options {
             dns: chance(0.15),
         };
         let ordinary = rng.random_range(2..=5);
-        let group_members = if rng.random_bool(0.5) { rng.random_range(2..=4) } else { 0 };
-        let clients = (0..ordinary + group_members).map(|n| profile(n, &mut rng)).collect();
+        let group_members = if rng.random_bool(0.5) {
+            rng.random_range(2..=4)
+        } else {
+            0
+        };
+        let clients = (0..ordinary + group_members)
+            .map(|n| profile(n, &mut rng))
+            .collect();
         let skewed = rng.random_bool(0.3);
-        let skew = |_| if skewed { rng.random_range(-5_000..=5_000) } else { 0 };
+        let skew = |_| {
+            if skewed {
+                rng.random_range(-5_000..=5_000)
+            } else {
+                0
+            }
+        };
         let skew_ms = (0..nodes).map(skew).collect();
         let delay_min_ms = rng.random_range(0..=3);
         Self {
@@ -222,7 +237,11 @@ impl Options {
     /// The script of these options, in order of time.
     pub fn script(&self) -> Vec<Step> {
         let rng = SmallRng::seed_from_u64(self.seed ^ 0x5eed_5c41_97b2_0001);
-        let mut writer = Writer { options: self, rng, steps: Vec::new() };
+        let mut writer = Writer {
+            options: self,
+            rng,
+            steps: Vec::new(),
+        };
         writer.beginnings();
         for _ in 0..self.operations {
             writer.work();
@@ -256,6 +275,9 @@ struct Writer<'a> {
     steps: Vec<Step>,
 }
 
+/// Writes one kind of fault into the script, at a time.
+type Fault<'a> = fn(&mut Writer<'a>, u64);
+
 impl Writer<'_> {
     fn at(&mut self, at: u64, op: Op) {
         self.steps.push(Step { at, op });
@@ -279,17 +301,35 @@ impl Writer<'_> {
             let at = self.rng.random_range(0..200);
             self.at(at, Op::Start(host));
             if host > 0 {
-                let later = if self.options.join_at_once { 0 } else { 600 * host as u64 };
+                let later = if self.options.join_at_once {
+                    0
+                } else {
+                    600 * host as u64
+                };
                 self.at(300 + later, Op::Join { host, target: 0 });
             }
         }
         for client in 0..self.options.clients.len() {
             let host = self.host();
             let at = self.rng.random_range(400..3_500);
-            self.at(at, Op::Connect { client, host, clean: false });
+            self.at(
+                at,
+                Op::Connect {
+                    client,
+                    host,
+                    clean: false,
+                },
+            );
             for _ in 0..self.rng.random_range(1..=2) {
                 let (filter, qos) = self.subscription(client);
-                self.at(at + 1, Op::Subscribe { client, filter, qos });
+                self.at(
+                    at + 1,
+                    Op::Subscribe {
+                        client,
+                        filter,
+                        qos,
+                    },
+                );
             }
         }
     }
@@ -298,7 +338,11 @@ impl Writer<'_> {
     /// subscription is never in doubt.
     fn subscription(&mut self, client: usize) -> (&'static str, u8) {
         let shared = client >= self.options.ordinary();
-        let filter = if shared { self.one(&SHARED_FILTERS) } else { self.one(&FILTERS) };
+        let filter = if shared {
+            self.one(&SHARED_FILTERS)
+        } else {
+            self.one(&FILTERS)
+        };
         (filter, self.rng.random_range(0..=2))
     }
 
@@ -309,7 +353,11 @@ impl Writer<'_> {
             0..70 => self.publish(client),
             70..82 => {
                 let (filter, qos) = self.subscription(client);
-                Op::Subscribe { client, filter, qos }
+                Op::Subscribe {
+                    client,
+                    filter,
+                    qos,
+                }
             }
             82..86 => {
                 let (filter, _) = self.subscription(client);
@@ -317,12 +365,23 @@ impl Writer<'_> {
             }
             86..94 => {
                 let host = self.host();
-                Op::Connect { client, host, clean: self.rng.random_bool(0.15) }
+                Op::Connect {
+                    client,
+                    host,
+                    clean: self.rng.random_bool(0.15),
+                }
             }
             94..97 => {
                 let host = self.host();
                 let back = at + self.rng.random_range(100..3_000);
-                self.at(back, Op::Connect { client, host, clean: false });
+                self.at(
+                    back,
+                    Op::Connect {
+                        client,
+                        host,
+                        clean: false,
+                    },
+                );
                 Op::Disconnect(client)
             }
             _ => self.burst(at, client),
@@ -335,16 +394,34 @@ impl Writer<'_> {
         match self.rng.random_range(0..10) {
             0..6 => {
                 let topic = self.one(&TOPICS);
-                Op::Publish { client, topic, qos, retain: false, empty: false }
+                Op::Publish {
+                    client,
+                    topic,
+                    qos,
+                    retain: false,
+                    empty: false,
+                }
             }
             6..8 => {
                 let topic = self.one(&SHARED_TOPICS);
-                Op::Publish { client, topic, qos, retain: false, empty: false }
+                Op::Publish {
+                    client,
+                    topic,
+                    qos,
+                    retain: false,
+                    empty: false,
+                }
             }
             _ => {
                 let topic = self.one(&RETAINED_TOPICS);
                 let empty = self.rng.random_bool(0.25);
-                Op::Publish { client, topic, qos, retain: true, empty }
+                Op::Publish {
+                    client,
+                    topic,
+                    qos,
+                    retain: true,
+                    empty,
+                }
             }
         }
     }
@@ -364,7 +441,7 @@ impl Writer<'_> {
         if self.options.script_ms < FAULTS_FROM_MS + 3_000 {
             return;
         }
-        let kinds: [(bool, fn(&mut Self, u64)); 7] = [
+        let kinds: [(bool, Fault<'_>); 7] = [
             (faults.kill, Self::kill),
             (faults.power, Self::power),
             (faults.cut && nodes > 1, Self::cut),
@@ -375,7 +452,9 @@ impl Writer<'_> {
         ];
         for (_, fault) in kinds.into_iter().filter(|(on, _)| *on) {
             for _ in 0..self.rng.random_range(1..=3) {
-                let at = self.rng.random_range(FAULTS_FROM_MS..self.options.script_ms);
+                let at = self
+                    .rng
+                    .random_range(FAULTS_FROM_MS..self.options.script_ms);
                 fault(self, at);
             }
         }
@@ -414,8 +493,9 @@ impl Writer<'_> {
             }
             2 => {
                 // One side against the other.
-                let side: Vec<bool> =
-                    (0..self.options.nodes).map(|_| self.rng.random_bool(0.5)).collect();
+                let side: Vec<bool> = (0..self.options.nodes)
+                    .map(|_| self.rng.random_bool(0.5))
+                    .collect();
                 let pairs = (0..side.len()).flat_map(|a| (0..side.len()).map(move |b| (a, b)));
                 let across: Vec<_> = pairs.filter(|&(a, b)| side[a] != side[b]).collect();
                 self.cut_for(at, long, &across);

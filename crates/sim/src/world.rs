@@ -136,7 +136,10 @@ impl World {
             clients,
         };
         let recording = world.recording;
-        world.clients.iter_mut().for_each(|client| client.chatty = recording);
+        world
+            .clients
+            .iter_mut()
+            .for_each(|client| client.chatty = recording);
         for index in 0..world.script.len() {
             world.push(world.script[index].at, Event::Script(index));
         }
@@ -145,7 +148,8 @@ impl World {
 
     fn push(&mut self, at: u64, event: Event) {
         self.pushed += 1;
-        self.heap.push(Reverse((at.max(self.now), self.pushed, event)));
+        self.heap
+            .push(Reverse((at.max(self.now), self.pushed, event)));
     }
 
     /// When the next event is.
@@ -159,7 +163,9 @@ impl World {
             self.now = self.now.max(until);
             return false;
         }
-        let Some(Reverse((at, _, event))) = self.heap.pop() else { return false };
+        let Some(Reverse((at, _, event))) = self.heap.pop() else {
+            return false;
+        };
         self.now = at;
         self.steps += 1;
         self.event(event);
@@ -172,14 +178,17 @@ impl World {
 
     fn event(&mut self, event: Event) {
         let alive = |world: &Self, host: usize, life: u32| {
-            world.hosts[host].process.as_ref().is_some_and(|p| p.life == life)
+            world.hosts[host]
+                .process
+                .as_ref()
+                .is_some_and(|p| p.life == life)
         };
         match event {
             // What the script has left when the faults end does not happen.
             Event::Script(_) if self.healed => {}
             Event::Script(index) => {
                 let op = self.script[index].op.clone();
-                self.operate(op);
+                self.operate(&op);
             }
             Event::Net(wake) => self.net(wake),
             Event::Tick { host, life } => {
@@ -229,13 +238,17 @@ impl World {
         let mut inputs = VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
             let now = self.hosts[host].now(self.now);
-            let Some(process) = self.hosts[host].process.as_mut() else { return };
+            let Some(process) = self.hosts[host].process.as_mut() else {
+                return;
+            };
             self.trace.speaks(self.now, host);
             note(&mut self.trace, self.now, host, &input);
             let mut out = std::mem::take(&mut self.effects);
             process.node.handle(now, input, &mut out);
             self.load(host);
-            let Some(process) = self.hosts[host].process.as_ref() else { return };
+            let Some(process) = self.hosts[host].process.as_ref() else {
+                return;
+            };
             let identity = process.node.control().core().identity();
             let cluster = identity.read().expect("no writer panics").cluster;
             self.oracle.belongs(self.now, host, cluster);
@@ -253,12 +266,24 @@ impl World {
         if !self.recording {
             return;
         }
-        let Some(node) = self.hosts[host].node() else { return };
+        let Some(node) = self.hosts[host].node() else {
+            return;
+        };
         let counts = node.shards().iter().map(Shard::counts);
         let shards = counts.map(|c| format!("{}/{}/{}", c.sessions, c.queued, c.inflight));
-        let load = shards.collect::<Vec<_>>().join(" ");
+        let mut load = shards.collect::<Vec<_>>().join(" ");
+        node.shared().router().read().for_each_route(|route| {
+            if let Some(group) = route.group {
+                let at = route
+                    .node
+                    .map_or_else(|| "here".to_owned(), |node| node.0.to_string());
+                load.extend([" ", group, ":", route.filter, "@", &at]);
+            }
+        });
         if self.loads.get(&host) != Some(&load) {
-            self.trace.say(self.now, || format!("n{host} sessions/queued/inflight {load}"));
+            self.trace.say(self.now, || {
+                format!("n{host} sessions/queued/inflight {load}")
+            });
             self.loads.insert(host, load);
         }
     }
@@ -271,15 +296,22 @@ impl World {
                 if self.plant.keeps_open(why) {
                     return;
                 }
-                self.trace.say(self.now, || format!("n{host} closes {socket:?}: {why:?}"));
-                let Some(process) = self.hosts[host].process.as_mut() else { return };
+                self.trace
+                    .say(self.now, || format!("n{host} closes {socket:?}: {why:?}"));
+                let Some(process) = self.hosts[host].process.as_mut() else {
+                    return;
+                };
                 process.clients.remove(&socket);
                 process.draining.remove(&socket);
                 let end = End::Node { host, socket };
                 self.network.close(self.now, end, &mut self.rng);
                 inputs.push_back(NodeInput::ClientClosed { socket, why });
             }
-            NodeEffect::PeerDial { socket, host: to, port } => self.dial(host, socket, &to, port),
+            NodeEffect::PeerDial {
+                socket,
+                host: to,
+                port,
+            } => self.dial(host, socket, &to, port),
             NodeEffect::PeerSend { socket, bytes } => self.peer_send(host, socket, bytes),
             NodeEffect::PeerClose { socket } => {
                 let end = End::Node { host, socket };
@@ -291,7 +323,8 @@ impl World {
                 self.push(self.now + ARCHIVE_MS, Event::Archived { host, life, token });
             }
             NodeEffect::Progress { id, step } => {
-                self.trace.say(self.now, || format!("n{host} operation {id}: {step}"));
+                self.trace
+                    .say(self.now, || format!("n{host} operation {id}: {step}"));
             }
             NodeEffect::Done { id, result } => self.done(host, id, result),
         }
@@ -312,7 +345,9 @@ impl World {
 
     fn schedule(&mut self, host: usize) {
         let machine = &mut self.hosts[host];
-        let Some(process) = machine.process.as_ref() else { return };
+        let Some(process) = machine.process.as_ref() else {
+            return;
+        };
         let next = process.node.next_tick();
         if next == u64::MAX {
             return;
@@ -329,7 +364,9 @@ impl World {
     }
 
     fn tick(&mut self, host: usize) {
-        let Some(process) = self.hosts[host].process.as_mut() else { return };
+        let Some(process) = self.hosts[host].process.as_mut() else {
+            return;
+        };
         if process.tick_at > self.now {
             return;
         }
@@ -345,49 +382,76 @@ impl World {
     }
 
     fn client_send(&mut self, host: usize, socket: SocketId, bytes: Bytes) {
-        let Some(process) = self.hosts[host].process.as_mut() else { return };
-        let Some((client, up)) = process.clients.get_mut(&socket) else { return };
+        let Some(process) = self.hosts[host].process.as_mut() else {
+            return;
+        };
+        let Some((client, up)) = process.clients.get_mut(&socket) else {
+            return;
+        };
         // The first packet a client gets is CONNACK; its code is the fourth byte.
         if !*up && bytes.first() == Some(&0x20) && bytes.get(3) == Some(&0) {
             *up = true;
         }
         let client = *client;
         let version = self.options.clients[client].version;
-        for (socket, bytes) in self.plant.client_send((host, socket, client), version, bytes) {
+        for (socket, bytes) in self
+            .plant
+            .client_send((host, socket, client), version, bytes)
+        {
             let end = End::Node { host, socket };
             self.network.send(self.now, end, bytes, &mut self.rng);
         }
-        let Some(process) = self.hosts[host].process.as_mut() else { return };
+        let Some(process) = self.hosts[host].process.as_mut() else {
+            return;
+        };
         if process.draining.insert(socket) {
-            let drained = Event::Drained { host, life: process.life, socket: socket.0 };
+            let drained = Event::Drained {
+                host,
+                life: process.life,
+                socket: socket.0,
+            };
             self.push(self.now + 1, drained);
         }
     }
 
     fn drained(&mut self, host: usize, socket: SocketId) {
-        let Some(process) = self.hosts[host].process.as_mut() else { return };
+        let Some(process) = self.hosts[host].process.as_mut() else {
+            return;
+        };
         if process.draining.remove(&socket) {
             self.tell(host, NodeInput::ClientDrained { socket });
         }
     }
 
     fn dial(&mut self, host: usize, socket: SocketId, to: &str, port: u16) {
-        let target = self.hosts.iter().find(|h| h.name.host() == to && h.name.port() == port);
-        let resolved = target.filter(|_| !self.hosts[host].dns_fails).map(|h| h.index);
-        self.trace.say(self.now, || format!("n{host} dials {to}:{port} as {socket:?}"));
-        match resolved {
-            Some(target) => {
-                if let Some(process) = self.hosts[host].process.as_mut() {
-                    process.peers.insert(socket, target);
-                }
-                let end = End::Node { host, socket };
-                self.network.dial(self.now, end, target, Port::Peer, &mut self.rng);
-            }
-            None => {
-                let life = self.oracle.life(host).1;
-                self.push(self.now + 1, Event::DialFailed { host, life, socket: socket.0 });
-            }
+        let target = self
+            .hosts
+            .iter()
+            .find(|h| h.name.host() == to && h.name.port() == port);
+        let resolved = target
+            .filter(|_| !self.hosts[host].dns_fails)
+            .map(|h| h.index);
+        self.trace.say(self.now, || {
+            format!("n{host} dials {to}:{port} as {socket:?}")
+        });
+        let Some(target) = resolved else {
+            let life = self.oracle.life(host).1;
+            self.push(
+                self.now + 1,
+                Event::DialFailed {
+                    host,
+                    life,
+                    socket: socket.0,
+                },
+            );
+            return;
+        };
+        if let Some(process) = self.hosts[host].process.as_mut() {
+            process.peers.insert(socket, target);
         }
+        let end = End::Node { host, socket };
+        self.network
+            .dial(self.now, end, target, Port::Peer, &mut self.rng);
     }
 
     fn peer_send(&mut self, host: usize, socket: SocketId, bytes: Bytes) {
@@ -397,7 +461,11 @@ impl World {
     }
 
     fn persist(&mut self, host: usize, token: u64, batch: Batch) {
-        self.trace.event("persist", self.now, &[host as u64, token, batch.ops.len() as u64]);
+        self.trace.event(
+            "persist",
+            self.now,
+            &[host as u64, token, batch.ops.len() as u64],
+        );
         let disk = &mut self.hosts[host].disk;
         let first = match self.plant.persist(batch) {
             Persisting::Write(batch) => disk.write(token, batch),
@@ -421,7 +489,13 @@ impl World {
         let (tokens, result) = self.hosts[host].disk.commit();
         let result = result.map_err(|error| error.to_string());
         for token in tokens {
-            self.tell(host, NodeInput::Persisted { token, result: result.clone() });
+            self.tell(
+                host,
+                NodeInput::Persisted {
+                    token,
+                    result: result.clone(),
+                },
+            );
         }
     }
 
@@ -473,8 +547,10 @@ impl World {
     }
 
     fn stopped(&mut self, host: usize, power: bool) {
-        self.trace.event("stop", self.now, &[host as u64, u64::from(power)]);
-        self.trace.say(self.now, || format!("n{host} dies (power: {power})"));
+        self.trace
+            .event("stop", self.now, &[host as u64, u64::from(power)]);
+        self.trace
+            .say(self.now, || format!("n{host} dies (power: {power})"));
         self.oracle.disturb(self.now, host, None, false);
         self.plant.stopped(host);
         if power {
@@ -488,7 +564,8 @@ impl World {
 
     fn net(&mut self, wake: Wake) {
         let mut arrivals = std::mem::take(&mut self.arrivals);
-        self.network.wake(self.now, wake, &mut self.rng, &mut arrivals);
+        self.network
+            .wake(self.now, wake, &mut self.rng, &mut arrivals);
         for arrival in arrivals.drain(..) {
             self.arrival(arrival);
         }
@@ -497,7 +574,12 @@ impl World {
 
     fn arrival(&mut self, arrival: Arrival) {
         match arrival {
-            Arrival::Accepted { host, port, wire, from } => self.accept(host, port, wire, from),
+            Arrival::Accepted {
+                host,
+                port,
+                wire,
+                from,
+            } => self.accept(host, port, wire, from),
             Arrival::Connected(End::Node { host, socket }) => {
                 self.tell(host, NodeInput::PeerConnected { socket });
             }
@@ -518,11 +600,17 @@ impl World {
                 self.clients[client].received(self.now, about, &mut self.oracle, acts);
                 self.act(client);
             }
-            Arrival::Closed { end: End::Node { host, socket }, reset } => {
+            Arrival::Closed {
+                end: End::Node { host, socket },
+                reset,
+            } => {
                 self.node_lost(host, socket, reset);
             }
             Arrival::DialFailed(End::Client { client, attempt }, _)
-            | Arrival::Closed { end: End::Client { client, attempt }, .. } => {
+            | Arrival::Closed {
+                end: End::Client { client, attempt },
+                ..
+            } => {
                 let (rng, acts) = (&mut self.rng, &mut self.acts);
                 self.clients[client].closed(self.now, attempt, &mut self.oracle, rng, acts);
                 self.act(client);
@@ -531,7 +619,9 @@ impl World {
     }
 
     fn accept(&mut self, host: usize, port: Port, wire: u32, from: Place) {
-        let Some(process) = self.hosts[host].process.as_mut() else { return };
+        let Some(process) = self.hosts[host].process.as_mut() else {
+            return;
+        };
         let socket = process.next_socket();
         self.network.accept(wire, End::Node { host, socket });
         match (port, from) {
@@ -557,7 +647,9 @@ impl World {
     }
 
     fn node_received(&mut self, host: usize, socket: SocketId, bytes: Bytes) {
-        let Some(process) = self.hosts[host].process.as_ref() else { return };
+        let Some(process) = self.hosts[host].process.as_ref() else {
+            return;
+        };
         match process.clients.get(&socket) {
             Some(&(client, _)) => {
                 let version = self.options.clients[client].version;
@@ -576,10 +668,16 @@ impl World {
     }
 
     fn node_lost(&mut self, host: usize, socket: SocketId, reset: bool) {
-        let Some(process) = self.hosts[host].process.as_mut() else { return };
+        let Some(process) = self.hosts[host].process.as_mut() else {
+            return;
+        };
         process.draining.remove(&socket);
         if process.clients.remove(&socket).is_some() {
-            let why = if reset { CloseReason::TcpError } else { CloseReason::TcpClosed };
+            let why = if reset {
+                CloseReason::TcpError
+            } else {
+                CloseReason::TcpClosed
+            };
             self.tell(host, NodeInput::ClientClosed { socket, why });
         } else {
             process.peers.remove(&socket);
@@ -595,12 +693,15 @@ impl World {
             match act {
                 Act::Dial(attempt, host) => {
                     let end = End::Client { client, attempt };
-                    self.trace.say(self.now, || format!("c{client} dials n{host}"));
-                    self.network.dial(self.now, end, host, Port::Mqtt, &mut self.rng);
+                    self.trace
+                        .say(self.now, || format!("c{client} dials n{host}"));
+                    self.network
+                        .dial(self.now, end, host, Port::Mqtt, &mut self.rng);
                 }
                 Act::Send(attempt, bytes) => {
                     let end = End::Client { client, attempt };
-                    self.trace.event("client", self.now, &[client as u64, attempt]);
+                    self.trace
+                        .event("client", self.now, &[client as u64, attempt]);
                     self.trace.bytes(&bytes);
                     self.network.send(self.now, end, bytes, &mut self.rng);
                 }
@@ -618,17 +719,25 @@ impl World {
     // Operators, and what the script says.
 
     /// Does what a line of the script says.
-    pub fn operate(&mut self, op: Op) {
+    pub fn operate(&mut self, op: &Op) {
         self.trace.say(self.now, || format!("-- {op:?}"));
-        match op {
-            Op::Connect { client, host, clean } => self.connect(client, host, clean),
+        match *op {
+            Op::Connect {
+                client,
+                host,
+                clean,
+            } => self.connect(client, host, clean),
             Op::Disconnect(client) => {
                 let acts = &mut self.acts;
                 self.clients[client].disconnect(self.now, &mut self.oracle, acts);
                 self.act(client);
             }
             Op::ResetClient(client) => self.reset_client(client),
-            Op::Subscribe { client, filter, qos } => {
+            Op::Subscribe {
+                client,
+                filter,
+                qos,
+            } => {
                 let (about, acts) = ((filter, qos), &mut self.acts);
                 self.clients[client].subscribe(self.now, about, &mut self.oracle, acts);
                 self.act(client);
@@ -638,14 +747,43 @@ impl World {
                 self.clients[client].unsubscribe(self.now, filter, &mut self.oracle, acts);
                 self.act(client);
             }
-            Op::Publish { client, topic, qos, retain, empty } => {
+            Op::Publish {
+                client,
+                topic,
+                qos,
+                retain,
+                empty,
+            } => {
                 let topic = topic.to_owned();
                 let (sends, acked_at) = (Vec::new(), None);
-                let message = Published { topic, qos, retain, empty, sends, acked_at };
+                let message = Published {
+                    topic,
+                    qos,
+                    retain,
+                    empty,
+                    sends,
+                    acked_at,
+                };
                 let acts = &mut self.acts;
                 self.clients[client].publish(self.now, message, &mut self.oracle, acts);
                 self.act(client);
             }
+            Op::Kill(_)
+            | Op::PowerOff(_)
+            | Op::Start(_)
+            | Op::Cut(..)
+            | Op::Heal(..)
+            | Op::ResetPeers(..)
+            | Op::Join { .. }
+            | Op::Leave(_)
+            | Op::ForceLeave { .. }
+            | Op::Dns { .. } => self.operate_host(op),
+        }
+    }
+
+    /// Does what concerns hosts and what is between them.
+    fn operate_host(&mut self, op: &Op) {
+        match *op {
             Op::Kill(host) => self.stop(host, false),
             Op::PowerOff(host) => self.stop(host, true),
             Op::Start(host) => self.start(host),
@@ -667,7 +805,20 @@ impl World {
                 let node = self.hosts[target].name.clone();
                 self.operation(host, Operation::ForceLeave { node });
             }
-            Op::Dns { host, fails } => self.hosts[host].dns_fails = fails,
+            Op::Dns { host, fails } => {
+                self.hosts[host].dns_fails = fails;
+                if fails {
+                    self.oracle.disturb(self.now, host, None, true);
+                } else {
+                    self.oracle.calm_again(self.now, host, None);
+                }
+            }
+            Op::Connect { .. }
+            | Op::Disconnect(_)
+            | Op::ResetClient(_)
+            | Op::Subscribe { .. }
+            | Op::Unsubscribe { .. }
+            | Op::Publish { .. } => {}
         }
     }
 
@@ -686,7 +837,9 @@ impl World {
     }
 
     fn reset_client(&mut self, client: usize) {
-        let Some((attempt, _)) = self.clients[client].connection() else { return };
+        let Some((attempt, _)) = self.clients[client].connection() else {
+            return;
+        };
         let end = End::Client { client, attempt };
         if let Some(arrival) = self.network.reset(self.now, end, &mut self.rng) {
             self.arrival(arrival);
@@ -711,7 +864,16 @@ impl World {
         let id = self.operations.len() as u64 + 1;
         let at = self.now;
         let tries = 1;
-        self.operations.insert(id, Operated { host, op: op.clone(), at, done: None, tries });
+        self.operations.insert(
+            id,
+            Operated {
+                host,
+                op: op.clone(),
+                at,
+                done: None,
+                tries,
+            },
+        );
         for moved in self.concerned(host, &op) {
             self.oracle.disturb(self.now, moved, None, false);
             self.oracle.moved(self.now, moved);
@@ -726,9 +888,12 @@ impl World {
     fn concerned(&self, host: usize, op: &Operation) -> Vec<usize> {
         match op {
             Operation::Join { .. } | Operation::Leave => vec![host],
-            Operation::ForceLeave { node } => {
-                self.hosts.iter().filter(|h| h.name == *node).map(|h| h.index).collect()
-            }
+            Operation::ForceLeave { node } => self
+                .hosts
+                .iter()
+                .filter(|h| h.name == *node)
+                .map(|h| h.index)
+                .collect(),
         }
     }
 
@@ -739,7 +904,9 @@ impl World {
             Ok(()) => format!("n{host} operation {id} done"),
             Err(error) => format!("n{host} operation {id} failed: {error}"),
         });
-        let Some(operated) = self.operations.get_mut(&id) else { return };
+        let Some(operated) = self.operations.get_mut(&id) else {
+            return;
+        };
         if operated.done.is_some() {
             let seen = format!("operation {id} on node {host} ended twice");
             self.faults.push(Violation::new("membership", seen));
@@ -760,7 +927,9 @@ impl World {
     }
 
     fn retry(&mut self, id: u64) {
-        let Some(operated) = self.operations.get_mut(&id) else { return };
+        let Some(operated) = self.operations.get_mut(&id) else {
+            return;
+        };
         let (host, op) = (operated.host, operated.op.clone());
         if self.hosts[host].process.is_none() {
             return;
@@ -782,10 +951,24 @@ impl World {
             self.hosts[host].dns_fails = false;
             self.start(host);
         }
+        self.reset_half_open();
         for client in 0..self.clients.len() {
             if self.clients[client].connection().is_none() {
                 let host = self.rng.random_range(0..self.hosts.len());
                 self.connect(client, host, false);
+            }
+        }
+    }
+
+    /// Clients that never send anything do not notice that their node is gone.
+    fn reset_half_open(&mut self) {
+        for client in 0..self.clients.len() {
+            let Some((attempt, _)) = self.clients[client].connection() else {
+                continue;
+            };
+            let end = End::Client { client, attempt };
+            if self.network.is_half_open(end) {
+                self.reset_client(client);
             }
         }
     }
@@ -820,7 +1003,9 @@ fn note(trace: &mut Trace, now: u64, host: usize, input: &NodeInput) {
     trace.event(kind, now, &[host as u64, socket]);
     trace.bytes(bytes);
     if !matches!(kind, "tick" | "client drained" | "peer received") {
-        trace.say(now, || format!("n{host} {kind} {socket} ({} bytes)", bytes.len()));
+        trace.say(now, || {
+            format!("n{host} {kind} {socket} ({} bytes)", bytes.len())
+        });
     }
 }
 

@@ -10,9 +10,20 @@ const SEEDS: u64 = 300;
 /// Finds the bug; returns the seed.
 fn hunt(bug: Bug, invariant: &str) -> Option<u64> {
     (0..SEEDS).find(|&seed| {
-        let report = run(&Order { seed, bug: Some(bug), ..Order::default() });
-        report.violation.is_some_and(|violation| violation.invariant == invariant)
-            && run(&Order { seed, ..Order::default() }).violation.is_none()
+        let report = run(&Order {
+            seed,
+            bug: Some(bug),
+            ..Order::default()
+        });
+        report
+            .violation
+            .is_some_and(|violation| violation.invariant == invariant)
+            && run(&Order {
+                seed,
+                ..Order::default()
+            })
+            .violation
+            .is_none()
     })
 }
 

@@ -4,7 +4,12 @@ use dunlin_sim::plant::Bug;
 use dunlin_sim::{Order, run};
 
 fn hash(seed: u64, bug: Option<Bug>) -> u64 {
-    run(&Order { seed, bug, ..Order::default() }).hash
+    run(&Order {
+        seed,
+        bug,
+        ..Order::default()
+    })
+    .hash
 }
 
 #[test]
@@ -24,7 +29,13 @@ fn what_is_not_from_the_seed_shows_in_the_trace() {
 #[test]
 fn the_first_seeds_hold() {
     for seed in 0..40 {
-        let report = run(&Order { seed, ..Order::default() });
-        assert_eq!(report.violation, None, "replay: dunlin-sim --seed {seed} --verbose");
+        let report = run(&Order {
+            seed,
+            ..Order::default()
+        });
+        assert_eq!(
+            report.violation, None,
+            "replay: dunlin-sim --seed {seed} --verbose"
+        );
     }
 }

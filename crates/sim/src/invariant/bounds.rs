@@ -10,13 +10,18 @@ use crate::world::World;
 const WIRES_PER_SHARD: usize = 8;
 
 pub(super) fn step(world: &World) -> Result<(), Violation> {
-    world.faults.first().map_or(Ok(()), |fault| Err(fault.clone()))
+    world
+        .faults
+        .first()
+        .map_or(Ok(()), |fault| Err(fault.clone()))
 }
 
 pub(super) fn audit(world: &World) -> Result<(), Violation> {
     let nodes = world.hosts.len();
     for host in &world.hosts {
-        let Some(process) = &host.process else { continue };
+        let Some(process) = &host.process else {
+            continue;
+        };
         let max = nodes * (usize::from(world.options.shards) + 1) * WIRES_PER_SHARD;
         if process.peers.len() > max {
             let seen = format!("node {} has {} node links", host.index, process.peers.len());

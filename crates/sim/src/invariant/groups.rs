@@ -9,7 +9,9 @@ use crate::world::World;
 
 pub(super) fn step(world: &World) -> Result<(), Violation> {
     for got in world.oracle.fresh().iter().filter(|got| !got.retain) {
-        let Some(message) = world.oracle.message(got.message) else { continue };
+        let Some(message) = world.oracle.message(got.message) else {
+            continue;
+        };
         let own = groups_of(world, got.client, &message.topic);
         for promise in own {
             check(world, got, promise, message.sends.len())?;
@@ -40,7 +42,9 @@ fn check(world: &World, got: &Delivered, own: &Promise, sends: usize) -> Result<
         });
         asked && groups_of(world, client, topic).all(|p| same(p, own))
     };
-    let Some(message) = world.oracle.message(got.message) else { return Ok(()) };
+    let Some(message) = world.oracle.message(got.message) else {
+        return Ok(());
+    };
     if !single(got.client, &message.topic) {
         return Ok(());
     }
@@ -74,5 +78,7 @@ fn same(a: &Promise, b: &Promise) -> bool {
 }
 
 fn is_still_on(world: &World, got: &Delivered) -> bool {
-    world.clients[got.client].connection().is_some_and(|(attempt, _)| attempt == got.attempt)
+    world.clients[got.client]
+        .connection()
+        .is_some_and(|(attempt, _)| attempt == got.attempt)
 }

@@ -24,7 +24,11 @@ pub(super) fn audit(world: &World) -> Result<(), Violation> {
             continue;
         }
         let status = node.status();
-        if status.members.iter().all(|member| member.name != status.own) {
+        if status
+            .members
+            .iter()
+            .all(|member| member.name != status.own)
+        {
             let seen = format!("node {} is no member of its own cluster", host.index);
             return Err(Violation::new("join", seen));
         }
@@ -35,12 +39,32 @@ pub(super) fn audit(world: &World) -> Result<(), Violation> {
 /// Two nodes with a retained message each; the second joins the first.
 fn script() -> Vec<Step> {
     let step = |at, op| Step { at, op };
-    let publish = |client, topic| Op::Publish { client, topic, qos: 1, retain: true, empty: false };
+    let publish = |client, topic| Op::Publish {
+        client,
+        topic,
+        qos: 1,
+        retain: true,
+        empty: false,
+    };
     vec![
         step(0, Op::Start(0)),
         step(0, Op::Start(1)),
-        step(200, Op::Connect { client: 0, host: 0, clean: true }),
-        step(200, Op::Connect { client: 1, host: 1, clean: true }),
+        step(
+            200,
+            Op::Connect {
+                client: 0,
+                host: 0,
+                clean: true,
+            },
+        ),
+        step(
+            200,
+            Op::Connect {
+                client: 1,
+                host: 1,
+                clean: true,
+            },
+        ),
         step(1_000, publish(0, "r/0")),
         step(1_000, publish(1, "r/1")),
         step(JOIN_MS, Op::Join { host: 1, target: 0 }),
@@ -58,7 +82,12 @@ pub fn kill_joiner(
     options.nodes = 2;
     options.skew_ms = vec![0; 2];
     options.faults = Faults::default();
-    let mut world = World::new(options, script(), Plant::new(bug, usize::MAX), Record::Nothing);
+    let mut world = World::new(
+        options,
+        script(),
+        Plant::new(bug, usize::MAX),
+        Record::Nothing,
+    );
     while world.step(JOIN_MS - 1) {}
     let before = world.hosts[1].disk.written();
     let old = world.hosts[1].node().map(Node::status);
@@ -72,7 +101,9 @@ pub fn kill_joiner(
     if let Some(fault) = world.faults.first() {
         return Err(fault.clone());
     }
-    let Some(node) = world.hosts[1].node() else { return Ok(false) };
+    let Some(node) = world.hosts[1].node() else {
+        return Ok(false);
+    };
     let (status, old) = (node.status(), old.map(|status| status.cluster));
     let retained = |topic| node.shared().retained().get(topic, u64::MAX / 2).is_some();
     let holds = (retained("r/0"), retained("r/1"));

@@ -50,7 +50,10 @@ fn check(
         message.sends.first().map_or(0, |sent| sent.to.0),
         message.acked_at.unwrap_or_default(),
         promise.filter,
-        promise.group.as_ref().map_or_else(String::new, |group| format!(" of group {group}")),
+        promise
+            .group
+            .as_ref()
+            .map_or_else(String::new, |group| format!(" of group {group}")),
     );
     Err(Violation::new("loss", seen))
 }
@@ -72,7 +75,9 @@ fn is_promised(world: &World, message: &Published, promise: &Promise) -> bool {
     let (Some(first), Some(last)) = (message.sends.first(), message.sends.last()) else {
         return false;
     };
-    let Some(acked_at) = message.acked_at else { return false };
+    let Some(acked_at) = message.acked_at else {
+        return false;
+    };
     let oracle = &world.oracle;
     let alive = promise.ended_at.is_none() && oracle.session(promise.client) == promise.session;
     if promise.qos == 0
@@ -119,7 +124,12 @@ fn homes_are_calm(
             None => true,
         };
         // A session that moves while the message is on its way may be asked for on either node.
-        let calm = oracle.is_calm(publisher_on, host, sent_at, acked_at.max(home.since.min(next)));
+        let calm = oracle.is_calm(
+            publisher_on,
+            host,
+            sent_at,
+            acked_at.max(home.since.min(next)),
+        );
         same_life && quiet && moved_calmly && calm
     })
 }

@@ -9,7 +9,10 @@ use crate::violation::Violation;
 use crate::world::{Operated, World};
 
 pub(super) fn settled(world: &World) -> Result<(), Violation> {
-    let statuses = world.hosts.iter().filter_map(|host| Some(host.node()?.status()));
+    let statuses = world
+        .hosts
+        .iter()
+        .filter_map(|host| Some(host.node()?.status()));
     let statuses: Vec<Status> = statuses.collect();
     for status in &statuses {
         agree(status, &statuses)?;
@@ -32,14 +35,20 @@ fn agree(status: &Status, all: &[Status]) -> Result<(), Violation> {
             return wrong(format!("{own} has a member {} that never was", member.name));
         };
         if other.cluster != status.cluster {
-            return wrong(format!("{own} counts {} as a member, which is not", member.name));
+            return wrong(format!(
+                "{own} counts {} as a member, which is not",
+                member.name
+            ));
         }
         if member.state != MemberState::Running {
             return wrong(format!("{own} sees {} as {:?}", member.name, member.state));
         }
         if names(other) != names(status) {
             let (theirs, ours) = (names(other), names(status));
-            return wrong(format!("{own} knows {ours:?}, {} knows {theirs:?}", member.name));
+            return wrong(format!(
+                "{own} knows {ours:?}, {} knows {theirs:?}",
+                member.name
+            ));
         }
     }
     Ok(())
@@ -59,7 +68,10 @@ fn operations(world: &World, host: usize) -> impl Iterator<Item = &Operated> {
 }
 
 fn joined(operated: &Operated) -> bool {
-    let ok = operated.done.as_ref().is_some_and(|(_, result)| result.is_ok());
+    let ok = operated
+        .done
+        .as_ref()
+        .is_some_and(|(_, result)| result.is_ok());
     ok && matches!(operated.op, Operation::Join { .. })
 }
 
@@ -80,7 +92,9 @@ fn stayed(world: &World) -> Result<(), Violation> {
     let hosts: Vec<usize> = (0..world.hosts.len()).filter(faithful).collect();
     let clusters: BTreeSet<_> = hosts.iter().filter_map(|h| cluster_of(world, *h)).collect();
     if clusters.len() > 1 {
-        return wrong(format!("nodes {hosts:?} joined one cluster and are in {clusters:?}"));
+        return wrong(format!(
+            "nodes {hosts:?} joined one cluster and are in {clusters:?}"
+        ));
     }
     Ok(())
 }
@@ -95,10 +109,12 @@ fn left(world: &World) -> Result<(), Violation> {
         let leaves = done && matches!(last.op, Operation::Leave);
         let name = &world.hosts[host].name;
         let joined_since = world.operations.values().any(|operated| {
-            operated.at >= last.at
-                && matches!(&operated.op, Operation::Join { target } if target == name)
+            let until = operated.done.as_ref().map_or(u64::MAX, |(at, _)| *at);
+            until >= last.at && matches!(&operated.op, Operation::Join { target } if target == name)
         });
-        let Some(node) = world.hosts[host].node() else { continue };
+        let Some(node) = world.hosts[host].node() else {
+            continue;
+        };
         if leaves && !joined_since && node.status().members.len() > 1 {
             let status = node.status();
             return wrong(format!("{name} left and is with {:?}", names(&status)));

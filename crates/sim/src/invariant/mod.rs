@@ -41,8 +41,14 @@ pub struct Invariant {
 /// How often the dear checks run, events.
 pub const AUDIT_EVENTS: u64 = 128;
 
-const NONE: Invariant =
-    Invariant { name: "", promise: "", step: None, audit: None, settled: None, end: None };
+const NONE: Invariant = Invariant {
+    name: "",
+    promise: "",
+    step: None,
+    audit: None,
+    settled: None,
+    end: None,
+};
 
 /// All properties.
 pub const ALL: [Invariant; 11] = [

@@ -2,8 +2,8 @@
 //! `QoS`; what is delivered again does not count.
 //!
 //! Promised on one connection of the publisher, and over several to one node while all is calm.
-//! When the publisher moves, what its old node, or its old shard's link, still holds for a node that
-//! could not be reached may come later than what the new one delivers at once.
+//! When the publisher moves, what its old node, or its old shard's link, still holds for a node
+//! that could not be reached may come later than what the new one delivers at once.
 
 use crate::oracle::{Delivered, Published};
 use crate::violation::Violation;
@@ -14,10 +14,14 @@ pub(super) fn step(world: &World) -> Result<(), Violation> {
         let Some(newest) = got.newest_before.filter(|newest| *newest > got.message.seq) else {
             continue;
         };
-        let newer = crate::oracle::MessageId { seq: newest, ..got.message };
-        let (Some(late), Some(early)) =
-            (world.oracle.message(got.message), world.oracle.message(newer))
-        else {
+        let newer = crate::oracle::MessageId {
+            seq: newest,
+            ..got.message
+        };
+        let (Some(late), Some(early)) = (
+            world.oracle.message(got.message),
+            world.oracle.message(newer),
+        ) else {
             continue;
         };
         if promised(world, got, late, early) {
@@ -43,7 +47,9 @@ fn promised(world: &World, got: &Delivered, late: &Published, early: &Published)
             && dunlin_mqtt::topic::matches(&promise.filter, &late.topic)
     });
     let mut sends = late.sends.iter().chain(&early.sends);
-    let Some(first) = sends.next() else { return false };
+    let Some(first) = sends.next() else {
+        return false;
+    };
     let same_node = sends.clone().all(|sent| sent.to == first.to);
     let same_connection = sends.all(|sent| sent.attempt == first.attempt);
     // What was published with different grades may take turns where it is delivered with the same.
@@ -51,7 +57,11 @@ fn promised(world: &World, got: &Delivered, late: &Published, early: &Published)
     let split = world.oracle.is_split(got.client);
     let calm = || {
         let mut homes = world.oracle.homes(got.client).iter();
-        homes.all(|home| world.oracle.is_calm(first.to.0, home.on.0, first.at, got.at))
+        homes.all(|home| {
+            world
+                .oracle
+                .is_calm(first.to.0, home.on.0, first.at, got.at)
+        })
     };
     let ordered = same_connection || same_node && late.qos > 0 && calm();
     !split && !in_group && same_grade && ordered

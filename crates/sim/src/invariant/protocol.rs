@@ -7,6 +7,10 @@ use crate::violation::Violation;
 use crate::world::World;
 
 pub(super) fn step(world: &World) -> Result<(), Violation> {
-    let fault = world.oracle.faults().first().or_else(|| world.faults.first());
+    let fault = world
+        .oracle
+        .faults()
+        .first()
+        .or_else(|| world.faults.first());
     fault.map_or(Ok(()), |fault| Err(fault.clone()))
 }

@@ -16,12 +16,20 @@ pub(super) fn settled(world: &World) -> Result<(), Violation> {
 }
 
 fn equal(world: &World, id: TableId) -> Result<(), Violation> {
-    let nodes: Vec<_> =
-        world.hosts.iter().filter_map(|host| Some((host.index, host.node()?))).collect();
+    let nodes: Vec<_> = world
+        .hosts
+        .iter()
+        .filter_map(|host| Some((host.index, host.node()?)))
+        .collect();
     for (at, (a, node)) in nodes.iter().enumerate() {
         for (b, other) in &nodes[at + 1..] {
             let own = other.status().own;
-            if node.status().members.iter().all(|member| member.name != own) {
+            if node
+                .status()
+                .members
+                .iter()
+                .all(|member| member.name != own)
+            {
                 continue;
             }
             let (ours, theirs) = (node.control().table(id), other.control().table(id));
@@ -34,7 +42,8 @@ fn equal(world: &World, id: TableId) -> Result<(), Violation> {
                 .rows(std::ops::Bound::Unbounded)
                 .find(|(key, row)| {
                     let mut same = theirs.rows(std::ops::Bound::Included(key));
-                    same.next().is_none_or(|(other, found)| other != *key || found != *row)
+                    same.next()
+                        .is_none_or(|(other, found)| other != *key || found != *row)
                 })
                 .map(|(key, row)| format!("{} {row:?}", String::from_utf8_lossy(key)));
             let seen = format!("table {} of nodes {a} and {b} differs: {differs:?}", id.0);
@@ -48,15 +57,21 @@ pub(super) fn end(world: &World) -> Result<(), Violation> {
     // Stamps order writes by the nodes' clocks; only when those agree is that the order clients
     // saw. A node that changed its cluster may have left messages behind.
     let skewed = world.options.skew_ms.iter().any(|skew| *skew != 0);
-    let settled_down = (0..world.hosts.len())
-        .all(|host| world.oracle.moved_at(host).is_none_or(|at| at < MOVES_UNTIL_MS));
+    let settled_down = (0..world.hosts.len()).all(|host| {
+        world
+            .oracle
+            .moved_at(host)
+            .is_none_or(|at| at < MOVES_UNTIL_MS)
+    });
     if skewed || !settled_down || !one_cluster(world) {
         return Ok(());
     }
     let mut topics: Vec<&str> = retained(world).map(|(_, m)| m.topic.as_str()).collect();
     topics.sort_unstable();
     topics.dedup();
-    topics.into_iter().try_for_each(|topic| last_wins(world, topic))
+    topics
+        .into_iter()
+        .try_for_each(|topic| last_wins(world, topic))
 }
 
 /// Joins of the beginning are over by then, and no message is retained before; milliseconds.
@@ -64,29 +79,50 @@ const MOVES_UNTIL_MS: u64 = 10_000;
 
 fn one_cluster(world: &World) -> bool {
     let of = |host: &crate::host::Host| host.node().map(|node| node.status().cluster);
-    world.hosts.windows(2).all(|pair| of(&pair[0]) == of(&pair[1]))
+    world
+        .hosts
+        .windows(2)
+        .all(|pair| of(&pair[0]) == of(&pair[1]))
 }
 
 fn retained(world: &World) -> impl Iterator<Item = (MessageId, &Published)> {
-    world.oracle.messages().filter(|(_, m)| m.retain && !m.sends.is_empty())
+    world
+        .oracle
+        .messages()
+        .filter(|(_, m)| m.retain && !m.sends.is_empty())
 }
 
 /// What is held must be a write that no acknowledged one surely followed.
 fn last_wins(world: &World, topic: &str) -> Result<(), Violation> {
-    let Some(node) = world.hosts.iter().find_map(|host| host.node()) else { return Ok(()) };
+    let Some(node) = world.hosts.iter().find_map(|host| host.node()) else {
+        return Ok(());
+    };
     let wall_ms = u64::MAX / 2;
     let held = node.shared().retained().get(topic, wall_ms);
-    let held = held.map(|found| found.payload().to_vec()).unwrap_or_default();
+    let held = held
+        .map(|found| found.payload().to_vec())
+        .unwrap_or_default();
     let writes: Vec<_> = retained(world).filter(|(_, m)| m.topic == topic).collect();
     // A node that changed its cluster when it had messages already left them behind.
-    let moved = (0..world.hosts.len()).filter_map(|h| world.oracle.moved_at(h)).max().unwrap_or(0);
-    let sure = writes.iter().filter(|(_, m)| m.qos > 0 && m.sends[0].at > moved);
+    let moved = (0..world.hosts.len())
+        .filter_map(|h| world.oracle.moved_at(h))
+        .max()
+        .unwrap_or(0);
+    let sure = writes
+        .iter()
+        .filter(|(_, m)| m.qos > 0 && m.sends[0].at > moved);
     let mut possible = vec![];
     for (id, write) in &writes {
         let end = write.acked_at.unwrap_or(u64::MAX);
-        let followed = sure.clone().any(|(_, m)| m.acked_at.is_some() && m.sends[0].at > end);
+        let followed = sure
+            .clone()
+            .any(|(_, m)| m.acked_at.is_some() && m.sends[0].at > end);
         if !followed {
-            possible.push(if write.empty { Vec::new() } else { id.payload().into_bytes() });
+            possible.push(if write.empty {
+                Vec::new()
+            } else {
+                id.payload().into_bytes()
+            });
         }
     }
     let any_sure = sure.clone().any(|(_, m)| m.acked_at.is_some());
