@@ -144,6 +144,9 @@ pub(crate) struct Session {
     pub(crate) dropped: u32,
     /// How many messages the client takes unacknowledged.
     pub(crate) window: u16,
+    /// Another node has said that it has a newer session of the client; this one only waits to be
+    /// asked for.
+    pub(crate) superseded: bool,
 }
 
 impl Session {
@@ -167,6 +170,7 @@ impl Session {
             expiry_s: 0,
             dropped: 0,
             window,
+            superseded: false,
         }
     }
 

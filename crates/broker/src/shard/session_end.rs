@@ -264,8 +264,10 @@ impl Shard {
             session.will = Some(will);
             self.wheel.arm(session.will_ms, Timer::Will(key));
         }
-        // One that was asked for already has a deadline of its own.
-        if session.leaving.is_none() {
+        // One that was asked for already has a deadline of its own, and news that the client has
+        // moved on to a third node does not put off the first one.
+        let known = std::mem::replace(&mut session.superseded, true);
+        if session.leaving.is_none() && !known {
             session.expires_ms = now.mono_ms + TAKEOVER_TIMEOUT_MS;
             self.wheel.arm(session.expires_ms, Timer::Expiry(key));
         }

@@ -106,8 +106,9 @@ impl Shard {
         }
     }
 
-    /// Whether a node within reach has a newer session of the client. After a split, or when this
-    /// node has joined the other's cluster, the older one stays for a while.
+    /// Whether a node within reach has a newer session of the client, or another shard has taken it
+    /// over from there. After a split, or when this node has joined the other's cluster, the older
+    /// one stays for a while.
     fn is_superseded(&self, key: SessionKey, clientid: &str) -> bool {
         let Some(session) = self.sessions.get(key) else {
             return false;
@@ -116,7 +117,11 @@ impl Shard {
             Some(Place::Remote { node, hlc }) => {
                 session.arriving.is_none() && hlc > session.stamp && self.shared.reachable(node)
             }
-            _ => false,
+            // Without that mark the other shard's question may still be on its way here.
+            Some(Place::Local { shard, hlc, .. }) => {
+                session.superseded && shard != self.id && hlc > session.stamp
+            }
+            None => false,
         }
     }
 
@@ -130,6 +135,7 @@ impl Shard {
         let (stamp, previous) = self.shared.claim(now, clientid, (self.id, key.slot));
         if let Some(session) = self.sessions.get_mut(key) {
             session.stamp = stamp;
+            session.superseded = false;
         }
         fx.tell(ToControl::ClientChanged {
             clientid: clientid.to_owned(),

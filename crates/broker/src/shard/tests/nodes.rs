@@ -361,6 +361,17 @@ fn a_session_moves_to_another_node() {
 #[test]
 fn the_newer_session_of_a_split_is_resumed_and_not_the_one_at_hand() {
     let mut net = two();
+    split(&mut net);
+    let p = net.client_at_shard(1, 0, Version::V5, "p");
+    net.publish_acked(p, "new", "x", 1);
+    let (back, present) = net.persistent_at(0, 0, Version::V5, "c");
+    assert!(present);
+    net.pass(100);
+    assert_eq!(net.payloads(back), ["x"]);
+}
+
+/// A session of "c" on node 0, shard 0, and a newer one with a subscription on node 1.
+fn split(net: &mut Net) {
     let (old, _) = net.persistent_at(0, 0, Version::V5, "c");
     net.subscribe(old, "old", QoS::AtLeastOnce);
     net.drop_client(old);
@@ -373,12 +384,33 @@ fn the_newer_session_of_a_split_is_resumed_and_not_the_one_at_hand() {
     net.peer_up(0, 1);
     net.peer_up(1, 0);
     net.run();
-    let p = net.client_at_shard(1, 0, Version::V5, "p");
+}
+
+#[test]
+fn the_newer_session_of_a_split_is_resumed_when_another_shard_has_it() {
+    let mut net = net_of(2, 2);
+    split(&mut net);
+    let (third, present) = net.persistent_at(0, 1, Version::V5, "c");
+    assert!(present);
+    net.pass(100);
+    net.drop_client(third);
+    let p = net.client_at_shard(0, 1, Version::V5, "p");
     net.publish_acked(p, "new", "x", 1);
     let (back, present) = net.persistent_at(0, 0, Version::V5, "c");
     assert!(present);
     net.pass(100);
     assert_eq!(net.payloads(back), ["x"]);
+}
+
+#[test]
+fn a_client_that_moves_on_does_not_put_off_the_end_of_its_older_session() {
+    let mut net = two();
+    split(&mut net);
+    for _ in 0..3 {
+        net.pass(7_000);
+        net.persistent_at(1, 0, Version::V5, "c");
+    }
+    assert_eq!(net.nodes[0].shards[0].counts().sessions, 0);
 }
 
 #[test]
