@@ -219,7 +219,9 @@ impl Cluster {
         let taken = neighbour.greeted.take().is_none();
         neighbour.conn = None;
         neighbour.link.sender.detach();
-        neighbour.reset = taken;
+        // A member that was up and now refuses connections is gone, taken or not: it may have died
+        // while of two connections made at once one was being given up.
+        neighbour.reset = taken || neighbour.alive;
         neighbour.unlinked_ms = now_ms;
         neighbour.jobs.clear();
         neighbour.owned_out.reconnected();
