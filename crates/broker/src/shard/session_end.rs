@@ -131,7 +131,7 @@ impl Shard {
     }
 
     pub(crate) fn on_expiry(&mut self, now: Now, key: SessionKey, fx: &mut ShardEffects) {
-        let Some(session) = self.sessions.get(key) else {
+        let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
         if session.conn.is_some() || session.expires_ms > now.mono_ms {
@@ -139,7 +139,9 @@ impl Shard {
         }
         if session.leaving.is_some() {
             // Its new owner has had the session for half a minute and never asked for the rest.
-            self.forget_session(now, key, fx);
+            // What a shared group picked it for meanwhile is another member's; the will is not.
+            session.will = None;
+            self.end_session(now, key, CloseReason::Expired, fx);
         } else if session.arriving.is_none() {
             self.end_session(now, key, CloseReason::Expired, fx);
         }

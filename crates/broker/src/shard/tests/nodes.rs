@@ -511,6 +511,24 @@ fn a_copied_session_that_nobody_finishes_ends() {
 }
 
 #[test]
+fn what_a_copied_session_was_picked_for_goes_to_another_member() {
+    let mut net = two();
+    let (old, _) = net.persistent_at(0, 0, Version::V5, "c");
+    net.subscribe(old, "$share/g/t", QoS::AtLeastOnce);
+    let new = net.accept_at(1, 0, Version::V5);
+    net.hold_control = true;
+    net.send(new, Packet::Connect(Box::new(persistent(Version::V5, "c"))));
+    net.lose_calls = true;
+    let p = net.client(Version::V5, "p");
+    net.publish_acked(p, "t", "x", 1);
+    net.hold_control = false;
+    let other = net.client(Version::V5, "other");
+    net.subscribe(other, "$share/g/t", QoS::AtLeastOnce);
+    net.pass(31_000);
+    assert_eq!(net.payloads(other), ["x"]);
+}
+
+#[test]
 fn exclusive_subscriptions_are_exclusive_in_the_cluster() {
     let mqtt = Mqtt {
         exclusive_subscription: true,
