@@ -320,10 +320,7 @@ impl Cluster {
     pub(crate) fn discovery_tick(&mut self) {
         let now_ms = self.now.mono_ms;
         if !self.discovery.ready && self.discovery.ready_by_ms <= now_ms {
-            tracing::warn!(
-                ms = READY_MAX_MS,
-                "discovery_unsettled: serving, and looking on"
-            );
+            tracing::warn!("discovery_unsettled: this node serves, and looks on");
             self.discovery.ready = true;
         }
         if self.discovery_next_tick() > now_ms {

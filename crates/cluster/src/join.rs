@@ -240,6 +240,7 @@ impl Cluster {
     /// Joins the cluster that discovery found.
     pub(crate) fn join_automatically(&mut self, target: NodeName) {
         self.start_join(None, target);
+        self.join_try();
     }
 
     fn start_join(&mut self, id: Option<u64>, target: NodeName) {

@@ -184,7 +184,6 @@ impl Cluster {
         self.dial_members();
         self.sync_tick();
         self.sweep_tick();
-        self.discovery_tick();
         self.operations_tick();
     }
 
@@ -195,6 +194,8 @@ impl Cluster {
         self.refresh_members();
         self.take_verdicts();
         self.refresh_members();
+        // After the verdicts, which decide who searches on behalf of the cluster.
+        self.discovery_tick();
         self.dial_members();
         self.spread_deltas();
         self.pump_owned();

@@ -5,6 +5,9 @@ use dunlin_cluster::{
     READY_MAX_MS, Record, Strategy,
 };
 
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+
 use crate::net::{Net, RETAINED, USERS};
 
 /// How long nodes that start at once may take to be one cluster, milliseconds.
@@ -501,4 +504,48 @@ fn without_a_strategy_nothing_is_looked_for() {
     assert_eq!(state, DiscoveryState::Unconfigured);
     let left = net.run_operation(0, Operation::Leave);
     assert_eq!(left, Err(OperationError::NotInCluster { node: None }));
+}
+
+// --- everything at once ---
+
+#[test]
+fn after_any_storm_seeds_are_one_cluster() {
+    const NODES: usize = 4;
+    for seed in 0..60 {
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let mut net = listed(seed, NODES);
+        net.delay_ms = rng.random_range(1..30);
+        for _ in 0..rng.random_range(10..60) {
+            let a = rng.random_range(0..NODES);
+            let b = (a + rng.random_range(1..NODES)) % NODES;
+            let runs = net.nodes[a].core.is_some();
+            match rng.random_range(0..12) {
+                0 if runs => net.kill(a),
+                1..=4 if !runs => net.start(a),
+                5 => net.cut(a, b),
+                6 | 7 => net.heal(a, b),
+                8 => net.nodes[a].frozen = runs,
+                9 => net.nodes[a].frozen = false,
+                10 => net.reset_links(a, b),
+                11 if runs && !net.nodes[a].frozen => {
+                    let key = rng.random_range(0..30).to_string();
+                    net.put(a, RETAINED, &key, Some("v"));
+                }
+                _ => {}
+            }
+            let pause = [0, 1, 10, 300, 2_500, 6_000][rng.random_range(0..6)];
+            net.run(pause);
+        }
+        for a in 0..NODES {
+            net.nodes[a].frozen = false;
+            for b in 0..a {
+                net.heal(a, b);
+            }
+            if net.nodes[a].core.is_none() {
+                net.start(a);
+            }
+        }
+        net.until(120_000, &format!("one cluster, seed {seed}"), Net::is_whole);
+        net.check_disks();
+    }
 }
