@@ -580,7 +580,9 @@ impl Core {
         if let Some(waker) = self.drain_waker.take() {
             waker.wake();
         }
-        if let (true, Some(waker)) = (self.control.is_ready(), self.ready_waker.take()) {
+        if self.control.is_ready()
+            && let Some(waker) = self.ready_waker.take()
+        {
             waker.wake();
         }
         fx.clients.clear();
