@@ -93,7 +93,8 @@ fn on_hosts(
         let installation: Arc<Installation> = Installation::new()?;
         let name = name(host);
         installation.write_conf(&format!(
-            "node {{ name = \"{name}\", cookie = \"emqxsecretcookie\", data_dir = \"data\" }}\n{conf}"
+            "node {{ name = \"{name}\", cookie = \"emqxsecretcookie\", data_dir = \"data\" }}\n\
+             {conf}"
         ))?;
         Ok(Node::on(host, &installation, &name))
     };
@@ -164,8 +165,8 @@ fn stays(node: &Node, status: &str) -> Result<()> {
 
 fn dns(record_type: &str) -> String {
     format!(
-        "cluster {{\n    discovery_strategy = dns\n    dns {{\n        name = \"nodes.emqx.test\"\n        \
-         record_type = {record_type}\n    }}\n}}\n"
+        "cluster {{\n    discovery_strategy = dns\n    dns {{\n        \
+         name = \"nodes.emqx.test\"\n        record_type = {record_type}\n    }}\n}}\n"
     )
 }
 

@@ -226,9 +226,10 @@ impl Discovery {
         if self.said.get(&of) == Some(&reason) {
             return;
         }
-        match &of {
-            Some(node) => tracing::info!(%node, reason, "discovered_node_not_joined"),
-            None => tracing::warn!(reason, "discovery_failed"),
+        if let Some(node) = &of {
+            tracing::info!(%node, reason, "discovered_node_not_joined");
+        } else {
+            tracing::warn!(reason, "discovery_failed");
         }
         self.said.insert(of, reason);
     }
