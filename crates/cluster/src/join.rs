@@ -170,14 +170,7 @@ impl Cluster {
             self.out.push(Effect::Done { id, result });
             return;
         }
-        let early = self
-            .operations
-            .join()
-            .is_some_and(|join| join.step() == JoinStep::Preflight);
-        if early && self.operations.automatic().is_some() {
-            // What an operator wants goes before what discovery found.
-            self.join_failed(OperationError::Busy { node: own.clone() });
-        }
+        self.make_way();
         let refused = if self.operations.user.is_some() {
             Some(OperationError::Busy { node: own })
         } else {
@@ -217,6 +210,20 @@ impl Cluster {
             }
             Operation::ForceLeave { node } => self.force_leave(id, node),
             Operation::EnableDiscovery => {}
+        }
+    }
+
+    /// What an operator wants goes before what discovery found, unless that has begun to copy.
+    fn make_way(&mut self) {
+        if self.operations.automatic().is_none() {
+            return;
+        }
+        let node = self.own.name.clone();
+        match self.operations.join().map(Join::step) {
+            Some(JoinStep::Preflight) => self.join_failed(OperationError::Busy { node }),
+            // It is a member; only the first contact with the others is awaited.
+            Some(JoinStep::Connect) => self.done(Ok(())),
+            _ => {}
         }
     }
 

@@ -2,8 +2,8 @@
 //!
 //! Start: log, data directory, store, control, inter-node port, shards, discovery (for seconds at
 //! most), listeners, control socket, HTTP. Whatever fails names itself and what to do, everything
-//! opened before is closed again, and the node has not claimed to run. Stop: no new clients, clients
-//! told, everything on disk.
+//! opened before is closed again, and the node has not claimed to run. Stop: no new clients,
+//! clients told, everything on disk.
 
 mod start;
 
