@@ -16,6 +16,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use crate::process::Output;
+use crate::until::until;
 use crate::{missing, process};
 
 /// Set inside; its value is a directory that the outer process removes.
@@ -131,6 +132,40 @@ impl Lab {
             folder: folder.to_path_buf(),
             hosts: Cell::new(0),
         })
+    }
+
+    /// Starts a name server that all hosts of the lab ask, with the records that these options of
+    /// dnsmasq describe. It ends with the lab. Says so loudly when dnsmasq is missing.
+    pub fn name_server(&self, what: &str, records: &[String]) -> Result<bool> {
+        if !missing::has("dnsmasq") {
+            missing::not_tested(what, "dnsmasq is missing (Debian: dnsmasq-base)");
+            return Ok(false);
+        }
+        let address = address(TESTER);
+        let mut server = Command::new("dnsmasq");
+        server.args([
+            "--keep-in-foreground",
+            "--conf-file=/dev/null",
+            "--pid-file=",
+        ]);
+        server.args([
+            "--no-resolv",
+            "--no-hosts",
+            "--bind-interfaces",
+            "--user=root",
+        ]);
+        server
+            .arg(format!("--listen-address={address}"))
+            .args(records);
+        server.spawn().context("dnsmasq")?;
+        // In place: this very file is mounted.
+        let resolv = self.folder.join("resolv.conf");
+        let text = format!("nameserver {address}\noptions timeout:1 attempts:1\n");
+        std::fs::write(&resolv, text).context("writing resolv.conf")?;
+        until(Duration::from_secs(5), "the name server listens", || {
+            Ok(std::net::TcpStream::connect((address, 53)).is_ok())
+        })?;
+        Ok(true)
     }
 
     /// Adds a host that knows these names, and is itself the last address handed out.

@@ -3,6 +3,7 @@
 
 mod cli;
 mod configuration;
+mod discovery;
 mod durability;
 mod join;
 mod manual;

@@ -15,8 +15,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dunlin_cluster::{
-    Cluster, ConnId, Cookie, DialError, Effect, Hello, InCall, Input, JoinStep, Merged, NodeName,
-    Now, Operation, OperationError, SiteId, Status, TableId, TableSpec, Write,
+    Cluster, ConnId, Cookie, DialError, DiscoveryError, Effect, Hello, InCall, Input, JoinStep,
+    Lookup, Merged, NodeName, Now, Operation, OperationError, SiteId, Status, TableId, TableSpec,
+    Write,
 };
 use dunlin_storage as storage;
 
@@ -113,6 +114,13 @@ pub enum ControlInput {
         /// Its path, or what went wrong.
         result: Result<String, String>,
     },
+    /// A look-up of other nodes ended.
+    Discovered {
+        /// From [`ControlEffects::discover`].
+        token: u64,
+        /// Addresses or host names.
+        result: Result<Vec<String>, DiscoveryError>,
+    },
     /// A letter from a shard.
     Shard(ToControl),
     /// An operator's request; answered in [`ControlEffects::done`].
@@ -151,6 +159,8 @@ pub struct ControlEffects {
     pub persist: Vec<(u64, storage::Batch)>,
     /// Archives of all cluster-state tables to write, after the batches before it.
     pub archive: Vec<u64>,
+    /// Look-ups of other nodes.
+    pub discover: Vec<(u64, Lookup)>,
     /// Letters to shards.
     pub to_shard: Vec<(ShardId, ToShard)>,
     /// Operations that ended.
@@ -186,6 +196,7 @@ impl ControlEffects {
         self.links.is_empty()
             && self.persist.is_empty()
             && self.archive.is_empty()
+            && self.discover.is_empty()
             && self.to_shard.is_empty()
             && self.done.is_empty()
             && self.progress.is_empty()
@@ -255,6 +266,9 @@ impl Control {
             ControlInput::Archived { token, result } => {
                 self.cluster(now, Input::Archived { token, result }, fx);
             }
+            ControlInput::Discovered { token, result } => {
+                self.cluster(now, Input::Discovered { token, result }, fx);
+            }
             ControlInput::Shard(letter) => self.letter(now, letter, fx),
             ControlInput::Operation { id, op } => {
                 self.cluster(now, Input::Operation { id, op }, fx);
@@ -280,6 +294,11 @@ impl Control {
     /// When `Tick` is wanted, monotonic milliseconds.
     pub fn next_tick(&self) -> u64 {
         self.cluster.next_tick()
+    }
+
+    /// Whether this node has looked for others long enough to serve.
+    pub fn is_ready(&self) -> bool {
+        self.cluster.is_ready()
     }
 
     /// Members and who of them is running.
@@ -449,6 +468,7 @@ impl Control {
             }
             Effect::Persist { token, writes } => fx.persist.push((token, batch(writes))),
             Effect::Archive { token } => fx.archive.push(token),
+            Effect::Discover { token, lookup } => fx.discover.push((token, lookup)),
             Effect::Up { peer } => self.peer_up(&peer, fx),
             Effect::Down { site, reason } => self.peer_down(site, reason, fx),
             Effect::Gone { site } => self.peer_gone(site, fx),

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use dunlin_cluster::{
-    ConnId, DialError, Hello, JoinStep, Now, Operation, OperationError, Purpose, Status,
+    ConnId, DialError, DiscoveryError, Hello, JoinStep, Lookup, Now, Operation, OperationError,
+    Purpose, Status,
 };
 use dunlin_storage as storage;
 
@@ -102,6 +103,13 @@ pub enum NodeInput {
         /// Its path, or what went wrong.
         result: Result<String, String>,
     },
+    /// A look-up of other nodes ended.
+    Discovered {
+        /// From [`NodeEffect::Discover`].
+        token: u64,
+        /// Addresses or host names.
+        result: Result<Vec<String>, DiscoveryError>,
+    },
     /// An operator's request.
     Operation {
         /// The driver's number.
@@ -160,6 +168,13 @@ pub enum NodeEffect {
     Archive {
         /// To be returned.
         token: u64,
+    },
+    /// Look up who else there is; answer with `Discovered`.
+    Discover {
+        /// To be returned.
+        token: u64,
+        /// What.
+        lookup: Lookup,
     },
     /// An operation got to a step.
     Progress {
@@ -285,6 +300,9 @@ impl Node {
             }
             NodeInput::Archived { token, result } => {
                 self.tell_control(now, ControlInput::Archived { token, result }, out);
+            }
+            NodeInput::Discovered { token, result } => {
+                self.tell_control(now, ControlInput::Discovered { token, result }, out);
             }
             NodeInput::Operation { id, op } => {
                 self.tell_control(now, ControlInput::Operation { id, op }, out);
@@ -576,6 +594,11 @@ impl Node {
             fx.archive
                 .drain(..)
                 .map(|token| NodeEffect::Archive { token }),
+        );
+        out.extend(
+            fx.discover
+                .drain(..)
+                .map(|(token, lookup)| NodeEffect::Discover { token, lookup }),
         );
         out.extend(
             fx.progress

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use crate::discovery::Strategy;
 use crate::identity::Cookie;
 use crate::name::NodeName;
 use crate::table::merged::{TableId, TableSpec};
@@ -33,6 +34,8 @@ pub struct Config {
     pub listen_port: u16,
     /// Whether `cluster.discovery_strategy` is `singleton`: joins are refused in both directions.
     pub singleton: bool,
+    /// How this node finds others by itself.
+    pub strategy: Strategy,
     /// The merged tables besides [`crate::MEMBERS`].
     pub tables: Vec<TableSpec>,
     /// See [`PROBE_PERIOD_MS`].
@@ -54,6 +57,7 @@ impl Config {
             cluster_name: "emqxcl".to_owned(),
             cookie,
             singleton: false,
+            strategy: Strategy::Manual,
             tables: Vec::new(),
             probe_period_ms: PROBE_PERIOD_MS,
             probe_round_trip_ms: PROBE_ROUND_TRIP_MS,

@@ -95,6 +95,7 @@ impl Cluster {
         let expected = match goal {
             Goal::Member(site) => self.neighbours.get(&site).map(|n| n.name.clone()),
             Goal::Join => self.join_target(),
+            Goal::Meet => self.candidate(id),
         };
         let nonce = self.rng.random();
         let purpose = Purpose::Control;
@@ -143,6 +144,7 @@ impl Cluster {
                 self.ended(&conn);
             }
             Stage::Dialing(Goal::Join) => self.join_dial_failed(error),
+            Stage::Dialing(Goal::Meet) => self.candidate_out(id, error.to_string()),
             _ => self.ended(&conn),
         }
     }
@@ -195,6 +197,7 @@ impl Cluster {
             AbortCause::Closed
         };
         self.join_conn_ended(conn, cause);
+        self.candidate_ended(conn);
     }
 
     /// Sets the pause before a member is dialed again.
@@ -296,7 +299,7 @@ impl Cluster {
                 match result {
                     Ok(None) => Flow::Wait,
                     Ok(Some(hello)) => self.shaken(conn, hello, goal),
-                    Err(error) => self.shake_failed(goal, &error),
+                    Err(error) => self.shake_failed(conn.id, goal, &error),
                 }
             }
             Stage::Greeting(_) => self.greeted(conn),
@@ -308,9 +311,10 @@ impl Cluster {
         }
     }
 
-    fn shake_failed(&mut self, goal: Option<Goal>, error: &HandshakeError) -> Flow {
+    fn shake_failed(&mut self, id: ConnId, goal: Option<Goal>, error: &HandshakeError) -> Flow {
         match goal {
             Some(Goal::Join) => self.join_shake_failed(error),
+            Some(Goal::Meet) => self.candidate_out(id, error.to_string()),
             Some(Goal::Member(site)) => {
                 let node = self.neighbours.get(&site);
                 // Repeated every second while it lasts: said loudly once.
@@ -338,6 +342,10 @@ impl Cluster {
             return Flow::Close;
         }
         if same_cluster {
+            if goal == Some(Goal::Meet) {
+                // It is a member or just becoming one, which the links between members settle.
+                return Flow::Close;
+            }
             if goal == Some(Goal::Join) {
                 self.join_met_own_cluster();
             }
@@ -366,10 +374,10 @@ impl Cluster {
             welcomed: false,
         };
         conn.stage = Stage::Stranger(Box::new(stranger));
-        if goal == Some(Goal::Join) {
-            self.join_shaken(conn, &hello)
-        } else {
-            Flow::Again
+        match goal {
+            Some(Goal::Join) => self.join_shaken(conn, &hello),
+            Some(Goal::Meet) => self.candidate_shaken(conn, &hello),
+            _ => Flow::Again,
         }
     }
 
@@ -546,7 +554,9 @@ impl Cluster {
             | Message::JoinRefused { .. }
             | Message::JoinWelcome
             | Message::JoinRows { .. }
-            | Message::JoinEnd => tracing::warn!(%site, "peer_message_out_of_place"),
+            | Message::JoinEnd
+            | Message::MeetAsk { .. }
+            | Message::MeetIs { .. } => tracing::warn!(%site, "peer_message_out_of_place"),
         }
     }
 
@@ -609,7 +619,7 @@ impl Cluster {
     /// When a connection counts as lost if nothing is heard on it.
     fn conn_deadline(conn: &Conn) -> u64 {
         match &conn.stage {
-            Stage::Dialing(Goal::Member(_)) => conn.since_ms + DIAL_TIMEOUT_MS,
+            Stage::Dialing(Goal::Member(_) | Goal::Meet) => conn.since_ms + DIAL_TIMEOUT_MS,
             Stage::Dialing(Goal::Join) => conn.since_ms + JOIN_DIAL_TIMEOUT_MS,
             Stage::Shaking(..) | Stage::Greeting(_) => conn.since_ms + SHAKE_TIMEOUT_MS,
             Stage::Member(_) => conn.heard_ms + SILENT_MS,

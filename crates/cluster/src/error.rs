@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use crate::discovery::Record;
 use crate::identity::SiteId;
 use crate::input::JoinStep;
 use crate::link::HandshakeError;
@@ -25,6 +26,47 @@ pub enum DialError {
     /// Anything else the system reported.
     #[error("{0}")]
     Io(String),
+}
+
+/// Why a look-up found no candidates.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DiscoveryError {
+    /// There is no such name.
+    #[error("'{name}' does not exist in the DNS; check cluster.dns.name")]
+    NoSuchName {
+        /// The name.
+        name: String,
+    },
+    /// The name exists and has none of the records asked for.
+    #[error("'{name}' has no {record} records; check cluster.dns.record_type and the DNS")]
+    NoRecords {
+        /// The name.
+        name: String,
+        /// Which records.
+        record: Record,
+    },
+    /// A server answered that it cannot or will not.
+    #[error("the DNS server answers {code} to '{name}'; check the server")]
+    Refused {
+        /// The name.
+        name: String,
+        /// The server's response code.
+        code: String,
+    },
+    /// No server answered.
+    #[error("no answer within {ms} ms; check the DNS servers of this host (/etc/resolv.conf)")]
+    TimedOut {
+        /// How long was waited.
+        ms: u64,
+    },
+    /// `cluster.dns.name` cannot be looked up, or this host's resolver not be used.
+    #[error("'{name}' cannot be looked up: {error}; check cluster.dns.name and /etc/resolv.conf")]
+    Unusable {
+        /// The name.
+        name: String,
+        /// What the resolver said.
+        error: String,
+    },
 }
 
 /// Why a member counts as down.

@@ -3,7 +3,8 @@
 use bytes::Bytes;
 
 use crate::clock::Stamp;
-use crate::error::{CallError, DialError, DownReason, OperationError};
+use crate::discovery::Lookup;
+use crate::error::{CallError, DialError, DiscoveryError, DownReason, OperationError};
 use crate::identity::{Peer, SiteId};
 use crate::link::Hello;
 use crate::name::NodeName;
@@ -48,6 +49,8 @@ pub enum Operation {
         /// The member to remove.
         node: NodeName,
     },
+    /// Look for others again after a leave, and now; nothing if no strategy is configured.
+    EnableDiscovery,
 }
 
 /// Where a join is; names the step in progress reports and in [`OperationError::Aborted`].
@@ -184,6 +187,13 @@ pub enum Input {
         /// The request.
         op: Operation,
     },
+    /// The answer to [`Effect::Discover`].
+    Discovered {
+        /// Which look-up.
+        token: u64,
+        /// Addresses or host names.
+        result: Result<Vec<String>, DiscoveryError>,
+    },
     /// The writes of [`Effect::Persist`] are durable.
     Persisted {
         /// Which ones.
@@ -283,6 +293,13 @@ pub enum Effect {
     Archive {
         /// To be returned.
         token: u64,
+    },
+    /// Look up who else there is; answer with `Discovered`.
+    Discover {
+        /// To be returned.
+        token: u64,
+        /// What.
+        lookup: Lookup,
     },
     /// A member is reachable; also on first contact after a start and with every new boot.
     Up {

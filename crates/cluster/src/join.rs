@@ -58,7 +58,8 @@ pub(crate) struct Operations {
 
 #[derive(Debug)]
 struct User {
-    id: u64,
+    /// The driver's number; none if discovery began it.
+    id: Option<u64>,
     kind: Kind,
 }
 
@@ -115,6 +116,17 @@ impl Operations {
         }
     }
 
+    /// Whether nothing is going on.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.user.is_none() && self.standing.is_none() && self.swap.is_none()
+    }
+
+    /// The target of a join that discovery began.
+    fn automatic(&self) -> Option<&NodeName> {
+        let automatic = self.user.as_ref()?.id.is_none();
+        self.join().filter(|_| automatic).map(|join| &join.target)
+    }
+
     /// Whether the tables are being replaced on disk.
     pub(crate) fn is_swapping(&self) -> bool {
         self.swap.is_some()
@@ -152,6 +164,13 @@ impl Operations {
 impl Cluster {
     pub(crate) fn operation(&mut self, id: u64, op: Operation) {
         let own = self.own.name.clone();
+        if op == Operation::EnableDiscovery {
+            self.enable_discovery();
+            let result = Ok(());
+            self.out.push(Effect::Done { id, result });
+            return;
+        }
+        self.make_way();
         let refused = if self.operations.user.is_some() {
             Some(OperationError::Busy { node: own })
         } else {
@@ -181,15 +200,30 @@ impl Cluster {
             return;
         }
         match op {
-            Operation::Join { target } => self.start_join(id, target),
+            Operation::Join { target } => self.start_join(Some(id), target),
             Operation::Leave => {
                 self.operations.user = Some(User {
-                    id,
+                    id: Some(id),
                     kind: Kind::Leave,
                 });
                 self.stand_alone();
             }
             Operation::ForceLeave { node } => self.force_leave(id, node),
+            Operation::EnableDiscovery => {}
+        }
+    }
+
+    /// What an operator wants goes before what discovery found, unless that has begun to copy.
+    fn make_way(&mut self) {
+        if self.operations.automatic().is_none() {
+            return;
+        }
+        let node = self.own.name.clone();
+        match self.operations.join().map(Join::step) {
+            Some(JoinStep::Preflight) => self.join_failed(OperationError::Busy { node }),
+            // It is a member; only the first contact with the others is awaited.
+            Some(JoinStep::Connect) => self.done(Ok(())),
+            _ => {}
         }
     }
 
@@ -205,12 +239,18 @@ impl Cluster {
         self.write_gone(site);
         let token = self.persist_now();
         self.operations.user = Some(User {
-            id,
+            id: Some(id),
             kind: Kind::ForceLeave(token),
         });
     }
 
-    fn start_join(&mut self, id: u64, target: NodeName) {
+    /// Joins the cluster that discovery found.
+    pub(crate) fn join_automatically(&mut self, target: NodeName) {
+        self.start_join(None, target);
+        self.join_try();
+    }
+
+    fn start_join(&mut self, id: Option<u64>, target: NodeName) {
         let join = Join {
             target,
             give_up_ms: self.now.mono_ms + BUSY_MAX_MS,
@@ -226,22 +266,29 @@ impl Cluster {
             id,
             kind: Kind::Join(Box::new(join)),
         });
-        self.out.push(Effect::Progress {
-            id,
-            step: JoinStep::Preflight,
-        });
+        self.progress(JoinStep::Preflight);
+    }
+
+    fn progress(&mut self, step: JoinStep) {
+        if let Some(User { id: Some(id), .. }) = self.operations.user {
+            self.out.push(Effect::Progress { id, step });
+        }
     }
 
     /// The present operation ends.
     pub(crate) fn done(&mut self, result: Result<(), OperationError>) {
-        if let Some(user) = self.operations.user.take() {
+        let automatic = self.operations.automatic().cloned();
+        let Some(user) = self.operations.user.take() else {
+            return;
+        };
+        if let Some(node) = automatic {
+            self.joined_automatically(&node, &result);
+        }
+        if let Some(id) = user.id {
             if let Err(error) = &result {
                 tracing::warn!(%error, "cluster_operation_failed");
             }
-            self.out.push(Effect::Done {
-                id: user.id,
-                result,
-            });
+            self.out.push(Effect::Done { id, result });
         }
     }
 
@@ -405,9 +452,7 @@ impl Cluster {
         };
         join.phase = phase;
         let step = join.step();
-        if let Some(user) = &self.operations.user {
-            self.out.push(Effect::Progress { id: user.id, step });
-        }
+        self.progress(step);
     }
 
     fn join_refused(&mut self, why: Refusal) {
@@ -573,6 +618,7 @@ impl Cluster {
             .as_ref()
             .is_some_and(|u| matches!(u.kind, Kind::Leave))
         {
+            self.discovery.switch_off();
             self.done(Ok(()));
         }
     }
@@ -693,6 +739,10 @@ impl Cluster {
             return;
         };
         let (node, give_up_ms) = (join.target.clone(), join.give_up_ms);
+        if self.operations.automatic().is_some() && !self.still_joins() {
+            // Others joined us while the target was busy: the next round looks again.
+            return self.join_failed(OperationError::Busy { node });
+        }
         if self.operations.standing.is_some() || self.is_serving() {
             if give_up_ms <= self.now.mono_ms {
                 return self.join_failed(OperationError::Busy {

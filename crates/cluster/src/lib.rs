@@ -10,6 +10,7 @@ mod call;
 pub mod clock;
 pub mod config;
 mod connect;
+mod discovery;
 pub mod error;
 mod failure;
 pub mod identity;
@@ -32,7 +33,10 @@ mod wire;
 
 pub use clock::{Clock, Hlc, Now, SKEW_LIMIT_MS, Skew, Stamp};
 pub use config::{Config, META_TABLE, Restored};
-pub use error::{AbortCause, CallError, DialError, DownReason, OperationError, RestoreError};
+pub use discovery::{DiscoveryState, Lookup, READY_MAX_MS, Record, Strategy};
+pub use error::{
+    AbortCause, CallError, DialError, DiscoveryError, DownReason, OperationError, RestoreError,
+};
 pub use identity::{BootId, ClusterId, Cookie, Identity, Peer, SiteId};
 pub use input::{
     ConnId, Effect, InCall, Input, JoinStep, Operation, PAYLOAD_BYTES_MAX, SNAPSHOT_CHUNK,

@@ -14,17 +14,18 @@ use rand::{RngExt, SeedableRng};
 use crate::call::Calls;
 use crate::clock::{Clock, Now, Stamp};
 use crate::config::{Config, Restored};
+use crate::discovery::Discovery;
 use crate::error::RestoreError;
 use crate::failure::{Failure, SwimId};
 use crate::identity::{Identity, SiteId};
 use crate::input::{ConnId, Effect, Input, SnapshotId, Write};
 use crate::join::Operations;
-use crate::membership::Membership;
+use crate::membership::{Membership, members_of};
 use crate::peer::{Conn, Neighbour};
 use crate::restore;
 use crate::status::{LinkState, MemberState, MemberStatus, Status};
 use crate::sync::SWEEP_PERIOD_MS;
-use crate::table::merged::{Merged, TableId};
+use crate::table::merged::{MEMBERS, Merged, TableId};
 use crate::table::owned::OwnLog;
 use crate::wire::{OwnChange, WireRow};
 
@@ -58,6 +59,7 @@ pub struct Cluster {
     pub(crate) settled: u64,
     pub(crate) calls: Calls,
     pub(crate) operations: Operations,
+    pub(crate) discovery: Discovery,
     /// Since when members are down, as persisted.
     pub(crate) down_since: BTreeMap<SiteId, u64>,
     pub(crate) next_sync_ms: u64,
@@ -96,6 +98,9 @@ impl Cluster {
             epoch: clock.tick(now).0,
         };
         let failure = Failure::new(swim, &config, rng.random());
+        let live = members_of(&start.tables[&MEMBERS]).into_values();
+        let members = live.filter(|member| member.state == Membership::Member);
+        let discovery = Discovery::new(&config.strategy, now.mono_ms, members.count() > 1);
         let mut cluster = Self {
             identity: Arc::new(RwLock::new(start.own.clone())),
             own: start.own,
@@ -118,6 +123,7 @@ impl Cluster {
             own_log: OwnLog::default(),
             settled: 0,
             operations: Operations::new(now),
+            discovery,
             down_since: start.down_since,
             next_sync_ms: now.mono_ms,
             next_sweep_ms: now.mono_ms + SWEEP_PERIOD_MS,
@@ -160,6 +166,7 @@ impl Cluster {
             Input::Reply { call, payload } => self.reply(call, payload),
             Input::Cast { to, payload } => self.cast(to, payload),
             Input::Operation { id, op } => self.operation(id, op),
+            Input::Discovered { token, result } => self.discovered(token, result),
             Input::Persisted { token } => self.persisted(token, None),
             Input::PersistFailed { token, error } => self.persisted(token, Some(error)),
             Input::Archived { token, result } => self.archived(token, result),
@@ -187,6 +194,8 @@ impl Cluster {
         self.refresh_members();
         self.take_verdicts();
         self.refresh_members();
+        // After the verdicts, which decide who searches on behalf of the cluster.
+        self.discovery_tick();
         self.dial_members();
         self.spread_deltas();
         self.pump_owned();
@@ -254,6 +263,7 @@ impl Cluster {
             self.next_sync_ms,
             self.next_sweep_ms,
             self.operations_next_tick(),
+            self.discovery_next_tick(),
         ]
         .into_iter()
         .min()
@@ -286,6 +296,7 @@ impl Cluster {
             own: self.own.name.clone(),
             members,
             skew_refused: self.skew_refused,
+            discovery: self.discovery_state(),
         }
     }
 

@@ -87,6 +87,8 @@ pub(crate) enum Goal {
     Member(SiteId),
     /// To join the cluster of the node at the other end.
     Join,
+    /// To learn what the node at the other end belongs to.
+    Meet,
 }
 
 /// How far a connection is.

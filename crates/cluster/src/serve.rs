@@ -42,6 +42,14 @@ impl Cluster {
             Some(Message::JoinAsk { singleton }) if !conn.is_dialed() => {
                 self.join_asked(conn, singleton)
             }
+            Some(Message::MeetAsk { standing }) if !conn.is_dialed() => {
+                self.meet_asked(conn, standing);
+                Flow::Again
+            }
+            Some(Message::MeetIs { standing }) if conn.is_dialed() => {
+                self.met(conn, standing);
+                Flow::Close
+            }
             Some(message) if conn.is_dialed() => self.join_message(conn, message),
             _ => {
                 tracing::warn!("stranger_message_out_of_place");

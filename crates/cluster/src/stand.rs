@@ -77,6 +77,11 @@ impl Cluster {
             return;
         }
         tracing::warn!("removed_from_cluster: this node was force-left and stands alone");
+        // A node that was sent away while the others had it stays away. One that comes back and
+        // hears that it was removed meanwhile follows its strategy.
+        if self.neighbours.values().any(|n| n.up) {
+            self.discovery.switch_off();
+        }
         let token = self.archive();
         let phase = Phase::Archive { token };
         self.operations.standing = Some(Standing {

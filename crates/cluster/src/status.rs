@@ -1,5 +1,6 @@
 //! What `cluster status` shows: membership and liveness side by side.
 
+use crate::discovery::DiscoveryState;
 use crate::identity::{ClusterId, SiteId};
 use crate::name::NodeName;
 
@@ -53,6 +54,8 @@ pub struct Status {
     pub members: Vec<MemberStatus>,
     /// Rows refused because their stamp was too far in the future.
     pub skew_refused: u64,
+    /// Whether this node looks for others by itself.
+    pub discovery: DiscoveryState,
 }
 
 impl Status {

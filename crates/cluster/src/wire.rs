@@ -7,6 +7,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Stamp;
+use crate::discovery::Standing;
 use crate::failure::SwimId;
 use crate::identity::SiteId;
 use crate::table::merged::{DIGEST_BUCKETS, Row, TableId};
@@ -133,6 +134,10 @@ pub(crate) enum Message {
     JoinRows { table: TableId, rows: Vec<WireRow> },
     /// That was all.
     JoinEnd,
+    /// What do you belong to? With the asker's own standing; sent between different clusters.
+    MeetAsk { standing: Standing },
+    /// The answer.
+    MeetIs { standing: Standing },
 }
 
 impl Message {

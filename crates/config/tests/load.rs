@@ -1036,7 +1036,7 @@ fn a_guard_that_does_nothing_is_said_aloud() {
         ),
         ("durable_sessions.enable = true", "lost with their node"),
         (
-            "cluster { discovery_strategy = static, static.seeds = [\"emqx@a\"] }",
+            "cluster { discovery_strategy = etcd, etcd.server = \"http://a:2379\" }",
             "looks for no others",
         ),
     ];
@@ -1047,6 +1047,8 @@ fn a_guard_that_does_nothing_is_said_aloud() {
         assert!(said[0].contains(": accepted without effect; "), "{said:?}");
     }
     for text in [
+        "cluster { discovery_strategy = static, static.seeds = [\"emqx@a\"] }",
+        "node.name = \"emqx@10.0.0.1\"\ncluster { discovery_strategy = dns, dns.name = a }",
         "authentication = []",
         "authentication = [{mechanism = jwt, enable = false}]",
         "authorization { no_match = allow, deny_action = disconnect }",

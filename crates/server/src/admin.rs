@@ -30,7 +30,6 @@ use tokio::time::timeout;
 
 use crate::alarm::Alarms;
 use crate::control_thread::{ControlLetter, Request};
-use crate::discovery::Discovery;
 use crate::inbox::Inbox;
 use crate::listeners::Listeners;
 use crate::log::LogHandle;
@@ -69,7 +68,6 @@ pub(crate) struct Inner {
     pub(crate) control: Arc<Inbox<ControlLetter>>,
     pub(crate) listeners: Arc<Listeners>,
     pub(crate) alarms: Arc<Alarms>,
-    pub(crate) discovery: Discovery,
     pub(crate) log: LogHandle,
     pub(crate) sys_path: String,
     pub(crate) serving: AtomicBool,
@@ -175,6 +173,26 @@ impl Inner {
             stored.map_err(|reason| AdminError::Storage { reason })?;
         }
         Ok(())
+    }
+
+    /// Writes a row if its table is empty, and waits until that is durable.
+    async fn put_first_row(
+        &self,
+        table: TableId,
+        key: &str,
+        value: Vec<u8>,
+    ) -> Result<(), AdminError> {
+        let key = bytes::Bytes::copy_from_slice(key.as_bytes());
+        let value = value.into();
+        let stored = self
+            .request(|done| Request::PutFirst {
+                table,
+                key,
+                value,
+                done,
+            })
+            .await?;
+        stored.map_err(|reason| AdminError::Storage { reason })
     }
 
     /// Writes (or, without a value, deletes) a cluster-state row and waits until it is durable.

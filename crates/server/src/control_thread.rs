@@ -17,7 +17,7 @@ use dunlin_broker::control::{Control, ControlEffects, ControlInput, LinkEffect, 
 use dunlin_broker::message::Message;
 use dunlin_broker::{Answer, Ask, ShardId, ToShard};
 use dunlin_cluster::{
-    ConnId, Hello, NodeName, Operation, OperationError, Purpose, Status, TableId,
+    ConnId, Hello, Lookup, NodeName, Operation, OperationError, Purpose, Status, TableId,
 };
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
@@ -25,6 +25,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Sleep;
 
 use crate::admin::Progress;
+use crate::discovery::{self, NameServers};
 use crate::driver::Post;
 use crate::peer::{self, LinkOutput};
 use crate::shard_thread::ShardLetter;
@@ -64,6 +65,13 @@ pub(crate) enum Request {
         value: Option<Bytes>,
         done: oneshot::Sender<Result<(), String>>,
     },
+    /// A `Put` that does nothing if the table has rows.
+    PutFirst {
+        table: TableId,
+        key: Bytes,
+        value: Bytes,
+        done: oneshot::Sender<Result<(), String>>,
+    },
     /// To every shard; answered when all have.
     AskAll {
         what: Ask,
@@ -100,6 +108,7 @@ struct Core {
     armed_ms: u64,
     drained: usize,
     drain_waker: Option<Waker>,
+    ready_waker: Option<Waker>,
 }
 
 /// A connection of the control plane.
@@ -155,6 +164,7 @@ impl ControlDriver {
                 armed_ms: u64::MAX,
                 drained: 0,
                 drain_waker: None,
+                ready_waker: None,
             }),
             letters: RefCell::new(None),
         });
@@ -210,6 +220,19 @@ impl ControlDriver {
                 return Poll::Ready(());
             }
             core.drain_waker = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Waits until this node has looked for others long enough to serve.
+    pub(crate) async fn ready(&self) {
+        poll_fn(|cx| {
+            let mut core = self.core.borrow_mut();
+            if core.control.is_ready() {
+                return Poll::Ready(());
+            }
+            core.ready_waker = Some(cx.waker().clone());
             Poll::Pending
         })
         .await;
@@ -292,6 +315,26 @@ impl ControlDriver {
                     value,
                     done: Some(id),
                 });
+            }
+            Request::PutFirst {
+                table,
+                key,
+                value,
+                done,
+            } => {
+                let first = core.control.table(table).is_empty();
+                drop(core);
+                if first {
+                    let value = Some(value);
+                    self.request(Request::Put {
+                        table,
+                        key,
+                        value,
+                        done,
+                    });
+                } else {
+                    let _ = done.send(Ok(()));
+                }
             }
             Request::AskAll { what, done } => {
                 let ask = core.pending.ask(self.post.shards.len(), done);
@@ -413,6 +456,11 @@ impl ControlDriver {
         }
     }
 
+    async fn look_up(self: Rc<Self>, token: u64, lookup: Lookup) {
+        let result = discovery::look_up(&lookup, NameServers::OfSystem).await;
+        self.input(ControlInput::Discovered { token, result });
+    }
+
     // --- effects ---
 
     fn dispatch(self: &Rc<Self>) {
@@ -434,10 +482,14 @@ impl ControlDriver {
         for (shard, letter) in fx.to_shard.drain(..) {
             self.post.shards[usize::from(shard)].push(ShardLetter::Core(letter));
         }
+        let lookups: Vec<_> = fx.discover.drain(..).collect();
         core.answer(&mut fx);
         self.rearm(&mut core);
         core.fx = fx;
         drop(core);
+        for (token, lookup) in lookups {
+            tokio::task::spawn_local(self.clone().look_up(token, lookup));
+        }
         for (conn, host, port) in dials {
             let task = tokio::task::spawn_local(self.clone().dial(conn, host, port));
             if let Some(link) = self.core.borrow_mut().links.get_mut(&conn) {
@@ -526,6 +578,11 @@ impl Core {
         }
         self.drained += fx.drained.drain(..).count();
         if let Some(waker) = self.drain_waker.take() {
+            waker.wake();
+        }
+        if self.control.is_ready()
+            && let Some(waker) = self.ready_waker.take()
+        {
             waker.wake();
         }
         fx.clients.clear();

@@ -1,8 +1,9 @@
 //! A node from start to stop.
 //!
-//! Start: log, data directory, store, control, inter-node port, shards, listeners, control socket,
-//! HTTP. Whatever fails names itself and what to do, everything opened before is closed again, and
-//! the node has not claimed to run. Stop: no new clients, clients told, everything on disk.
+//! Start: log, data directory, store, control, inter-node port, shards, discovery (for seconds at
+//! most), listeners, control socket, HTTP. Whatever fails names itself and what to do, everything
+//! opened before is closed again, and the node has not claimed to run. Stop: no new clients,
+//! clients told, everything on disk.
 
 mod start;
 

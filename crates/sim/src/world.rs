@@ -15,7 +15,7 @@ use dunlin_broker::Shard;
 use dunlin_broker::effects::{Accepted, CloseReason};
 use dunlin_broker::node::{NodeEffect, NodeInput, SocketId};
 use dunlin_broker::settings::ListenerSettings;
-use dunlin_cluster::{DialError, Operation, OperationError};
+use dunlin_cluster::{DialError, DiscoveryError, Operation, OperationError};
 use dunlin_storage::Batch;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -321,6 +321,10 @@ impl World {
             NodeEffect::Archive { token } => {
                 let life = self.oracle.life(host).1;
                 self.push(self.now + ARCHIVE_MS, Event::Archived { host, life, token });
+            }
+            NodeEffect::Discover { token, .. } => {
+                let result = Err(DiscoveryError::TimedOut { ms: 0 });
+                inputs.push_back(NodeInput::Discovered { token, result });
             }
             NodeEffect::Progress { id, step } => {
                 self.trace
@@ -888,6 +892,7 @@ impl World {
     fn concerned(&self, host: usize, op: &Operation) -> Vec<usize> {
         match op {
             Operation::Join { .. } | Operation::Leave => vec![host],
+            Operation::EnableDiscovery => Vec::new(),
             Operation::ForceLeave { node } => self
                 .hosts
                 .iter()
@@ -998,6 +1003,7 @@ fn note(trace: &mut Trace, now: u64, host: usize, input: &NodeInput) {
         NodeInput::PeerClosed { socket } => ("peer closed", socket.0, &[]),
         NodeInput::Persisted { token, .. } => ("persisted", *token, &[]),
         NodeInput::Archived { token, .. } => ("archived", *token, &[]),
+        NodeInput::Discovered { token, .. } => ("discovered", *token, &[]),
         NodeInput::Operation { id, .. } => ("operation", *id, &[]),
     };
     trace.event(kind, now, &[host as u64, socket]);

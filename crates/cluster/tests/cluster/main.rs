@@ -1,5 +1,6 @@
 //! Whole clusters of the real core in virtual time: what operators and clients are promised.
 
+mod discovery;
 mod join;
 mod leave;
 mod links;

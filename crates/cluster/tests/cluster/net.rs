@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dunlin_cluster::{
-    CallError, Clock, Cluster, Config, ConnId, Cookie, DialError, DownReason, Effect, Input,
-    MEMBERS, NodeName, Now, Operation, OperationError, Peer, RestoreError, Restored, SiteId,
-    SnapshotId, TableId, TableSpec, Write,
+    CallError, Clock, Cluster, Config, ConnId, Cookie, DialError, DiscoveryError, DownReason,
+    Effect, Input, Lookup, MEMBERS, NodeName, Now, Operation, OperationError, Peer, RestoreError,
+    Restored, SiteId, SnapshotId, TableId, TableSpec, Write,
 };
 
 /// Virtual time at which everything starts, milliseconds since 1970.
@@ -225,6 +225,10 @@ pub(crate) struct Net {
     cuts: std::collections::BTreeSet<(usize, usize)>,
     pub(crate) trace: DefaultHasher,
     next_id: u64,
+    /// What the DNS answers, by name.
+    pub(crate) dns: BTreeMap<String, Result<Vec<String>, DiscoveryError>>,
+    /// Look-ups so far.
+    pub(crate) lookups: Vec<(usize, Lookup)>,
 }
 
 impl Net {
@@ -245,6 +249,8 @@ impl Net {
             cuts: std::collections::BTreeSet::new(),
             trace: DefaultHasher::new(),
             next_id: 0,
+            dns: BTreeMap::new(),
+            lookups: Vec::new(),
         }
     }
 
@@ -525,6 +531,7 @@ impl Net {
                 self.after(1, node, Event::Input(Input::Archived { token, result }));
             }
             Effect::SnapshotWanted { want, cursor } => self.snapshot(node, want, cursor.as_ref()),
+            Effect::Discover { token, lookup } => self.look_up(node, token, lookup),
             Effect::CallIn { call, payload, .. } => {
                 let this = &mut self.nodes[node];
                 this.calls_in.push(payload.clone());
@@ -549,6 +556,17 @@ impl Net {
             self.held.entry(end).or_default().push(input);
         } else {
             self.carry(end, other, input, 0);
+        }
+    }
+
+    fn look_up(&mut self, node: usize, token: u64, lookup: Lookup) {
+        let Lookup::Dns { name, .. } = &lookup;
+        let result = self.dns.get(name).cloned();
+        self.lookups.push((node, lookup));
+        // A name nobody set is a server that never answers.
+        if let Some(result) = result {
+            let input = Input::Discovered { token, result };
+            self.after(2 * self.delay_ms, node, Event::Input(input));
         }
     }
 

@@ -34,8 +34,9 @@ pub(crate) static FIELDS: &[Field] = &[
             also: &[("K8s", "k8s")],
         },
         "manual",
-        "How a starting node finds its peers. `manual` leaves it to `cluster join`, `singleton` \
-         forbids clustering; the others are accepted and find nobody.",
+        "How a starting node finds its peers. `manual` leaves it to `cluster join`, `static` and \
+         `dns` join by themselves, `singleton` forbids clustering; the others are accepted and \
+         find nobody.",
     ),
     field(
         "autoclean",
@@ -94,13 +95,12 @@ pub(crate) static FIELDS: &[Field] = &[
     optional("description", Kind::String, "A text for people.")
         .inert()
         .hidden(),
-    group("static", STATIC, "The strategy `static`: a fixed list.").inert(),
+    group("static", STATIC, "The strategy `static`: a fixed list."),
     group(
         "dns",
         DNS,
         "The strategy `dns`: addresses or targets of a DNS name.",
-    )
-    .inert(),
+    ),
     group(
         "etcd",
         ETCD,
@@ -123,7 +123,7 @@ static STATIC: &[Field] = &[field(
     "seeds",
     Kind::CommaList(&Kind::String),
     "[]",
-    "Node names to cluster with, as a list or a string with commas.",
+    "Node names to cluster with, as a list or a string with commas; the same on all nodes.",
 )];
 
 static DNS: &[Field] = &[

@@ -1,7 +1,7 @@
 //! Cluster membership and the nodes as an operator sees them.
 
 use dunlin_broker::control::NodeInfo;
-use dunlin_cluster::{MemberState, NodeName, Operation, OperationError, Status};
+use dunlin_cluster::{DiscoveryState, MemberState, NodeName, Operation, OperationError, Status};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
@@ -145,7 +145,8 @@ impl Admin {
     /// Leaves the cluster and stands alone.
     pub async fn leave(&self, progress: Progress) -> Result<LeaveOutcome, AdminError> {
         self.operation(Operation::Leave, progress).await?;
-        let discovery_disabled = self.inner.discovery.disable();
+        let status = self.inner.request(Request::Status).await?;
+        let discovery_disabled = status.discovery == DiscoveryState::Off;
         Ok(LeaveOutcome::Left { discovery_disabled })
     }
 
@@ -183,13 +184,9 @@ impl Admin {
     }
 
     /// Switches discovery on again and runs it now, if a strategy is configured.
-    #[expect(
-        clippy::unused_async,
-        reason = "callers need not know which operations wait"
-    )]
     pub async fn enable_discovery(&self) -> Result<(), AdminError> {
-        self.inner.discovery.enable();
-        Ok(())
+        self.operation(Operation::EnableDiscovery, Progress::ignored())
+            .await
     }
 
     /// All members: running ones with figures, stopped ones with their name; sorted by name.

@@ -97,6 +97,19 @@ struct StoredUser {
     description: String,
 }
 
+impl StoredUser {
+    async fn new(password: &str, description: &str) -> Result<Self, AdminError> {
+        let given = password.to_owned();
+        let hash = blocking(move || PasswordHash::new(&given)).await?;
+        let description = cut(description);
+        Ok(Self {
+            v: 1,
+            hash,
+            description,
+        })
+    }
+}
+
 /// A stored API key. The row's key is the API key.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct StoredKey {
@@ -307,9 +320,11 @@ impl Admin {
         if username.is_empty() || !self.inner.users.is_empty() {
             return Ok(());
         }
-        self.put_user(username, password, "administrator")
+        let user = StoredUser::new(password, "administrator").await?;
+        // Discovery may have brought the cluster's users while the password was hashed.
+        self.inner
+            .put_first_row(USERS, username, encode(&user))
             .await
-            .map(drop)
     }
 
     async fn put_user(
@@ -318,13 +333,7 @@ impl Admin {
         password: &str,
         description: &str,
     ) -> Result<UserRow, AdminError> {
-        let given = password.to_owned();
-        let hash = blocking(move || PasswordHash::new(&given)).await?;
-        let stored = StoredUser {
-            v: 1,
-            hash,
-            description: cut(description),
-        };
+        let stored = StoredUser::new(password, description).await?;
         self.inner
             .put_row(USERS, username, Some(encode(&stored)))
             .await?;

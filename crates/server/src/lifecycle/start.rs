@@ -29,7 +29,7 @@ use crate::broker_settings;
 use crate::console::say;
 use crate::control_thread::{ControlDriver, ControlLetter};
 use crate::ctl::{self, CtlSocket};
-use crate::discovery::Discovery;
+use crate::discovery;
 use crate::driver::Post;
 use crate::host::Host;
 use crate::http::{self, BoundHttp};
@@ -212,7 +212,6 @@ fn assemble(
     let inner = Inner {
         node: cores.node,
         started: Instant::now(),
-        discovery: Discovery::new(&loaded.settings.cluster.strategy),
         loaded,
         shared,
         users,
@@ -259,6 +258,8 @@ impl Running {
         ctl: CtlSocket,
         hooks: &Arc<dyn Hooks>,
     ) -> Result<(), StartError> {
+        // Clients should meet the cluster and not a node that is about to join it.
+        self.control.ready().await;
         self.load_api_keys(settings, paths).await?;
         // Before anybody can log in, and before a join can bring the cluster's users: written
         // later, the default password would win over theirs.
@@ -434,6 +435,7 @@ fn cluster_config(settings: &Settings, node: NodeName) -> Config {
     let mut config = Config::new(node, cookie);
     config.cluster_name.clone_from(&settings.cluster.name);
     config.singleton = settings.cluster.strategy == Strategy::Singleton;
+    config.strategy = discovery::strategy(&settings.cluster.strategy);
     config.autoclean_ms = Some(settings.cluster.autoclean_ms).filter(|ms| *ms > 0);
     config
 }

@@ -1,5 +1,7 @@
 //! Nodes that find each other over TCP.
 
+use std::sync::Arc;
+
 use dunlin_server::admin::{
     AdminError, JoinOutcome, LeaveOutcome, OperationError, Progress, Scope,
 };
@@ -75,6 +77,45 @@ async fn two_nodes_join_forward_and_leave() {
     eventually(alone).await;
     one.stop().await.expect("it started");
     two.stop().await.expect("it started");
+}
+
+#[tokio::test]
+async fn seeds_find_each_other_before_they_serve_and_stay_out_after_leaving() {
+    let names = [free_name(), free_name(), free_name()];
+    let text = format!(
+        "cluster {{ discovery_strategy = static, static.seeds = \"{}\" }}",
+        names.join(",")
+    );
+    let start = |name: &str| {
+        let dir = Arc::new(tempfile::tempdir().expect("a temporary directory"));
+        let (name, text) = (name.to_owned(), text.clone());
+        async move { Node::start_in(dir, &name, &text).await }
+    };
+    let started = tokio::join!(start(&names[0]), start(&names[1]), start(&names[2]));
+    let started: [Result<Node, _>; 3] = started.into();
+    let nodes = started.map(|node| node.unwrap_or_else(|exit| panic!("{exit:?}")));
+    let running = |node: &Node| {
+        let admin = node.admin.clone();
+        async move {
+            let status = admin.cluster_status().await.expect("an answer");
+            status.running.len()
+        }
+    };
+    for node in &nodes {
+        eventually(|| async { (running(node).await == 3).then_some(()) }).await;
+    }
+    let left = nodes[1].admin.leave(Progress::ignored()).await;
+    let left = left.expect("it is in a cluster");
+    let discovery_disabled = true;
+    assert_eq!(left, LeaveOutcome::Left { discovery_disabled });
+    eventually(|| async { (running(&nodes[0]).await == 2).then_some(()) }).await;
+    assert_eq!(running(&nodes[1]).await, 1);
+    let enabled = nodes[1].admin.enable_discovery().await;
+    enabled.expect("a strategy is configured");
+    eventually(|| async { (running(&nodes[1]).await == 3).then_some(()) }).await;
+    for node in nodes {
+        node.stop().await.expect("it started");
+    }
 }
 
 #[tokio::test]

@@ -1,0 +1,607 @@
+//! Discovery: finding other nodes by a strategy, and who joins whom when clusters meet.
+//!
+//! ```text
+//!   Idle -> LookUp -> Meet -> Join (join.rs) -> Idle
+//! ```
+//! A strategy names candidates; each is asked for its cluster's standing, and a node whose own
+//! cluster stands lower joins the best. Standings are ordered totally and alike for everybody, so
+//! nodes that start at once agree without a lock. Discovery never removes anyone, never waits for a
+//! candidate longer than a round, and never makes a node serve later than [`READY_MAX_MS`].
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+use rand::RngExt;
+use serde::{Deserialize, Serialize};
+
+use crate::connect::Flow;
+use crate::error::{DiscoveryError, OperationError};
+use crate::identity::ClusterId;
+use crate::input::{ConnId, Effect};
+use crate::join::send_stranger;
+use crate::link::Hello;
+use crate::membership::{Member, Membership};
+use crate::name::NodeName;
+use crate::node::Cluster;
+use crate::peer::{Conn, Goal, Stage};
+use crate::table::merged::MEMBERS;
+use crate::wire::Message;
+
+/// How long the first search may keep a node from serving, milliseconds.
+pub const READY_MAX_MS: u64 = 5_000;
+
+/// Pause between rounds of a node that is alone, milliseconds; as in EMQX.
+const ALONE_PERIOD_MS: u64 = 5_000;
+
+/// Pause between rounds on behalf of a whole cluster, milliseconds: they only find clusters that
+/// formed apart, which is rare and not urgent.
+const CLUSTER_PERIOD_MS: u64 = 30_000;
+
+/// Pause between rounds before a node serves, milliseconds.
+const STARTING_PERIOD_MS: u64 = 500;
+
+/// How long a look-up may take, milliseconds; the driver's own limit is shorter.
+const LOOK_UP_MAX_MS: u64 = 4_000;
+
+/// How long all candidates together may take, milliseconds: a dead one must not hold up the others.
+const MEET_MAX_MS: u64 = 1_500;
+
+/// Most candidates of a round; a full mesh is far smaller. All nodes take the same ones, the first
+/// in order.
+const CANDIDATES_MAX: usize = 64;
+
+/// How a node finds others by itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Strategy {
+    /// Not at all: nodes are joined by command.
+    #[default]
+    Manual,
+    /// A fixed list.
+    Static {
+        /// Names of nodes, this one among them or not.
+        seeds: Vec<NodeName>,
+    },
+    /// The records of a DNS name; every host becomes a node name with this node's own short name.
+    Dns {
+        /// The name, looked up exactly as it is written.
+        name: String,
+        /// Which records.
+        record: Record,
+    },
+}
+
+/// Which records of a DNS name are the hosts of nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// IPv4 addresses.
+    A,
+    /// IPv6 addresses.
+    Aaaa,
+    /// Targets; their ports, priorities and weights mean nothing here.
+    Srv,
+}
+
+impl std::fmt::Display for Record {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::A => "A",
+            Self::Aaaa => "AAAA",
+            Self::Srv => "SRV",
+        })
+    }
+}
+
+/// What the driver is to look up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lookup {
+    /// The hosts of a DNS name: addresses, or targets.
+    Dns {
+        /// The name, to be asked for exactly as it is written.
+        name: String,
+        /// Which records.
+        record: Record,
+    },
+}
+
+/// Whether a node looks for others by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DiscoveryState {
+    /// No strategy is configured.
+    Unconfigured,
+    /// It does.
+    On,
+    /// It left its cluster, and does not until it is restarted or told to.
+    Off,
+}
+
+/// What a node says of its cluster to another cluster it meets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Standing {
+    members: u32,
+    /// Rows of cluster state besides the members.
+    rows: u64,
+    /// When its oldest membership was written, milliseconds since 1970.
+    since_wall_ms: u64,
+    /// Whether it would come to us if we stand higher.
+    discovery: DiscoveryState,
+}
+
+/// The order of clusters: the lower joins the higher. One that has data is above all that have
+/// none, so that a fresh node never takes an older one's data; then the larger, then the elder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    has_data: bool,
+    members: u32,
+    rows: u64,
+    age: Reverse<u64>,
+    tie: Reverse<ClusterId>,
+}
+
+impl Standing {
+    fn rank(self, cluster: ClusterId) -> Rank {
+        Rank {
+            has_data: self.rows > 0,
+            members: self.members,
+            rows: self.rows,
+            age: Reverse(self.since_wall_ms),
+            tie: Reverse(cluster),
+        }
+    }
+}
+
+/// The state of the search.
+#[derive(Debug)]
+pub(crate) struct Discovery {
+    state: DiscoveryState,
+    /// Whether the node may serve.
+    ready: bool,
+    ready_by_ms: u64,
+    phase: Phase,
+    last_token: u64,
+    /// What was last said of each candidate and of the look-up, so that what lasts is said once.
+    said: BTreeMap<Option<NodeName>, String>,
+    /// Candidates that could not be joined: others go first.
+    failed: BTreeSet<NodeName>,
+    /// Higher nodes that asked us, candidates of the next round: no list need name both sides.
+    callers: BTreeSet<NodeName>,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Idle(Due),
+    LookUp { token: u64, deadline_ms: u64 },
+    Meet(Box<Meeting>),
+    Join { above: Rank, target: Rank },
+}
+
+/// When the next round begins.
+#[derive(Clone, Copy, Debug)]
+struct Due {
+    alone_ms: u64,
+    cluster_ms: u64,
+}
+
+/// Candidates being asked.
+#[derive(Debug)]
+struct Meeting {
+    waiting: BTreeMap<ConnId, NodeName>,
+    met: Vec<(Rank, NodeName)>,
+    deadline_ms: u64,
+    /// Somebody was there and did not answer: it may be changing its cluster, or starting.
+    unclear: bool,
+}
+
+impl Discovery {
+    pub(crate) fn new(strategy: &Strategy, now_ms: u64, has_others: bool) -> Self {
+        let state = match strategy {
+            Strategy::Manual => DiscoveryState::Unconfigured,
+            _ => DiscoveryState::On,
+        };
+        Self {
+            state,
+            ready: state == DiscoveryState::Unconfigured || has_others,
+            ready_by_ms: now_ms + READY_MAX_MS,
+            phase: Phase::Idle(Due {
+                alone_ms: now_ms,
+                cluster_ms: now_ms + CLUSTER_PERIOD_MS,
+            }),
+            last_token: 0,
+            said: BTreeMap::new(),
+            failed: BTreeSet::new(),
+            callers: BTreeSet::new(),
+        }
+    }
+
+    /// A node that was told to go must not be led back a moment later.
+    pub(crate) fn switch_off(&mut self) {
+        if self.state == DiscoveryState::On {
+            tracing::info!("discovery_disabled: until a restart or `cluster discovery enable`");
+            self.state = DiscoveryState::Off;
+        }
+    }
+
+    /// Says what is known of a candidate (of the look-up: `None`), unless it was said before.
+    fn say(&mut self, of: Option<&NodeName>, reason: String) {
+        let of = of.cloned();
+        if self.said.get(&of) == Some(&reason) {
+            return;
+        }
+        if let Some(node) = &of {
+            tracing::info!(%node, reason, "discovered_node_not_joined");
+        } else {
+            tracing::warn!(reason, "discovery_failed");
+        }
+        self.said.insert(of, reason);
+    }
+}
+
+impl Cluster {
+    /// Whether discovery has settled, or taken as long as it may: the node is to serve.
+    pub fn is_ready(&self) -> bool {
+        self.discovery.ready
+    }
+
+    pub(crate) fn discovery_state(&self) -> DiscoveryState {
+        self.discovery.state
+    }
+
+    /// Switches discovery on again and has a round begin now, if a strategy is configured.
+    pub(crate) fn enable_discovery(&mut self) {
+        if self.discovery.state == DiscoveryState::Unconfigured {
+            return;
+        }
+        self.discovery.state = DiscoveryState::On;
+        self.hasten_round();
+    }
+
+    fn hasten_round(&mut self) {
+        if let Phase::Idle(due) = &mut self.discovery.phase {
+            *due = Due {
+                alone_ms: self.now.mono_ms,
+                cluster_ms: self.now.mono_ms,
+            };
+        }
+    }
+
+    /// Whether this node speaks for its cluster: alone, or the lowest site of those that live.
+    fn searches(&self) -> bool {
+        let own_site = self.own.site;
+        let alive = self.neighbours.iter().filter(|(_, n)| n.alive);
+        self.discovery.state == DiscoveryState::On
+            && self.operations.is_idle()
+            && alive.map(|(site, _)| *site).all(|site| own_site < site)
+    }
+
+    fn own_rank(&self) -> Rank {
+        self.own_standing().rank(self.own.cluster)
+    }
+
+    fn own_standing(&self) -> Standing {
+        let table = self.table(MEMBERS);
+        let read = table.read();
+        let live = read
+            .rows(std::ops::Bound::Unbounded)
+            .filter(|(_, row)| {
+                let member = row.value.as_ref().and_then(|value| Member::decode(value));
+                member.is_some_and(|member| member.state == Membership::Member)
+            })
+            .map(|(_, row)| row.stamp.hlc.wall_ms());
+        let (members, since_wall_ms) = live.fold((0, u64::MAX), |(count, first), wall_ms| {
+            (count + 1, first.min(wall_ms))
+        });
+        let others = self.tables.iter().filter(|(id, _)| **id != MEMBERS);
+        let rows = others.map(|(_, table)| table.len() as u64).sum();
+        Standing {
+            members,
+            rows,
+            since_wall_ms,
+            discovery: self.discovery.state,
+        }
+    }
+
+    // --- a round ---
+
+    pub(crate) fn discovery_next_tick(&self) -> u64 {
+        let discovery = &self.discovery;
+        let due = match &discovery.phase {
+            Phase::Idle(_) if !self.searches() => u64::MAX,
+            Phase::Idle(due) if self.has_others() => due.cluster_ms,
+            Phase::Idle(due) => due.alone_ms,
+            Phase::LookUp { deadline_ms, .. } => *deadline_ms,
+            Phase::Meet(meeting) => meeting.deadline_ms,
+            Phase::Join { .. } => u64::MAX,
+        };
+        if discovery.ready {
+            due
+        } else {
+            due.min(discovery.ready_by_ms)
+        }
+    }
+
+    pub(crate) fn discovery_tick(&mut self) {
+        let now_ms = self.now.mono_ms;
+        if !self.discovery.ready && self.discovery.ready_by_ms <= now_ms {
+            tracing::warn!("discovery_unsettled: this node serves, and looks on");
+            self.discovery.ready = true;
+        }
+        if self.discovery_next_tick() > now_ms {
+            return;
+        }
+        match &self.discovery.phase {
+            Phase::Idle(_) => self.look_up(),
+            Phase::LookUp { .. } => {
+                let error = DiscoveryError::TimedOut { ms: LOOK_UP_MAX_MS };
+                self.look_up_failed(&error);
+            }
+            Phase::Meet(_) => self.decide(),
+            Phase::Join { .. } => {}
+        }
+    }
+
+    fn look_up(&mut self) {
+        let (name, record) = match &self.config.strategy {
+            Strategy::Manual => return,
+            Strategy::Static { seeds } => {
+                let seeds = seeds.clone();
+                return self.meet(seeds);
+            }
+            Strategy::Dns { name, record } => (name.clone(), *record),
+        };
+        self.discovery.last_token += 1;
+        let token = self.discovery.last_token;
+        let deadline_ms = self.now.mono_ms + LOOK_UP_MAX_MS;
+        self.discovery.phase = Phase::LookUp { token, deadline_ms };
+        let lookup = Lookup::Dns { name, record };
+        self.out.push(Effect::Discover { token, lookup });
+    }
+
+    /// The driver's answer: hosts, each of which is taken for a node with this node's short name.
+    pub(crate) fn discovered(&mut self, token: u64, result: Result<Vec<String>, DiscoveryError>) {
+        let asked = matches!(self.discovery.phase, Phase::LookUp { token: t, .. } if t == token);
+        if !asked {
+            return;
+        }
+        let hosts = match result {
+            Ok(hosts) => hosts,
+            Err(error) => return self.look_up_failed(&error),
+        };
+        self.discovery.said.remove(&None);
+        let short = self.own.name.short().to_owned();
+        let name = |host: String| {
+            let host = host.trim_end_matches('.');
+            let name = NodeName::parse(&format!("{short}@{host}"));
+            name.inspect_err(|error| tracing::warn!(%error, "discovered_host_unusable"))
+                .ok()
+        };
+        let names = hosts.into_iter().filter_map(name).collect();
+        self.meet(names);
+    }
+
+    fn look_up_failed(&mut self, error: &DiscoveryError) {
+        self.discovery.say(None, error.to_string());
+        self.idle();
+    }
+
+    /// Asks every candidate that is not a member what it belongs to.
+    fn meet(&mut self, names: Vec<NodeName>) {
+        let own = self.own.name.clone();
+        let is_own = |name: &NodeName| name.as_str().eq_ignore_ascii_case(own.as_str());
+        let callers = std::mem::take(&mut self.discovery.callers);
+        let candidates: BTreeSet<NodeName> = callers
+            .into_iter()
+            .chain(names)
+            .filter(|name| !is_own(name) && self.member_named(name).is_none())
+            .collect();
+        let said = &mut self.discovery.said;
+        said.retain(|of, _| of.as_ref().is_none_or(|node| candidates.contains(node)));
+        let failed = &mut self.discovery.failed;
+        failed.retain(|node| candidates.contains(node));
+        let deadline_ms = self.now.mono_ms + MEET_MAX_MS;
+        let mut waiting = BTreeMap::new();
+        for node in candidates.into_iter().take(CANDIDATES_MAX) {
+            let conn = self.new_conn();
+            let (host, port) = (node.host().to_owned(), node.port());
+            let stage = Stage::Dialing(Goal::Meet);
+            self.conns
+                .insert(conn, Conn::new(conn, stage, self.now.mono_ms));
+            self.out.push(Effect::Dial { conn, host, port });
+            waiting.insert(conn, node);
+        }
+        self.discovery.phase = Phase::Meet(Box::new(Meeting {
+            waiting,
+            met: Vec::new(),
+            deadline_ms,
+            unclear: false,
+        }));
+        self.decide_if_all_answered();
+    }
+
+    /// The name a candidate is expected to have.
+    pub(crate) fn candidate(&self, conn: ConnId) -> Option<NodeName> {
+        match &self.discovery.phase {
+            Phase::Meet(meeting) => meeting.waiting.get(&conn).cloned(),
+            _ => None,
+        }
+    }
+
+    /// A candidate is proven and of another cluster.
+    pub(crate) fn candidate_shaken(&mut self, conn: &mut Conn, hello: &Hello) -> Flow {
+        if hello.cluster_name != self.own.cluster_name {
+            let reason = format!(
+                "it has cluster.name '{}', this node '{}'",
+                hello.cluster_name, self.own.cluster_name
+            );
+            self.candidate_out(conn.id, reason);
+            return Flow::Close;
+        }
+        let standing = self.own_standing();
+        send_stranger(conn, &Message::MeetAsk { standing });
+        Flow::Again
+    }
+
+    /// A node of another cluster asks what we belong to. If it stands higher, we should hear of
+    /// each other now and not at our next round.
+    pub(crate) fn meet_asked(&mut self, conn: &mut Conn, theirs: Standing) {
+        let standing = self.own_standing();
+        send_stranger(conn, &Message::MeetIs { standing });
+        let Stage::Stranger(stranger) = &conn.stage else {
+            return;
+        };
+        let hello = &stranger.hello;
+        let higher = theirs.rank(hello.cluster) > self.own_rank();
+        let callers = &mut self.discovery.callers;
+        if higher
+            && self.discovery.state == DiscoveryState::On
+            && hello.cluster_name == self.own.cluster_name
+            && callers.len() < CANDIDATES_MAX
+        {
+            callers.insert(hello.peer.name.clone());
+            self.hasten_round();
+        }
+    }
+
+    /// A candidate answered.
+    pub(crate) fn met(&mut self, conn: &Conn, standing: Standing) {
+        let (Stage::Stranger(stranger), Phase::Meet(meeting)) =
+            (&conn.stage, &mut self.discovery.phase)
+        else {
+            return;
+        };
+        let Some(node) = meeting.waiting.remove(&conn.id) else {
+            return;
+        };
+        let cluster = stranger.hello.cluster;
+        if self.is_above(standing, cluster) {
+            if let Phase::Meet(meeting) = &mut self.discovery.phase {
+                meeting.met.push((standing.rank(cluster), node));
+            }
+        } else if standing.discovery != DiscoveryState::On {
+            let reason = "it joins nobody by itself; use `emqx ctl cluster join`".to_owned();
+            self.discovery.say(Some(&node), reason);
+        }
+        self.decide_if_all_answered();
+    }
+
+    /// A candidate is of no use, for this reason.
+    pub(crate) fn candidate_out(&mut self, conn: ConnId, reason: String) {
+        let Phase::Meet(meeting) = &mut self.discovery.phase else {
+            return;
+        };
+        if let Some(node) = meeting.waiting.remove(&conn) {
+            self.discovery.say(Some(&node), reason);
+        }
+        self.decide_if_all_answered();
+    }
+
+    /// A connection ended, perhaps a candidate's before its answer.
+    pub(crate) fn candidate_ended(&mut self, conn: &Conn) {
+        let Phase::Meet(meeting) = &mut self.discovery.phase else {
+            return;
+        };
+        if meeting.waiting.remove(&conn.id).is_some() {
+            meeting.unclear |= !matches!(conn.stage, Stage::Dialing(_));
+        }
+        self.decide_if_all_answered();
+    }
+
+    /// Whether this node should join that cluster, and not the other way round.
+    fn is_above(&self, theirs: Standing, cluster: ClusterId) -> bool {
+        let own = self.own_rank();
+        match theirs.discovery {
+            DiscoveryState::On => theirs.rank(cluster) > own,
+            // It will not come; a node that has nothing to lose goes there.
+            DiscoveryState::Unconfigured => {
+                theirs.rank(cluster) > own || (!own.has_data && !self.has_others())
+            }
+            // Who left its cluster is not followed by it.
+            DiscoveryState::Off => false,
+        }
+    }
+
+    fn decide_if_all_answered(&mut self) {
+        if matches!(&self.discovery.phase, Phase::Meet(meeting) if meeting.waiting.is_empty()) {
+            self.decide();
+        }
+    }
+
+    /// Joins the best of the clusters met, if it stands higher than the own one.
+    fn decide(&mut self) {
+        let next = self.next_due();
+        let phase = std::mem::replace(&mut self.discovery.phase, Phase::Idle(next));
+        let Phase::Meet(mut meeting) = phase else {
+            return;
+        };
+        for conn in std::mem::take(&mut meeting.waiting).into_keys() {
+            let dialing = |conn: &Conn| matches!(conn.stage, Stage::Dialing(_));
+            meeting.unclear |= !self.conns.get(&conn).is_some_and(dialing);
+            self.close(conn);
+        }
+        let failed = &self.discovery.failed;
+        let met = meeting.met.into_iter();
+        let best = met.max_by_key(|(rank, node)| (!failed.contains(node), *rank));
+        match best {
+            Some((rank, node)) if self.searches() => {
+                tracing::info!(%node, "discovered_cluster_to_join");
+                let own = self.own_rank();
+                self.discovery.phase = Phase::Join {
+                    above: own,
+                    target: rank,
+                };
+                self.join_automatically(node);
+            }
+            Some(_) => self.idle(),
+            None => {
+                self.discovery.ready |= !meeting.unclear;
+                self.idle();
+            }
+        }
+    }
+
+    /// Whether the own cluster is still as low as when the join was decided on.
+    pub(crate) fn still_joins(&self) -> bool {
+        match &self.discovery.phase {
+            Phase::Join { above, target } => (*above).max(*target) >= self.own_rank(),
+            _ => false,
+        }
+    }
+
+    /// A join that discovery began has ended.
+    pub(crate) fn joined_automatically(
+        &mut self,
+        node: &NodeName,
+        result: &Result<(), OperationError>,
+    ) {
+        match result {
+            Ok(()) => {
+                tracing::info!(%node, "discovered_cluster_joined");
+                self.discovery.ready = true;
+            }
+            Err(error) => {
+                self.discovery.failed.insert(node.clone());
+                self.discovery.say(Some(node), error.to_string());
+            }
+        }
+        self.idle();
+    }
+
+    fn idle(&mut self) {
+        let due = self.next_due();
+        self.discovery.phase = Phase::Idle(due);
+    }
+
+    /// The end of the pause that begins now, up to a fifth shorter, so that nodes do not search in
+    /// step.
+    fn next_due(&mut self) -> Due {
+        let mut after =
+            |pause_ms: u64| self.now.mono_ms + pause_ms - self.rng.random_range(0..=pause_ms / 5);
+        let alone_ms = if self.discovery.ready {
+            ALONE_PERIOD_MS
+        } else {
+            STARTING_PERIOD_MS
+        };
+        Due {
+            alone_ms: after(alone_ms),
+            cluster_ms: after(CLUSTER_PERIOD_MS),
+        }
+    }
+}
