@@ -148,7 +148,17 @@ impl<'a> Engine<'a> {
         if let Pace::Open { .. } = self.flow.pace {
             sample.latency = self.latencies.quantiles();
         }
+        self.close()?;
         Ok(sample)
+    }
+
+    /// Ends all connections, so that no message of the next run goes to a receiver of this one.
+    fn close(self) -> anyhow::Result<()> {
+        let publishers = self.publishers.into_iter().map(|each| each.link);
+        for link in publishers.chain(self.subscribers) {
+            client::disconnect(link.into_std())?;
+        }
+        Ok(())
     }
 
     fn send_until(&mut self, end: Instant, progress: &mut Progress) -> anyhow::Result<()> {

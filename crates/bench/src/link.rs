@@ -122,6 +122,11 @@ impl Link {
         }
     }
 
+    /// Gives the connection up, with whatever was not written or not read.
+    pub(crate) fn into_std(self) -> net::TcpStream {
+        self.stream.into()
+    }
+
     pub(crate) fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
         self.stream.deregister(registry)
     }
