@@ -2,12 +2,13 @@
 //! dies at, and however much of what it wrote is on the disk.
 
 use dunlin_broker::node::Node;
+use dunlin_cluster::Operation;
 
 use crate::plant::{Bug, Plant};
 use crate::trace::Record;
 use crate::violation::Violation;
 use crate::workload::{Faults, Op, Options, Step};
-use crate::world::World;
+use crate::world::{Operated, World};
 
 /// When the joiner is told to join, milliseconds.
 const JOIN_MS: u64 = 3_000;
@@ -19,8 +20,11 @@ const SETTLE_MS: u64 = 20_000;
 pub(super) fn audit(world: &World) -> Result<(), Violation> {
     for host in &world.hosts {
         let Some(node) = host.node() else { continue };
-        // Who was removed may know it a moment before its new cluster is on the disk.
-        if world.oracle.exiled_at(host.index).is_some() {
+        // Who was removed, or died while it left, may know that it is no member any more a moment
+        // before its new cluster is on the disk.
+        let leaves = |o: &Operated| o.host == host.index && matches!(o.op, Operation::Leave);
+        let goes = world.operations.values().any(leaves);
+        if goes || world.oracle.exiled_at(host.index).is_some() {
             continue;
         }
         let status = node.status();
