@@ -235,9 +235,20 @@ impl Shard {
             .count(if session_present { resumed } else { created });
         self.announce(key, fx);
         if session_present {
+            self.allow_for_forgotten(conn, key);
             self.resend(now, key, fx);
         }
         self.pump(now, key, fx);
+    }
+
+    /// A client that comes back after a split may not know the `QoS` 2 exchanges this session has
+    /// open. They count beside what it may send, or it could send nothing until they time out.
+    fn allow_for_forgotten(&mut self, conn: Conn, key: crate::router::SessionKey) {
+        let session = self.sessions.get(key);
+        let open = session.and_then(|session| session.awaiting_rel.as_ref());
+        let open = open.map_or(0, |waiting| waiting.len() as u16);
+        let channel = &mut self.channels[conn.0 as usize];
+        channel.receive_maximum = channel.receive_maximum.saturating_add(open);
     }
 
     fn announce(&mut self, key: crate::router::SessionKey, fx: &mut ShardEffects) {

@@ -164,6 +164,28 @@ fn the_window_fills_and_moves() {
 }
 
 #[test]
+fn exchanges_the_client_has_forgotten_do_not_fill_its_window() {
+    let mut net = Net::mqtt(Mqtt {
+        max_inflight: 2,
+        ..Mqtt::default()
+    });
+    let (c, _) = net.persistent(Version::V5, "c");
+    for n in 1..=2 {
+        net.send(c, message("t", "x", 2, n));
+    }
+    net.drop_client(c);
+    let (back, present) = net.persistent(Version::V5, "c");
+    assert!(present);
+    for n in 11..=12 {
+        net.send(back, message("t", "x", 2, n));
+    }
+    net.take(back);
+    assert!(net.is_open(back));
+    net.send(back, message("t", "x", 2, 13));
+    net.check_disconnected(back, Reason::ReceiveMaximumExceeded);
+}
+
+#[test]
 fn the_clients_receive_maximum_is_kept() {
     let mut net = Net::new();
     let p = net.client(Version::V5, "p");
