@@ -30,7 +30,10 @@ impl Installation {
         for folder in ["bin", "etc", "data", "log", "run"] {
             fs::create_dir(at.join(folder))?;
         }
-        symlink(&binary, at.join("bin/dunlin"))?;
+        // Not a symbolic link: a program that finds no configuration here follows links to where
+        // there is one.
+        let program = at.join("bin/dunlin");
+        fs::hard_link(&binary, &program).or_else(|_| fs::copy(&binary, &program).map(drop))?;
         symlink("dunlin", at.join("bin/emqx"))?;
         symlink("dunlin", at.join("bin/emqx_ctl"))?;
         let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../etc");
