@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use dunlin_tests::mosquitto::{self, Subscriber, publish};
+use dunlin_tests::mosquitto::{self, Subscriber, publish, subscribe_and_leave};
 use dunlin_tests::{Client, Node, paho, until};
 use serde_json::json;
 
@@ -135,7 +135,7 @@ fn will_is_published_when_a_connection_breaks_and_not_after_disconnect() -> Resu
             "w",
         ]
     };
-    Subscriber::start(node.tcp(), &will("will/polite"))?.stop()?;
+    subscribe_and_leave(node.tcp(), &will("will/polite"))?;
     Subscriber::start(node.tcp(), &will("will/broken"))?.kill9()?;
     let message = reader.receive()?;
     ensure!(
@@ -175,7 +175,7 @@ fn resumes(node: &Node, version: &str, qos: &str) -> Result<()> {
     for number in 0..20 {
         again.expect(&format!("0 {qos} queue/x {number}"))?;
     }
-    again.stop()?;
+    again.kill9()?;
     let mut clean = node.connect("keeper")?;
     ensure!(!clean.session_present, "a clean session forgets");
     clean.ping()
