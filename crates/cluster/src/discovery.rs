@@ -21,7 +21,7 @@ use crate::input::{ConnId, Effect};
 use crate::join::send_stranger;
 use crate::link::Hello;
 use crate::membership::{Member, Membership};
-use crate::name::NodeName;
+use crate::name::{NameError, NodeName};
 use crate::node::Cluster;
 use crate::peer::{Conn, Goal, Stage};
 use crate::table::merged::MEMBERS;
@@ -61,13 +61,8 @@ pub enum Strategy {
         /// Names of nodes, this one among them or not.
         seeds: Vec<NodeName>,
     },
-    /// The records of a DNS name; every host becomes a node name with this node's own short name.
-    Dns {
-        /// The name, looked up exactly as it is written.
-        name: String,
-        /// Which records.
-        record: Record,
-    },
+    /// Whoever a service names when it is asked.
+    LookUp(Lookup),
 }
 
 /// Which records of a DNS name are the hosts of nodes.
@@ -94,13 +89,67 @@ impl std::fmt::Display for Record {
 /// What the driver is to look up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lookup {
-    /// The hosts of a DNS name: addresses, or targets.
+    /// The hosts of a DNS name: addresses, or targets. Each is taken for a node with this node's
+    /// own short name.
     Dns {
         /// The name, to be asked for exactly as it is written.
         name: String,
         /// Which records.
         record: Record,
     },
+    /// The keys below a directory of etcd. The rest of each is the name of a node.
+    Etcd {
+        /// First part of the keys, up to and with the last slash.
+        directory: String,
+    },
+}
+
+/// Who answers a look-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Service {
+    /// The name servers of this host.
+    Dns,
+    /// The servers of `cluster.etcd.server`.
+    Etcd,
+}
+
+impl Service {
+    /// What to look at when it does not answer.
+    pub(crate) const fn cure(self) -> &'static str {
+        match self {
+            Self::Dns => "check the DNS servers of this host (/etc/resolv.conf)",
+            Self::Etcd => "check cluster.etcd.server and that etcd runs there",
+        }
+    }
+}
+
+impl Lookup {
+    /// The keys of a cluster's nodes, below `cluster.etcd.prefix` as the manual shows them. The
+    /// cluster's name is in them, so that two clusters with one prefix do not meet.
+    pub fn etcd(prefix: &str, cluster_name: &str) -> Self {
+        let prefix = prefix.trim_matches('/');
+        let directory = format!("/{prefix}/{cluster_name}/nodes/");
+        Self::Etcd { directory }
+    }
+
+    /// Who answers it.
+    pub const fn service(&self) -> Service {
+        match self {
+            Self::Dns { .. } => Service::Dns,
+            Self::Etcd { .. } => Service::Etcd,
+        }
+    }
+
+    /// The node that a part of the answer stands for.
+    fn node(&self, found: &str, own: &NodeName) -> Result<NodeName, NameError> {
+        match self {
+            Self::Dns { .. } => {
+                let host = found.trim_end_matches('.');
+                NodeName::parse(&format!("{}@{host}", own.short()))
+            }
+            Self::Etcd { .. } => NodeName::parse(found),
+        }
+    }
 }
 
 /// Whether a node looks for others by itself.
@@ -330,8 +379,7 @@ impl Cluster {
         match &self.discovery.phase {
             Phase::Idle(_) => self.look_up(),
             Phase::LookUp { .. } => {
-                let error = DiscoveryError::TimedOut { ms: LOOK_UP_MAX_MS };
-                self.look_up_failed(&error);
+                self.look_up_timed_out();
             }
             Phase::Meet(_) => self.decide(),
             Phase::Join { .. } => {}
@@ -339,42 +387,50 @@ impl Cluster {
     }
 
     fn look_up(&mut self) {
-        let (name, record) = match &self.config.strategy {
+        let lookup = match &self.config.strategy {
             Strategy::Manual => return,
             Strategy::Static { seeds } => {
                 let seeds = seeds.clone();
                 return self.meet(seeds);
             }
-            Strategy::Dns { name, record } => (name.clone(), *record),
+            Strategy::LookUp(lookup) => lookup.clone(),
         };
         self.discovery.last_token += 1;
         let token = self.discovery.last_token;
         let deadline_ms = self.now.mono_ms + LOOK_UP_MAX_MS;
         self.discovery.phase = Phase::LookUp { token, deadline_ms };
-        let lookup = Lookup::Dns { name, record };
         self.out.push(Effect::Discover { token, lookup });
     }
 
-    /// The driver's answer: hosts, each of which is taken for a node with this node's short name.
+    /// The driver's answer; the look-up says what its parts mean.
     pub(crate) fn discovered(&mut self, token: u64, result: Result<Vec<String>, DiscoveryError>) {
         let asked = matches!(self.discovery.phase, Phase::LookUp { token: t, .. } if t == token);
-        if !asked {
+        let (true, Strategy::LookUp(lookup)) = (asked, &self.config.strategy) else {
             return;
-        }
-        let hosts = match result {
-            Ok(hosts) => hosts,
+        };
+        let found = match result {
+            Ok(found) => found,
             Err(error) => return self.look_up_failed(&error),
         };
-        self.discovery.said.remove(&None);
-        let short = self.own.name.short().to_owned();
-        let name = |host: String| {
-            let host = host.trim_end_matches('.');
-            let name = NodeName::parse(&format!("{short}@{host}"));
-            name.inspect_err(|error| tracing::warn!(%error, "discovered_host_unusable"))
+        let name = |found: String| {
+            let name = lookup.node(&found, &self.own.name);
+            name.inspect_err(|error| tracing::warn!(%error, "discovered_node_unusable"))
                 .ok()
         };
-        let names = hosts.into_iter().filter_map(name).collect();
+        let names = found.into_iter().filter_map(name).collect();
+        self.discovery.said.remove(&None);
         self.meet(names);
+    }
+
+    fn look_up_timed_out(&mut self) {
+        let Strategy::LookUp(lookup) = &self.config.strategy else {
+            return;
+        };
+        let error = DiscoveryError::TimedOut {
+            of: lookup.service(),
+            ms: LOOK_UP_MAX_MS,
+        };
+        self.look_up_failed(&error);
     }
 
     fn look_up_failed(&mut self, error: &DiscoveryError) {

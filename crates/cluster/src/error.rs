@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::discovery::Record;
+use crate::discovery::{Record, Service};
 use crate::identity::SiteId;
 use crate::input::JoinStep;
 use crate::link::HandshakeError;
@@ -54,10 +54,18 @@ pub enum DiscoveryError {
         code: String,
     },
     /// No server answered.
-    #[error("no answer within {ms} ms; check the DNS servers of this host (/etc/resolv.conf)")]
+    #[error("no answer within {ms} ms; {}", of.cure())]
     TimedOut {
+        /// Who was asked.
+        of: Service,
         /// How long was waited.
         ms: u64,
+    },
+    /// The program was built without what asks it.
+    #[error("this program was built without it; choose another cluster.discovery_strategy")]
+    NotBuilt {
+        /// Who would have been asked.
+        of: Service,
     },
     /// `cluster.dns.name` cannot be looked up, or this host's resolver not be used.
     #[error("'{name}' cannot be looked up: {error}; check cluster.dns.name and /etc/resolv.conf")]

@@ -322,8 +322,9 @@ impl World {
                 let life = self.oracle.life(host).1;
                 self.push(self.now + ARCHIVE_MS, Event::Archived { host, life, token });
             }
-            NodeEffect::Discover { token, .. } => {
-                let result = Err(DiscoveryError::TimedOut { ms: 0 });
+            NodeEffect::Discover { token, lookup } => {
+                let of = lookup.service();
+                let result = Err(DiscoveryError::TimedOut { of, ms: 0 });
                 inputs.push_back(NodeInput::Discovered { token, result });
             }
             NodeEffect::Progress { id, step } => {

@@ -2,7 +2,7 @@
 
 use dunlin_cluster::{
     Cluster, Cookie, DiscoveryError, DiscoveryState, Lookup, NodeName, Operation, OperationError,
-    READY_MAX_MS, Record, Strategy,
+    READY_MAX_MS, Record, Service, Strategy,
 };
 
 use rand::rngs::SmallRng;
@@ -400,10 +400,10 @@ fn a_node_that_never_clusters_is_passed_over() {
 // --- dns ---
 
 fn dns(record: Record) -> Strategy {
-    Strategy::Dns {
+    Strategy::LookUp(Lookup::Dns {
         name: "nodes.test".into(),
         record,
-    }
+    })
 }
 
 fn in_dns(seed: u64, count: usize, record: Record) -> Net {
@@ -419,7 +419,7 @@ fn in_dns(seed: u64, count: usize, record: Record) -> Net {
         net.nodes[node].config.strategy = dns(record);
         hosts.push(host);
     }
-    net.dns.insert("nodes.test".into(), Ok(hosts));
+    net.answers.insert("nodes.test".into(), Ok(hosts));
     net
 }
 
@@ -447,11 +447,14 @@ fn hosts_of_a_dns_name_are_nodes_with_the_own_short_name() {
 
 #[test]
 fn a_dns_that_is_down_keeps_a_node_from_serving_for_five_seconds_only() {
-    let down = DiscoveryError::TimedOut { ms: 3_000 };
+    let down = DiscoveryError::TimedOut {
+        of: Service::Dns,
+        ms: 3_000,
+    };
     for answer in [None, Some(Err(down))] {
         let mut net = in_dns(21, 2, Record::A);
-        let hosts = net.dns.remove("nodes.test").expect("set");
-        net.dns
+        let hosts = net.answers.remove("nodes.test").expect("set");
+        net.answers
             .extend(answer.map(|answer| ("nodes.test".into(), answer)));
         net.start(0);
         net.start(1);
@@ -459,7 +462,7 @@ fn a_dns_that_is_down_keeps_a_node_from_serving_for_five_seconds_only() {
         assert!(ready_ms >= READY_MAX_MS - 100, "{ready_ms} ms");
         net.run(10_000);
         assert_eq!((count_of(&net, 0), count_of(&net, 1)), (1, 1));
-        net.dns.insert("nodes.test".into(), hosts);
+        net.answers.insert("nodes.test".into(), hosts);
         net.until(TOGETHER_MS, "both are one", |net| {
             count_of(net, 0) == 2 && count_of(net, 1) == 2
         });
@@ -474,7 +477,7 @@ fn a_dns_answer_that_shrinks_removes_nobody() {
     }
     net.until(READY_MAX_MS, "they serve", are_ready);
     for answer in [vec!["10.0.0.1".to_owned()], vec![]] {
-        net.dns.insert("nodes.test".into(), Ok(answer));
+        net.answers.insert("nodes.test".into(), Ok(answer));
         net.run(60_000);
         assert!((0..3).all(|node| count_of(&net, node) == 3));
         assert!(net.nodes.iter().all(|node| node.downs.is_empty()));
@@ -486,11 +489,40 @@ fn hosts_that_cannot_be_part_of_a_name_and_too_many_are_passed_over() {
     let mut net = in_dns(23, 2, Record::Srv);
     let mut hosts = vec!["two words".into(), String::new(), "s2.test.".into()];
     hosts.extend((0..500).map(|n| format!("s2{n}.test")));
-    net.dns.insert("nodes.test".into(), Ok(hosts));
+    net.answers.insert("nodes.test".into(), Ok(hosts));
     net.start(0);
     net.start(1);
     net.until(TOGETHER_MS, "both are one", |net| count_of(net, 0) == 2);
     assert!(net.dials < 500, "{} dials", net.dials);
+}
+
+// --- etcd ---
+
+#[test]
+fn keys_in_etcd_are_whole_names_below_the_name_of_the_cluster() {
+    let mut net = Net::new(25);
+    let lookup = Lookup::etcd("emqxcl", "mine");
+    let directory = "/emqxcl/mine/nodes/".to_owned();
+    assert_eq!(lookup, Lookup::Etcd { directory });
+    for name in ["emqx@s1.test", "other@s2.test"] {
+        let node = net.add(name);
+        net.nodes[node].config.strategy = Strategy::LookUp(lookup.clone());
+    }
+    let names = ["emqx@s1.test", "no name", "other@s2.test"].map(String::from);
+    net.answers
+        .insert("/emqxcl/mine/nodes/".into(), Ok(names.to_vec()));
+    net.start(0);
+    net.start(1);
+    net.until(READY_MAX_MS, "they serve", are_ready);
+    assert!(net.shows(0, &[0, 1], &[]) && net.shows(1, &[0, 1], &[]));
+}
+
+#[test]
+fn a_prefix_may_have_slashes_around_it() {
+    for prefix in ["a/b", "/a/b", "a/b/", "/a/b/"] {
+        let directory = "/a/b/emqxcl/nodes/".to_owned();
+        assert_eq!(Lookup::etcd(prefix, "emqxcl"), Lookup::Etcd { directory });
+    }
 }
 
 #[test]

@@ -225,8 +225,8 @@ pub(crate) struct Net {
     cuts: std::collections::BTreeSet<(usize, usize)>,
     pub(crate) trace: DefaultHasher,
     next_id: u64,
-    /// What the DNS answers, by name.
-    pub(crate) dns: BTreeMap<String, Result<Vec<String>, DiscoveryError>>,
+    /// What services answer, by the name or the directory they are asked for.
+    pub(crate) answers: BTreeMap<String, Result<Vec<String>, DiscoveryError>>,
     /// Look-ups so far.
     pub(crate) lookups: Vec<(usize, Lookup)>,
 }
@@ -249,7 +249,7 @@ impl Net {
             cuts: std::collections::BTreeSet::new(),
             trace: DefaultHasher::new(),
             next_id: 0,
-            dns: BTreeMap::new(),
+            answers: BTreeMap::new(),
             lookups: Vec::new(),
         }
     }
@@ -560,8 +560,11 @@ impl Net {
     }
 
     fn look_up(&mut self, node: usize, token: u64, lookup: Lookup) {
-        let Lookup::Dns { name, .. } = &lookup;
-        let result = self.dns.get(name).cloned();
+        let asked = match &lookup {
+            Lookup::Dns { name, .. } => name,
+            Lookup::Etcd { directory } => directory,
+        };
+        let result = self.answers.get(asked).cloned();
         self.lookups.push((node, lookup));
         // A name nobody set is a server that never answers.
         if let Some(result) = result {

@@ -1,16 +1,14 @@
-//! Looking up who else there is: what the cluster core asks of the DNS, done with real packets.
+//! The hosts of a DNS name.
 //!
-//! The core decides what is looked up and what the answer means. Here the question is asked exactly
-//! as it is written, once, within a limit, with the name servers this host has at that moment. For
-//! addresses the system's own resolver is asked where the DNS has no answer, so that `/etc/hosts`
-//! counts. Nothing is kept from one look-up to the next.
+//! The question is asked exactly as it is written, once, within a limit, with the name servers this
+//! host has at that moment. For addresses the system's own resolver is asked where the DNS has no
+//! answer, so that `/etc/hosts` counts. Nothing is kept from one look-up to the next.
 
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
-use dunlin_cluster::{DiscoveryError, Lookup, NodeName, Record, Strategy};
-use dunlin_config::settings;
+use dunlin_cluster::{DiscoveryError, Record, Service};
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{
     ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts,
@@ -20,17 +18,10 @@ use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use tokio::net::lookup_host;
-use tokio::time::timeout;
-
-/// Limit on one look-up, fallback included; the core gives up a little later.
-const LOOK_UP_MAX: Duration = Duration::from_secs(3);
 
 /// Limit on one question to one server, and how often it is repeated.
 const QUESTION_MAX: Duration = Duration::from_secs(1);
 const REPEATS: usize = 1;
-
-/// Most hosts taken from one answer; the core takes fewer.
-const HOSTS_MAX: usize = 1_000;
 
 /// Whom to ask.
 #[derive(Clone, Copy, Debug)]
@@ -45,45 +36,8 @@ pub(crate) enum NameServers {
     Only(SocketAddr),
 }
 
-/// What the cluster core is told of the configured strategy. A strategy that is accepted and not
-/// carried out is `manual`, as the warnings about the configuration say.
-pub(crate) fn strategy(configured: &settings::Strategy) -> Strategy {
-    match configured {
-        settings::Strategy::Static { seeds } => {
-            // Checked when the configuration was read.
-            let seeds = seeds.iter().filter_map(|seed| NodeName::parse(seed).ok());
-            Strategy::Static {
-                seeds: seeds.collect(),
-            }
-        }
-        settings::Strategy::Dns { name, record_type } => Strategy::Dns {
-            name: name.clone(),
-            record: match record_type {
-                settings::DnsRecordType::A => Record::A,
-                settings::DnsRecordType::Aaaa => Record::Aaaa,
-                settings::DnsRecordType::Srv => Record::Srv,
-            },
-        },
-        _ => Strategy::Manual,
-    }
-}
-
-/// The hosts of a look-up, each once.
-pub(crate) async fn look_up(
-    lookup: &Lookup,
-    servers: NameServers,
-) -> Result<Vec<String>, DiscoveryError> {
-    let Lookup::Dns { name, record } = lookup;
-    let ms = LOOK_UP_MAX.as_millis() as u64;
-    let result = timeout(LOOK_UP_MAX, hosts_of(name, *record, servers)).await;
-    let mut hosts = result.unwrap_or(Err(DiscoveryError::TimedOut { ms }))?;
-    hosts.sort();
-    hosts.dedup();
-    hosts.truncate(HOSTS_MAX);
-    Ok(hosts)
-}
-
-async fn hosts_of(
+/// The hosts of these records, in no order.
+pub(super) async fn look_up(
     name: &str,
     record: Record,
     servers: NameServers,
@@ -181,6 +135,7 @@ fn failure(name: &str, record: Record, error: &NetError) -> DiscoveryError {
     };
     match error {
         NetError::Timeout => DiscoveryError::TimedOut {
+            of: Service::Dns,
             ms: (QUESTION_MAX * (REPEATS as u32 + 1)).as_millis() as u64,
         },
         NetError::Dns(DnsError::NoRecordsFound(none)) => match none.response_code {
