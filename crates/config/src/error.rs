@@ -663,6 +663,15 @@ pub enum Warning {
         /// The variable.
         variable: String,
     },
+    /// A listener that only the defaults name does not start: a written one has its address.
+    BuiltInYields {
+        /// The listener that does not start.
+        built_in: String,
+        /// The one that has its address.
+        to: String,
+        /// Where that one was written.
+        place: Place,
+    },
     /// The packaged cookie is in use.
     DefaultCookie,
 }
@@ -713,6 +722,15 @@ impl fmt::Display for Warning {
                     "cannot_resolve_env_variable: {variable} in {path} has no value"
                 )
             }
+            Self::BuiltInYields {
+                built_in,
+                to,
+                place,
+            } => write!(
+                f,
+                "{place}: {built_in} does not start, because {to} has its address; configure it \
+                 with another `bind` to have both"
+            ),
             Self::DefaultCookie => f.write_str("Default (insecure) Erlang cookie is in use."),
         }
     }

@@ -235,24 +235,11 @@ impl Rules<'_> {
         for (index, (path, bind)) in binds.iter().enumerate() {
             let taken = binds[..index]
                 .iter()
-                .find(|(_, other)| overlap(*other, *bind));
+                .find(|(_, other)| other.overlaps(*bind));
             if let Some((other, _)) = taken {
                 let (bind, other) = (bind.to_string(), other.clone());
                 self.broken(path, Rule::DuplicateBind { bind, other });
             }
-        }
-    }
-}
-
-/// Port 0 is a free port each time, so it never overlaps.
-fn overlap(a: Bind, b: Bind) -> bool {
-    if a.port != b.port || a.port == 0 {
-        return false;
-    }
-    match (a.host, b.host) {
-        (None, _) | (_, None) => true,
-        (Some(a), Some(b)) => {
-            a == b || (a.is_ipv4() == b.is_ipv4() && (a.is_unspecified() || b.is_unspecified()))
         }
     }
 }

@@ -100,7 +100,7 @@ pub fn load(sources: &Sources<'_>) -> Result<Loaded, Vec<ConfigError>> {
         return Err(checker.errors);
     }
     warnings.append(&mut checker.warnings);
-    section::settle(&mut checked);
+    warnings.extend(section::settle(&mut checked));
     let settings = section::build(&checked, &variable);
     let errors = integrity::check(&settings, &checked);
     if !errors.is_empty() {

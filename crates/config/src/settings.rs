@@ -54,6 +54,22 @@ pub struct Bind {
     pub port: u16,
 }
 
+impl Bind {
+    /// Whether two sockets cannot listen on both. Port 0 is a free port each time.
+    pub fn overlaps(self, other: Self) -> bool {
+        if self.port != other.port || self.port == 0 {
+            return false;
+        }
+        match (self.host, other.host) {
+            (None, _) | (_, None) => true,
+            (Some(a), Some(b)) => {
+                let either_is_all = a.is_unspecified() || b.is_unspecified();
+                a == b || (a.is_ipv4() == b.is_ipv4() && either_is_all)
+            }
+        }
+    }
+}
+
 impl fmt::Display for Bind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.host {

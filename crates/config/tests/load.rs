@@ -654,8 +654,8 @@ fn errors_name_place_path_reason_and_cure() {
         "etc/extra.conf:1:24: mqtt.max_qos_allowed: 3 is out of range, allowed is 0 to 2"
     );
     assert_eq!(
-        first("listeners.tcp.x {}"),
-        "listeners.tcp.x.bind: is required; write for example `bind = \"0.0.0.0:1883\"` in \
+        first("node.cookie = null"),
+        "node.cookie: is required; write for example `node.cookie = \"a long random text\"` in \
          etc/emqx.conf"
     );
     assert_eq!(
@@ -753,7 +753,7 @@ fn rules_over_several_values() {
         "must be between 1 and 60 and be a divisor of 60.",
     );
     has(
-        "listeners.tcp.b.bind = 1883",
+        "listeners.tcp { default.max_connections = 5, b.bind = 1883 }",
         "is already taken by listeners.tcp.default.bind",
     );
     has(
@@ -768,6 +768,47 @@ fn rules_over_several_values() {
     has("mqtt.max_packet_size = 1GB", "out of range");
     with("listeners.tcp.b { bind = 1883, enable = false }");
     with("listeners.tcp { default.bind = \"127.0.0.1:1883\", b.bind = \"127.0.0.2:1883\" }");
+}
+
+/// EMQX's examples add `listeners.tcp.my_tcp_listener_name` on 1883, or without any address.
+#[test]
+fn a_built_in_listener_gives_its_address_to_a_written_one_of_its_kind() {
+    for text in [
+        "listeners.tcp.mine.bind = 1883",
+        "listeners.tcp.mine { max_connections = 5 }",
+    ] {
+        let loaded = with(text);
+        let ids: Vec<_> = loaded.settings.listeners.iter().map(|l| l.id()).collect();
+        assert_eq!(
+            ids,
+            ["tcp:mine", "ssl:default", "ws:default", "wss:default"]
+        );
+        let warnings: Vec<_> = loaded.warnings.iter().map(ToString::to_string).collect();
+        let told = warnings.iter().filter(|w| {
+            w.contains("listeners.tcp.default does not start, because listeners.tcp.mine has")
+        });
+        assert_eq!(told.count(), 1, "{warnings:?}");
+    }
+    assert_eq!(
+        with("listeners.tcp.mine.bind = 1884")
+            .settings
+            .listeners
+            .len(),
+        5
+    );
+}
+
+#[test]
+fn every_feature_that_emqx_documents_can_be_configured() {
+    let blocks: Vec<_> = include_str!("features.conf").split("\n---\n").collect();
+    assert_eq!(blocks.len(), 44);
+    for block in blocks {
+        let unknown = with(block)
+            .warnings
+            .iter()
+            .any(|w| w.to_string().contains("unknown"));
+        assert!(!unknown, "{block}");
+    }
 }
 
 #[test]

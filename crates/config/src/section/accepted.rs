@@ -24,7 +24,9 @@ pub(crate) static ROOTS: &[Field] = &[
     )
     .inert(),
     group("crl_cache", CRL_CACHE, "Cache of revocation lists.").inert(),
-    group("plugins", PLUGINS, "Plugins for the Erlang machine.").inert(),
+    group("plugins", PLUGINS, "Plugins for the Erlang machine.")
+        .alias(&["plugin"])
+        .inert(),
     group(
         "telemetry",
         TELEMETRY,

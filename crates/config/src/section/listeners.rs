@@ -2,9 +2,10 @@
 
 use super::{COUNT, INFINITY, POSITIVE, authentication, tls};
 use crate::check::{Checked, Typed};
+use crate::error::{LayerKind, Warning};
 use crate::schema::{Field, Kind, field, group, open, optional};
 use crate::settings::{
-    AccessRule, EnableAuthn, Listener, ListenerKind, Piggyback, TcpOptions, Websocket,
+    AccessRule, Bind, EnableAuthn, Listener, ListenerKind, Piggyback, TcpOptions, Websocket,
 };
 use crate::unit;
 use crate::view::View;
@@ -14,10 +15,10 @@ pub(crate) const MARKED_FOR_DELETION: &str = "marked_for_deletion";
 
 /// The listeners every node has unless they are disabled or marked for deletion.
 pub(crate) const BUILT_IN: &str = r#"
-listeners.tcp.default.bind = "0.0.0.0:1883"
-listeners.ssl.default.bind = "0.0.0.0:8883"
-listeners.ws.default.bind = "0.0.0.0:8083"
-listeners.wss.default.bind = "0.0.0.0:8084"
+listeners.tcp.default {}
+listeners.ssl.default {}
+listeners.ws.default {}
+listeners.wss.default {}
 "#;
 
 const fn named(fields: &'static Kind) -> Kind {
@@ -42,15 +43,14 @@ pub(crate) static FIELDS: &[Field] = &[
     open("quic", "MQTT over QUIC, by name."),
 ];
 
-/// Declares the fields of one kind: the common ones and `$extra`.
+/// Declares the fields of one kind: the default address, the common fields and `$extra`.
 macro_rules! listener_fields {
-    ($name:ident: $($extra:expr),* $(,)?) => {
+    ($name:ident, $bind:literal: $($extra:expr),* $(,)?) => {
         static $name: &[Field] = &[
             field("enable", Kind::Bool, "true", "Whether the listener starts with the node.")
                 .alias(&["enabled"]),
-            optional("bind", Kind::Bind,
-                "Port, or address and port, to listen on; a port alone means all addresses.")
-                .required("bind = \"0.0.0.0:1883\""),
+            field("bind", Kind::Bind, $bind,
+                "Port, or address and port, to listen on; a port alone means all addresses."),
             field("acceptors", POSITIVE, "16", "Tasks that accept connections.").inert(),
             field("max_connections", Kind::Words(INFINITY, &COUNT), "infinity",
                 "Most connections at once."),
@@ -85,11 +85,13 @@ macro_rules! listener_fields {
     };
 }
 
-listener_fields!(TCP: optional("parse_unit", Kind::Enum(&["chunk", "frame"]),
+listener_fields!(TCP, "\"0.0.0.0:1883\"": optional("parse_unit", Kind::Enum(&["chunk", "frame"]),
     "How EMQX cuts packets.").inert().hidden());
-listener_fields!(SSL: group("ssl_options", tls::SERVER, "Certificates and protocol."));
-listener_fields!(WS: group("websocket", WEBSOCKET, "Options of WebSocket."));
-listener_fields!(WSS:
+listener_fields!(SSL, "\"0.0.0.0:8883\"":
+    group("ssl_options", tls::SERVER, "Certificates and protocol."));
+listener_fields!(WS, "\"0.0.0.0:8083\"":
+    group("websocket", WEBSOCKET, "Options of WebSocket."));
+listener_fields!(WSS, "\"0.0.0.0:8084\"":
     group("websocket", WEBSOCKET, "Options of WebSocket."),
     group("ssl_options", tls::SERVER, "Certificates and protocol."),
 );
@@ -249,6 +251,50 @@ static WEBSOCKET: &[Field] = &[
     .inert(),
     open("deflate_opts", "Parameters of the compression."),
 ];
+
+/// A built-in listener nobody configured gives its address to one of its kind that somebody did:
+/// EMQX's own examples name a second listener on 1883, on which EMQX itself then fails to start.
+pub(crate) fn settle(listeners: &mut Checked) -> Vec<Warning> {
+    let kinds = listeners.fields_mut().into_iter().flatten();
+    kinds
+        .filter_map(|(kind, named)| {
+            let named = named.fields_mut()?;
+            let built_in = named.get("default").filter(|it| nobody_wrote(it))?;
+            let address = bind(built_in)?;
+            let (name, written) = named.iter().find(|(name, other)| {
+                *name != "default"
+                    && enabled(other)
+                    && bind(other).is_some_and(|b| b.overlaps(address))
+            })?;
+            let warning = Warning::BuiltInYields {
+                built_in: format!("listeners.{kind}.default"),
+                to: format!("listeners.{kind}.{name}"),
+                place: written.place.clone(),
+            };
+            named.remove("default");
+            Some(warning)
+        })
+        .collect()
+}
+
+fn nobody_wrote(checked: &Checked) -> bool {
+    match checked.fields() {
+        Some(fields) => fields.values().all(nobody_wrote),
+        None => checked.place.layer == LayerKind::Default,
+    }
+}
+
+fn enabled(listener: &Checked) -> bool {
+    let enable = listener.fields().and_then(|fields| fields.get("enable"));
+    enable.is_some_and(|enable| enable.typed == Typed::Bool(true))
+}
+
+fn bind(listener: &Checked) -> Option<Bind> {
+    match listener.fields()?.get("bind")?.typed {
+        Typed::Bind(bind) => Some(bind),
+        _ => None,
+    }
+}
 
 pub(crate) fn build(v: View<'_>) -> Vec<Listener> {
     let mut listeners = Vec::new();

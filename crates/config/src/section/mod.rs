@@ -4,6 +4,7 @@
 use std::sync::LazyLock;
 
 use crate::check::{Checked, Typed};
+use crate::error::Warning;
 use crate::schema::{Field, Kind, group};
 use crate::settings::Settings;
 use crate::view::View;
@@ -182,14 +183,19 @@ fn ints<T: TryFrom<i64>>(items: &[Checked]) -> Vec<T> {
         .collect()
 }
 
-/// Puts values that were written in an older place to where they act.
-pub(crate) fn settle(root: &mut Checked) {
-    if let Some(dashboard) = root
-        .fields_mut()
-        .and_then(|fields| fields.get_mut("dashboard"))
-    {
+/// Puts values that were written in an older place to where they act, and takes away what gives
+/// way to them.
+pub(crate) fn settle(root: &mut Checked) -> Vec<Warning> {
+    let Some(roots) = root.fields_mut() else {
+        return Vec::new();
+    };
+    if let Some(dashboard) = roots.get_mut("dashboard") {
         dashboard::settle(dashboard);
     }
+    roots
+        .get_mut("listeners")
+        .map(listeners::settle)
+        .unwrap_or_default()
 }
 
 /// The settings of a configuration that was checked without errors.
