@@ -14,12 +14,12 @@ use crate::view::View;
 pub(crate) const MARKED_FOR_DELETION: &str = "marked_for_deletion";
 
 /// The listeners every node has unless they are disabled or marked for deletion.
-pub(crate) const BUILT_IN: &str = r#"
+pub(crate) const BUILT_IN: &str = r"
 listeners.tcp.default {}
 listeners.ssl.default {}
 listeners.ws.default {}
 listeners.wss.default {}
-"#;
+";
 
 const fn named(fields: &'static Kind) -> Kind {
     Kind::Map(fields)
