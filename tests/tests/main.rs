@@ -14,3 +14,4 @@ mod partition;
 mod rest;
 mod restart;
 mod start;
+mod wills;

@@ -9,6 +9,7 @@ mod calls;
 mod info;
 mod node_state;
 mod restore;
+mod wills;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -243,6 +244,7 @@ pub struct Control {
     next_call: u64,
     snapshots: BTreeMap<SiteId, Snapshot>,
     infos: BTreeMap<SiteId, NodeInfo>,
+    wills: wills::PeerWills,
     own_info: NodeInfo,
 }
 
@@ -250,7 +252,10 @@ impl Control {
     /// Handles one input; what is wanted is appended to `fx`.
     pub fn handle(&mut self, now: Now, input: ControlInput, fx: &mut ControlEffects) {
         match input {
-            ControlInput::Tick => self.cluster(now, Input::Tick, fx),
+            ControlInput::Tick => {
+                self.cluster(now, Input::Tick, fx);
+                self.publish_wills(now, fx);
+            }
             ControlInput::Accepted { conn, from } => {
                 self.cluster(now, Input::Accepted { conn, from }, fx);
             }
@@ -293,7 +298,7 @@ impl Control {
 
     /// When `Tick` is wanted, monotonic milliseconds.
     pub fn next_tick(&self) -> u64 {
-        self.cluster.next_tick()
+        self.cluster.next_tick().min(self.wills.next_tick())
     }
 
     /// Whether this node has looked for others long enough to serve.
@@ -341,6 +346,7 @@ impl Control {
                 self.group_changed(now, &group, &filter, fx);
             }
             ToControl::ClientChanged { clientid } => self.client_changed(now, &clientid, fx),
+            ToControl::WillChanged { clientid } => self.will_changed(now, &clientid, fx),
             ToControl::Settle { shard, token } => self.settle(shard, token, fx),
             ToControl::Retained { key, stamp, wait } => {
                 let waiting = wait.map(|(shard, token)| Waiting::Shard(shard, token));
@@ -469,10 +475,10 @@ impl Control {
             Effect::Persist { token, writes } => fx.persist.push((token, batch(writes))),
             Effect::Archive { token } => fx.archive.push(token),
             Effect::Discover { token, lookup } => fx.discover.push((token, lookup)),
-            Effect::Up { peer } => self.peer_up(&peer, fx),
-            Effect::Down { site, reason } => self.peer_down(site, reason, fx),
+            Effect::Up { peer } => self.peer_up(now, &peer, fx),
+            Effect::Down { site, reason } => self.peer_down(now, site, reason, fx),
             Effect::Gone { site } => self.peer_gone(site, fx),
-            Effect::OwnedBegin { site } => self.snapshot_begins(site),
+            Effect::OwnedBegin { site, boot } => self.snapshot_begins(now, site, boot),
             Effect::OwnedRow {
                 site,
                 table,
@@ -485,7 +491,8 @@ impl Control {
             Effect::SnapshotWanted { want, cursor } => self.snapshot(now, want, cursor, fx),
             Effect::Settled { number } => self.settled(number, fx),
             // Shards read the shared tables; nobody keeps a copy that would have to be told.
-            Effect::Merged { .. } | Effect::Reset => {}
+            Effect::Merged { .. } => {}
+            Effect::Reset => self.wills.reset(),
             Effect::CallIn {
                 call,
                 from,

@@ -308,6 +308,14 @@ pub enum ToShard {
         /// When it connected there; an older connection here goes.
         newer: Hlc,
     },
+    /// Another node has published the will of this connection, because it could not reach this
+    /// node for long: it must not be published again.
+    WillSpent {
+        /// The client.
+        clientid: String,
+        /// When it connected.
+        stamp: Hlc,
+    },
     /// Every live member has the routes asked for with this token.
     Settled {
         /// From [`ToControl::Settle`].
@@ -378,6 +386,11 @@ pub enum ToControl {
     },
     /// Look at the registry: this node's claim on the client identifier changed.
     ClientChanged {
+        /// The client.
+        clientid: String,
+    },
+    /// Look at the wills: what the others have to know of this client's changed.
+    WillChanged {
         /// The client.
         clientid: String,
     },

@@ -28,6 +28,7 @@ pub mod settings;
 pub mod shard;
 pub mod shared;
 mod will;
+mod wills;
 
 pub use control::{
     API_KEYS, Control, ControlConfig, ControlEffects, ControlError, ControlInput, LinkEffect,

@@ -139,6 +139,14 @@ impl Links {
         self.get(node).is_some_and(|link| link.up && link.is_high())
     }
 
+    /// Whether every node that can be reached has everything sent to it.
+    pub(crate) fn is_idle(&self) -> bool {
+        let links = self.out.iter().flatten();
+        links
+            .filter(|link| link.up)
+            .all(|link| link.sender.unacked() == 0)
+    }
+
     /// Remembers a connection to resume when the node's window has room.
     pub(crate) fn block(&mut self, node: NodeIndex, conn: Conn) {
         if let Some(link) = self.get_mut(node)

@@ -61,6 +61,8 @@ pub(crate) struct Client {
     pub(crate) bridge: bool,
     /// The server chose its identifier.
     pub(crate) assigned: bool,
+    /// Authorization does not concern it.
+    pub(crate) superuser: bool,
 }
 
 impl Client {
@@ -131,7 +133,7 @@ pub(crate) struct Session {
     pub(crate) inflight: Inflight,
     pub(crate) queue: Queue,
     pub(crate) awaiting_rel: Option<Box<AwaitingRel>>,
-    pub(crate) will: Option<Box<Will>>,
+    pub(crate) will: Option<Arc<Will>>,
     pub(crate) arriving: Option<Box<Arriving>>,
     pub(crate) leaving: Option<Box<Leaving>>,
     pub(crate) handed: Option<Box<Handed>>,

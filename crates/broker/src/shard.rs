@@ -82,6 +82,8 @@ pub(crate) enum Timer {
     Stalled,
     /// Close the next clients of a stopping node.
     Drain,
+    /// Look whether the others have its last news.
+    Drained,
 }
 
 /// A thread's part of a node. See the module.
@@ -110,6 +112,8 @@ pub struct Shard {
     /// Connections whose acknowledgements wait for something.
     pub(crate) acks_waiting: Vec<Conn>,
     pub(crate) draining: bool,
+    /// Its clients are gone, and the others may not know it all yet.
+    pub(crate) emptied: Option<session_end::Emptied>,
     next_token: u64,
     generation: u32,
     spares: Vec<BytesMut>,
@@ -138,6 +142,7 @@ impl Shard {
             tokens: BTreeMap::new(),
             acks_waiting: Vec::new(),
             draining: false,
+            emptied: None,
             // Tokens of different shards meet in control: the shard is in the upper bits.
             next_token: u64::from(id) << 48,
             generation: 0,
@@ -305,6 +310,7 @@ impl Shard {
                 _ = self.on_kick(now, &clientid, reason, older_than, fx);
             }
             ToShard::Elsewhere { clientid, newer } => self.on_elsewhere(now, &clientid, newer, fx),
+            ToShard::WillSpent { clientid, stamp } => self.on_will_spent(&clientid, stamp, fx),
             ToShard::Settled { token } => self.on_settled(now, token, fx),
             ToShard::Persisted { token } => self.on_persisted(token, fx),
             ToShard::PeerUp {
@@ -358,6 +364,7 @@ impl Shard {
             Timer::Redial(node) => self.links.dial(now, node, &mut self.random, fx),
             Timer::Stalled => self.on_stalled(now, fx),
             Timer::Drain => self.drain_some(now, fx),
+            Timer::Drained => self.look_drained(now, fx),
         }
     }
 
@@ -366,6 +373,7 @@ impl Shard {
         if self.routes_settled(now, token) {
             return;
         }
+        self.drain_settled(now, token, fx);
         let Some((conn, generation)) = self.tokens.get(&token).copied() else {
             return;
         };

@@ -18,6 +18,7 @@ use crate::registry::{Previous, Registry};
 use crate::retained::Retained;
 use crate::router::{NodeIndex, Router};
 use crate::settings::Settings;
+use crate::wills::Wills;
 
 /// Other nodes a node can tell apart at one time, members and those it waits for to go.
 pub const NODES_MAX: usize = 4_096;
@@ -70,6 +71,7 @@ pub struct Shared {
     router: Lock<Router>,
     registry: Registry,
     retained: Retained,
+    wills: Wills,
     metrics: Box<[Arc<Metrics>]>,
     peers: Lock<Peers>,
     /// One bit for each node that can be reached.
@@ -96,6 +98,7 @@ impl Shared {
             router: Lock::new(Router::new(seed)),
             registry: Registry::new(),
             retained: Retained::new(retained),
+            wills: Wills::default(),
             metrics: (0..=shards).map(|_| Arc::new(Metrics::new())).collect(),
             peers: Lock::new(Peers::default()),
             reachable: (0..NODES_MAX / 64).map(|_| AtomicU64::new(0)).collect(),
@@ -136,6 +139,11 @@ impl Shared {
     /// Retained messages.
     pub fn retained(&self) -> &Retained {
         &self.retained
+    }
+
+    /// Wills of this node's clients, as the others have to know them.
+    pub(crate) fn wills(&self) -> &Wills {
+        &self.wills
     }
 
     /// The settings in force.

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use crate::clock::Stamp;
 use crate::discovery::Lookup;
 use crate::error::{CallError, DialError, DiscoveryError, DownReason, OperationError};
-use crate::identity::{Peer, SiteId};
+use crate::identity::{BootId, Peer, SiteId};
 use crate::link::Hello;
 use crate::name::NodeName;
 use crate::table::merged::TableId;
@@ -322,6 +322,8 @@ pub enum Effect {
     OwnedBegin {
         /// The member.
         site: SiteId,
+        /// Which of its lives; rows of another one are a dead process's.
+        boot: BootId,
     },
     /// One row of a member's node state.
     OwnedRow {

@@ -26,7 +26,7 @@ const ASSIGNED_LEN: usize = 22;
 pub(crate) struct Welcome {
     pub(crate) client: Client,
     pub(crate) origin: Arc<Origin>,
-    pub(crate) will: Option<Box<Will>>,
+    pub(crate) will: Option<Arc<Will>>,
     pub(crate) expiry_s: u32,
     /// The client's window for what we send.
     pub(crate) receive_maximum: u16,
@@ -83,7 +83,8 @@ impl Shard {
             clientid: clientid.clone().into(),
             username: connect.username.clone(),
         });
-        let client = new_client(now, connect, accepted, mqtt, (&origin, assigned));
+        let mut client = new_client(now, connect, accepted, mqtt, (&origin, assigned));
+        client.superuser = self.channels[conn.0 as usize].superuser;
         let will = new_will(now, connect, &client, &origin);
         let window = connect.properties.receive_maximum().unwrap_or(u16::MAX);
         let channel = &mut self.channels[conn.0 as usize];
@@ -234,6 +235,7 @@ impl Shard {
         self.metrics
             .count(if session_present { resumed } else { created });
         self.announce(key, fx);
+        self.list_will(key, None, fx);
         if session_present {
             self.allow_for_forgotten(conn, key);
             self.resend(now, key, fx);
@@ -417,6 +419,7 @@ fn new_client(
         clean_start: connect.clean_start,
         bridge: connect.bridge,
         assigned,
+        superuser: false,
     }
 }
 
@@ -425,7 +428,7 @@ fn new_will(
     connect: &Connect,
     client: &Client,
     origin: &Arc<Origin>,
-) -> Option<Box<Will>> {
+) -> Option<Arc<Will>> {
     let will = connect.will.as_deref()?;
     let topic = match &client.mountpoint {
         Some(mountpoint) => format!("{mountpoint}{}", will.topic.as_str()),
@@ -446,7 +449,7 @@ fn new_will(
         received_mono_ms: now.mono_ms,
         expires_wall_ms: None,
     };
-    Some(Box::new(Will {
+    Some(Arc::new(Will {
         message: Message::new(parts, head),
         delay_s: will.properties.will_delay_interval().unwrap_or(0),
         expiry_s: will.properties.message_expiry_interval(),

@@ -33,7 +33,7 @@ impl Shard {
         }
         // Only 0x00 takes the will back [MQTT-3.14.4-3].
         if packet.reason == Reason::Success {
-            session.will = None;
+            self.drop_will(key, fx);
         }
         self.hang_up(now, conn, CloseReason::Normal, None, fx);
     }

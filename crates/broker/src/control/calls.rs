@@ -7,6 +7,7 @@ use bytes::Bytes;
 use dunlin_cluster::{CallError, InCall, Input, Now, SiteId};
 use serde::{Deserialize, Serialize};
 
+use super::wills::Spent;
 use super::{Control, ControlEffects};
 use crate::effects::{CloseReason, ReplyTo, ShardId, TakeoverRequest, TakeoverResult, ToShard};
 use crate::router::NodeIndex;
@@ -26,7 +27,11 @@ enum Question {
 /// One-way letters between nodes. New kinds go to the end.
 #[derive(Debug, Serialize, Deserialize)]
 enum Notice {
-    Kick { clientid: String },
+    Kick {
+        clientid: String,
+    },
+    /// Wills the sender has published in place of a node it cannot reach.
+    WillsSpent(Vec<Spent>),
 }
 
 impl Control {
@@ -148,14 +153,21 @@ impl Control {
 
     /// Another node tells something.
     pub(super) fn cast_in(&mut self, from: SiteId, payload: &[u8], fx: &mut ControlEffects) {
-        let Ok(Notice::Kick { clientid }) = postcard::from_bytes(payload) else {
-            tracing::error!(%from, "notice_unreadable");
-            return;
-        };
-        if let Some(shard) = self.shared.registry().local_shard(&clientid) {
-            fx.to_shard.push((shard, kick_letter(&clientid)));
+        match postcard::from_bytes(payload) {
+            Ok(Notice::Kick { clientid }) => {
+                if let Some(shard) = self.shared.registry().local_shard(&clientid) {
+                    fx.to_shard.push((shard, kick_letter(&clientid)));
+                }
+            }
+            Ok(Notice::WillsSpent(spent)) => self.wills_spent(spent, fx),
+            Err(_) => tracing::error!(%from, "notice_unreadable"),
         }
     }
+}
+
+/// Tells which wills were published.
+pub(super) fn wills_notice(spent: &[Spent]) -> Bytes {
+    encode(&Notice::WillsSpent(spent.to_vec()))
 }
 
 fn kick_letter(clientid: &str) -> ToShard {

@@ -25,6 +25,8 @@ pub(super) const GROUPS: u8 = 1;
 pub(super) const CLIENTS: u8 = 2;
 /// Key: `node`. Value: [`super::NodeInfo`].
 pub(super) const INFO: u8 = 3;
+/// Key: client identifier. Value: [`crate::wills::WillRow`].
+pub(super) const WILLS: u8 = 4;
 
 /// The keys a full snapshot has brought so far; what it did not bring is gone afterwards.
 #[derive(Debug, Default)]
@@ -32,6 +34,7 @@ pub(super) struct Snapshot {
     routes: BTreeSet<Bytes>,
     groups: BTreeSet<Bytes>,
     clients: BTreeSet<Bytes>,
+    wills: BTreeSet<Bytes>,
 }
 
 impl Control {
@@ -93,6 +96,14 @@ impl Control {
         );
     }
 
+    /// Looks at the wills and tells the members about the client's.
+    pub(super) fn will_changed(&mut self, now: Now, clientid: &str, fx: &mut ControlEffects) {
+        let value = self.shared.wills().row(clientid);
+        let key = Bytes::copy_from_slice(clientid.as_bytes());
+        let table = WILLS;
+        self.cluster(now, Input::Own { table, key, value }, fx);
+    }
+
     /// Reads the next rows of our own state for a peer that needs all of it.
     pub(super) fn snapshot(
         &mut self,
@@ -110,7 +121,7 @@ impl Control {
     fn rows_after(&self, cursor: Option<(u8, Bytes)>) -> Vec<(u8, Bytes, Bytes)> {
         let mut rows = Vec::new();
         let (from, after) = cursor.map_or((ROUTES, None), |(table, key)| (table, Some(key)));
-        for table in from..=INFO {
+        for table in from..=WILLS {
             let after = if table == from {
                 after.as_deref()
             } else {
@@ -121,7 +132,8 @@ impl Control {
                 ROUTES => rows.extend(self.own_routes(after, left)),
                 GROUPS => rows.extend(self.own_groups(after, left)),
                 CLIENTS => rows.extend(self.own_clients(after, left)),
-                _ if after.is_none() && left > 0 => rows.push(self.info_row()),
+                INFO if after.is_none() && left > 0 => rows.push(self.info_row()),
+                WILLS => rows.extend(self.own_wills(after, left)),
                 _ => {}
             }
             if rows.len() == SNAPSHOT_CHUNK {
@@ -159,8 +171,15 @@ impl Control {
         clients.into_iter().map(row).collect()
     }
 
+    fn own_wills(&self, after: Option<&[u8]>, limit: usize) -> Vec<(u8, Bytes, Bytes)> {
+        let after = after.and_then(|key| std::str::from_utf8(key).ok());
+        let rows = self.shared.wills().rows(after, limit).into_iter();
+        rows.map(|(id, row)| (WILLS, Bytes::from(id.into_bytes()), row))
+            .collect()
+    }
+
     /// A member can be reached.
-    pub(super) fn peer_up(&mut self, peer: &Peer, fx: &mut ControlEffects) {
+    pub(super) fn peer_up(&mut self, now: Now, peer: &Peer, fx: &mut ControlEffects) {
         tracing::info!(node = %peer.name, "peer_up");
         let node = self.shared.peer_up(peer);
         let (host, port) = (peer.name.host().to_owned(), peer.name.port());
@@ -170,10 +189,19 @@ impl Control {
             host: host.clone(),
             port,
         });
+        let spent = self.wills.up(peer);
+        self.tell_spent(now, peer.site, &spent, fx);
     }
 
     /// A member cannot be reached: what it said stays known, but nobody waits for it.
-    pub(super) fn peer_down(&mut self, site: SiteId, reason: DownReason, fx: &mut ControlEffects) {
+    pub(super) fn peer_down(
+        &mut self,
+        now: Now,
+        site: SiteId,
+        reason: DownReason,
+        fx: &mut ControlEffects,
+    ) {
+        self.wills.down(now, site, reason);
         let Some(node) = self.shared.peer_down(site) else {
             return;
         };
@@ -188,6 +216,7 @@ impl Control {
     pub(super) fn peer_gone(&mut self, site: SiteId, fx: &mut ControlEffects) {
         self.infos.remove(&site);
         self.snapshots.remove(&site);
+        self.wills.gone(site);
         let Some(node) = self.shared.peer_index(site) else {
             return;
         };
@@ -198,7 +227,8 @@ impl Control {
         self.all_shards(fx, || ToShard::PeerGone { site, node });
     }
 
-    pub(super) fn snapshot_begins(&mut self, site: SiteId) {
+    pub(super) fn snapshot_begins(&mut self, now: Now, site: SiteId, boot: BootId) {
+        self.wills.begins(now, site, boot);
         self.snapshots.insert(site, Snapshot::default());
     }
 
@@ -231,6 +261,7 @@ impl Control {
             ROUTES => self.peer_route(node, &key, value.is_some()),
             GROUPS => self.peer_group(node, &key, value),
             CLIENTS => self.peer_client(node, &key, value, fx),
+            WILLS => self.peer_will(site, &key, value),
             INFO => match value.and_then(info::decode) {
                 Some(info) => _ = self.infos.insert(site, info),
                 None => _ = self.infos.remove(&site),
@@ -245,12 +276,19 @@ impl Control {
             ROUTES => &mut snapshot.routes,
             GROUPS => &mut snapshot.groups,
             CLIENTS => &mut snapshot.clients,
+            WILLS => &mut snapshot.wills,
             _ => return,
         };
         if value.is_some() {
             seen.insert(key);
         } else {
             seen.remove(&key);
+        }
+    }
+
+    fn peer_will(&mut self, site: SiteId, key: &[u8], value: Option<&[u8]>) {
+        if let Ok(clientid) = std::str::from_utf8(key) {
+            self.wills.row(site, clientid, value);
         }
     }
 
@@ -313,6 +351,8 @@ impl Control {
         let Some(snapshot) = self.snapshots.remove(&site) else {
             return;
         };
+        let keep = |clientid: &str| snapshot.wills.contains(clientid.as_bytes());
+        self.wills.ends(site, keep);
         let Some(node) = self.shared.peer_index(site) else {
             return;
         };

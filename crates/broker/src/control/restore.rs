@@ -80,6 +80,7 @@ impl Control {
             next_call: 0,
             snapshots: BTreeMap::new(),
             infos: BTreeMap::new(),
+            wills: super::wills::PeerWills::default(),
             own_info: NodeInfo::default(),
         };
         let mut fx = ControlEffects::default();

@@ -18,11 +18,17 @@ use crate::session::{NEVER, Session};
 use crate::shard::takeover::TAKEOVER_TIMEOUT_MS;
 use crate::shard::{Shard, Timer};
 use crate::will::{Fate, Will, fate};
+use crate::wills::Listed;
 
 /// Connections a draining shard closes per step, and the pause between two steps, ms: ten thousand
 /// clients that come back to the other nodes in one instant would be a storm.
 const DRAIN_STEP: usize = 500;
 const DRAIN_PAUSE_MS: u64 = 50;
+
+/// How long a node that stops waits for the others to have its last news, ms, and how often it
+/// looks. They answer within a round trip, unless their links hang.
+const HANDED_OVER_MAX_MS: u64 = 1_000;
+const HANDED_OVER_LOOK_MS: u64 = 20;
 
 impl Shard {
     /// A session lost its connection.
@@ -58,33 +64,111 @@ impl Shard {
     }
 
     fn settle_will(&mut self, now: Now, key: SessionKey, why: CloseReason, fx: &mut ShardEffects) {
+        let Some(session) = self.sessions.get(key) else {
+            return;
+        };
+        let Some(will) = session.will.as_ref() else {
+            return;
+        };
+        // The others keep the will of a node that stops, and its client may come back to them.
+        let ended = match why {
+            CloseReason::Shutdown if self.shared.live_peers() > 0 => CloseReason::TcpClosed,
+            why => why,
+        };
+        // A DISCONNECT that takes the will back has removed it.
+        match fate(ended, true, will.delay_s, session.expiry_s) {
+            Fate::Drop => self.drop_will(key, fx),
+            Fate::Now => {
+                if let Some(will) = self.take_will(key, fx) {
+                    self.publish_will(now, key, &will, fx);
+                }
+            }
+            Fate::After { delay_s } => self.delay_will(now, key, delay_s, fx),
+        }
+    }
+
+    /// The will waits.
+    fn delay_will(&mut self, now: Now, key: SessionKey, delay_s: u32, fx: &mut ShardEffects) {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
-        let Some(will) = session.will.take() else {
+        let delay_ms = u64::from(delay_s) * 1_000;
+        session.will_ms = now.mono_ms + delay_ms;
+        self.wheel.arm(session.will_ms, Timer::Will(key));
+        self.list_will(key, Some(now.wall_ms + delay_ms), fx);
+    }
+
+    /// Tells the others about a session's will, if it has one: it is theirs if this node dies.
+    /// `due_wall_ms`: when it is published if the client does not come back; `None` while it is
+    /// connected.
+    pub(crate) fn list_will(
+        &self,
+        key: SessionKey,
+        due_wall_ms: Option<u64>,
+        fx: &mut ShardEffects,
+    ) {
+        let Some(session) = self.sessions.get(key) else {
             return;
         };
-        // A DISCONNECT that takes the will back has removed it.
-        match fate(why, true, will.delay_s, session.expiry_s) {
-            Fate::Drop => {}
-            Fate::Now => self.publish_will(now, key, &will, fx),
-            Fate::After { delay_s } => {
-                session.will_ms = now.mono_ms + u64::from(delay_s) * 1_000;
-                session.will = Some(will);
-                self.wheel.arm(session.will_ms, Timer::Will(key));
-            }
+        let Some(will) = &session.will else { return };
+        let client = &session.client;
+        let listed = Listed {
+            stamp: session.stamp,
+            delay_s: will.delay_s.min(session.expiry_s),
+            will: Arc::clone(will),
+            due_wall_ms,
+            peer: client.peer,
+            listener: Arc::clone(&client.listener),
+            mounted: client.mountpoint.as_ref().map_or(0, |m| m.len() as u16),
+            superuser: client.superuser,
+        };
+        self.shared.wills().list(session.clientid(), listed);
+        fx.tell(ToControl::WillChanged {
+            clientid: session.clientid().to_owned(),
+        });
+    }
+
+    /// Takes a will out of its session: it is published, or nobody's any more.
+    pub(crate) fn take_will(
+        &mut self,
+        key: SessionKey,
+        fx: &mut ShardEffects,
+    ) -> Option<Arc<Will>> {
+        let session = self.sessions.get_mut(key)?;
+        let will = session.will.take()?;
+        let clientid = session.clientid();
+        if self.shared.wills().unlist(clientid, session.stamp) {
+            fx.tell(ToControl::WillChanged {
+                clientid: clientid.to_owned(),
+            });
+        }
+        Some(will)
+    }
+
+    /// Takes a will back.
+    pub(crate) fn drop_will(&mut self, key: SessionKey, fx: &mut ShardEffects) {
+        _ = self.take_will(key, fx);
+    }
+
+    /// Another node has published the will of a client it could not reach.
+    pub(crate) fn on_will_spent(&mut self, clientid: &str, stamp: Hlc, fx: &mut ShardEffects) {
+        let Some(key) = self.sessions.find(clientid) else {
+            return;
+        };
+        if self.sessions.get(key).is_some_and(|s| s.stamp == stamp) {
+            self.drop_will(key, fx);
         }
     }
 
     pub(crate) fn on_will_due(&mut self, now: Now, key: SessionKey, fx: &mut ShardEffects) {
-        let Some(session) = self.sessions.get_mut(key) else {
+        let Some(session) = self.sessions.get(key) else {
             return;
         };
         // A client that came back has cancelled it, or brought another.
         if session.conn.is_some() || session.will_ms > now.mono_ms {
             return;
         }
-        if let Some(will) = session.will.take() {
+        if let Some(will) = self.take_will(key, fx) {
             self.publish_will(now, key, &will, fx);
         }
     }
@@ -106,6 +190,9 @@ impl Shard {
         let Some(authorizer) = &self.access.authorizer else {
             return true;
         };
+        if session.client.superuser {
+            return true;
+        }
         let message = &will.message;
         let action = Action::Publish {
             qos: message.qos().as_u8(),
@@ -140,7 +227,7 @@ impl Shard {
         if session.leaving.is_some() {
             // Its new owner has had the session for half a minute and never asked for the rest.
             // What a shared group picked it for meanwhile is another member's; the will is not.
-            session.will = None;
+            self.drop_will(key, fx);
             self.end_session(now, key, CloseReason::Expired, fx);
         } else if session.arriving.is_none() {
             self.end_session(now, key, CloseReason::Expired, fx);
@@ -157,10 +244,7 @@ impl Shard {
         fx: &mut ShardEffects,
     ) {
         self.disconnect(now, key, why, fx);
-        let Some(session) = self.sessions.get_mut(key) else {
-            return;
-        };
-        if let Some(will) = session.will.take() {
+        if let Some(will) = self.take_will(key, fx) {
             self.publish_will(now, key, &will, fx);
         }
         let Some(mut session) = self.forget_session(now, key, fx) else {
@@ -258,14 +342,16 @@ impl Shard {
         let session = self.sessions.get_mut(key);
         let will = session.and_then(|s| s.will.take_if(|will| will.delay_s > 0));
         self.disconnect(now, key, CloseReason::TakenOver, fx);
+        if let Some(will) = will {
+            let delay_s = will.delay_s;
+            if let Some(session) = self.sessions.get_mut(key) {
+                session.will = Some(will);
+            }
+            self.delay_will(now, key, delay_s, fx);
+        }
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
-        if let Some(will) = will {
-            session.will_ms = now.mono_ms + u64::from(will.delay_s) * 1_000;
-            session.will = Some(will);
-            self.wheel.arm(session.will_ms, Timer::Will(key));
-        }
         // One that was asked for already has a deadline of its own, and news that the client has
         // moved on to a third node does not put off the first one.
         let known = std::mem::replace(&mut session.superseded, true);
@@ -297,9 +383,49 @@ impl Shard {
         if next.len() > DRAIN_STEP {
             self.wheel.arm(now.mono_ms + DRAIN_PAUSE_MS, Timer::Drain);
         } else {
-            fx.tell(ToControl::Drained { shard: self.id });
+            let token = self.token();
+            let shard = self.id;
+            fx.tell(ToControl::Settle { shard, token });
+            self.emptied = Some(Emptied {
+                token,
+                settled: false,
+                until_ms: now.mono_ms + HANDED_OVER_MAX_MS,
+            });
+            self.look_drained(now, fx);
         }
     }
+
+    /// The others know what became of this node's clients and wills.
+    pub(crate) fn drain_settled(&mut self, now: Now, token: u64, fx: &mut ShardEffects) {
+        if let Some(emptied) = self.emptied.as_mut().filter(|e| e.token == token) {
+            emptied.settled = true;
+            self.look_drained(now, fx);
+        }
+    }
+
+    /// All clients are gone. The node may end when the others have what concerns them: a will that
+    /// was published here must not be theirs, and it must have reached them.
+    pub(crate) fn look_drained(&mut self, now: Now, fx: &mut ShardEffects) {
+        let Some(emptied) = &self.emptied else { return };
+        let handed_over = emptied.settled && self.links.is_idle();
+        if handed_over || now.mono_ms >= emptied.until_ms {
+            self.emptied = None;
+            fx.tell(ToControl::Drained { shard: self.id });
+        } else {
+            let next = now.mono_ms + HANDED_OVER_LOOK_MS;
+            self.wheel.arm(next, Timer::Drained);
+        }
+    }
+}
+
+/// A draining shard without clients.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Emptied {
+    /// Of its question whether the others know everything.
+    token: u64,
+    settled: bool,
+    /// When it does not wait any longer, mono ms.
+    until_ms: u64,
 }
 
 /// The will as it is published now: its expiry interval counts from here [MQTT-3.3.2-5].

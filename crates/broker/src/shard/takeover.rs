@@ -153,6 +153,8 @@ impl Shard {
         fx: &mut ShardEffects,
     ) {
         self.disconnect(now, key, CloseReason::TakenOver, fx);
+        // One that waits is cancelled by the return of its client [MQTT-3.1.3-9].
+        self.drop_will(key, fx);
         let clientid = welcome.origin.clientid.clone();
         let Some(session) = self.sessions.get_mut(key) else {
             return;
@@ -338,11 +340,11 @@ impl Shard {
         }
         let arriving = session.arriving.is_some();
         self.disconnect(now, key, CloseReason::TakenOver, fx);
+        // The session goes on, so a will that waits is cancelled [MQTT-3.1.3-9].
+        self.drop_will(key, fx);
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
-        // The session goes on, so a will that waits is cancelled [MQTT-3.1.3-9].
-        session.will = None;
         match &mut session.arriving {
             Some(on_its_way) if arriving => on_its_way.wanted.push((request, reply)),
             _ => match request.heir {

@@ -277,8 +277,11 @@ impl OwnedIn {
     }
 
     pub(crate) fn on_begin(&mut self, site: SiteId, number: u64, out: &mut Vec<Effect>) {
+        let Some(boot) = self.boot else {
+            return;
+        };
         self.snapshot = Some(number);
-        out.push(Effect::OwnedBegin { site });
+        out.push(Effect::OwnedBegin { site, boot });
     }
 
     pub(crate) fn on_rows(&mut self, site: SiteId, rows: Vec<OwnChange>, out: &mut Vec<Effect>) {

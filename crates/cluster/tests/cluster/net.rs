@@ -156,7 +156,7 @@ impl Node {
                 self.seen.remove(&site);
                 self.gone.push(site);
             }
-            Effect::OwnedBegin { site } => {
+            Effect::OwnedBegin { site, .. } => {
                 self.snapshots += 1;
                 self.snapshot.insert(site, BTreeMap::new());
             }

@@ -233,3 +233,109 @@ fn a_delayed_will_follows_what_another_node_does_with_the_session() {
         check_published(&mut net, watcher, times);
     }
 }
+
+/// Whether the other nodes are told of the client's will.
+fn is_listed(net: &Net, node: usize) -> bool {
+    net.nodes[node].shared.wills().row("c").is_some()
+}
+
+#[test]
+fn the_others_know_a_will_exactly_as_long_as_it_may_be_published() {
+    for delay_s in [0, 10] {
+        let (mut net, watcher, c) = watched(Version::V5, delay_s, true);
+        assert!(is_listed(&net, 0), "connected");
+        net.drop_client(c);
+        check_published(&mut net, watcher, usize::from(delay_s == 0));
+        assert_eq!(is_listed(&net, 0), delay_s > 0, "its delay runs");
+        net.pass(10_100);
+        assert!(!is_listed(&net, 0), "published");
+        let (mut net, _, c) = watched(Version::V5, delay_s, true);
+        net.disconnect(c, Reason::Success);
+        assert!(!is_listed(&net, 0), "taken back");
+        let (mut net, _, c) = watched(Version::V5, delay_s, true);
+        net.drop_client(c);
+        net.persistent(Version::V5, "c");
+        assert!(!is_listed(&net, 0), "the client is back and has none");
+        let (mut net, _, _) = watched(Version::V5, delay_s, true);
+        net.ask(0, 0, Ask::Kick("c".to_owned()));
+        assert!(!is_listed(&net, 0), "kicked");
+    }
+}
+
+#[test]
+fn a_will_moves_to_the_node_its_client_moves_to() {
+    for shards in 1..=2 {
+        let mut net = Net::with(2, shards, crate::settings::Settings::default());
+        let c = net.accept(Version::V5);
+        net.connect(c, with_will(persistent(Version::V5, "c"), 60));
+        assert_eq!((is_listed(&net, 0), is_listed(&net, 1)), (true, false));
+        let new = net.accept_at(1, 0, Version::V5);
+        net.connect(new, with_will(persistent(Version::V5, "c"), 60));
+        net.pass(30_000);
+        assert_eq!((is_listed(&net, 0), is_listed(&net, 1)), (false, true));
+        if shards > 1 {
+            let newer = net.accept_at(1, 1, Version::V5);
+            net.connect(newer, with_will(persistent(Version::V5, "c"), 60));
+            assert!(is_listed(&net, 1), "its other shard has it");
+        }
+    }
+}
+
+#[test]
+fn a_node_that_stops_leaves_delayed_wills_to_the_others() {
+    for (delay_s, here) in [(0, 1), (60, 0)] {
+        let mut net = Net::with(2, 1, crate::settings::Settings::default());
+        let watcher = net.client_at_shard(1, 0, Version::V5, "watcher");
+        net.subscribe(watcher, "will", QoS::AtLeastOnce);
+        let c = net.accept(Version::V5);
+        net.connect(c, with_will(persistent(Version::V5, "c"), delay_s));
+        net.tell(0, 0, ToShard::Drain);
+        check_published(&mut net, watcher, here);
+        assert_eq!(is_listed(&net, 0), delay_s > 0);
+        net.pass(100);
+        assert_eq!(net.nodes[0].drained, 1, "the others have everything");
+    }
+}
+
+#[test]
+fn a_stopping_node_waits_until_the_others_have_its_news_but_not_for_ever() {
+    let mut net = Net::with(2, 1, crate::settings::Settings::default());
+    net.client(Version::V5, "c");
+    net.hold_control = true;
+    net.tell(0, 0, ToShard::Drain);
+    net.pass(900);
+    assert_eq!(net.nodes[0].drained, 0);
+    net.pass(200);
+    assert_eq!(net.nodes[0].drained, 1);
+    net.pass(5_000);
+    assert_eq!(net.nodes[0].drained, 1, "said once");
+}
+
+#[test]
+fn a_will_that_another_node_has_published_is_not_published_again() {
+    let (mut net, watcher, c) = watched(Version::V5, 0, true);
+    let stamp = net.nodes[0].shared.registry().local_stamp("c");
+    let stamp = stamp.expect("connected");
+    let clientid = || "c".to_owned();
+    let older = dunlin_cluster::Hlc(stamp.0 - 1);
+    net.tell(
+        0,
+        0,
+        ToShard::WillSpent {
+            clientid: clientid(),
+            stamp: older,
+        },
+    );
+    assert!(is_listed(&net, 0), "that was an earlier connection's");
+    net.tell(
+        0,
+        0,
+        ToShard::WillSpent {
+            clientid: clientid(),
+            stamp,
+        },
+    );
+    assert!(!is_listed(&net, 0));
+    net.drop_client(c);
+    check_published(&mut net, watcher, 0);
+}

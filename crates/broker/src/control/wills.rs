@@ -1,0 +1,407 @@
+//! The wills of other nodes' clients, and who publishes them when their node is dead.
+//!
+//! Every member keeps every other member's wills as rows of node state. What a node that went down
+//! leaves behind are *orphans*, each with the time it is due:
+//!
+//! | what is known of the node | due |
+//! |---|---|
+//! | its process is gone (port refuses, runs again as another) | its will delay after that |
+//! | silent: its host is dead, or only cut off | a minute ([`SILENT_GRACE_MS`]) later than that |
+//! | others still reach it, or it left | never: it is alive |
+//!
+//! When one is due the member with the lowest site publishes it and tells the others, who forget
+//! it; each next one would do so [`RANK_STEP_MS`] later. A client that has connected anywhere since
+//! cancels its will. When the link to the same process returns, nothing was published or the node
+//! is told what was, and does not publish that again.
+//!
+//! So a will is published once by each part of a cluster whose part with the client's node is gone
+//! for good or for long, and never because of a shorter split. It is a pure table: control asks it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use dunlin_cluster::{BootId, DownReason, Hlc, Input, Now, Peer, SiteId};
+use serde::{Deserialize, Serialize};
+
+use super::{Control, ControlEffects};
+use crate::access::{Access, Action, Identity, Verdict};
+use crate::effects::{ShardId, ToShard};
+use crate::registry::Place;
+use crate::shared::Shared;
+use crate::wills::WillRow;
+
+/// How long a silent node may be merely cut off, ms. A minute is what MQTT clients commonly give
+/// themselves as keepalive, so a will comes no later than if its client had fallen silent itself.
+pub(super) const SILENT_GRACE_MS: u64 = 60_000;
+
+/// How much later the next member publishes what nobody has said was published, ms: more than a
+/// round trip with a busy node in it.
+const RANK_STEP_MS: u64 = 2_000;
+
+/// Wills published in one step, and the pause between two steps, ms: a node with 100,000 clients
+/// may die, and its wills must not hold up the survivors' clients.
+const STEP: usize = 500;
+const STEP_PAUSE_MS: u64 = 50;
+
+/// Published wills remembered for one node that may come back, and told to it then. Past it the
+/// oldest are forgotten: they may be published twice.
+const SPENT_MAX: usize = 100_000;
+/// Published wills told in one notice: at some 60 bytes each, far below what one may carry.
+const NOTICE_MAX: usize = 1_000;
+
+/// A will that was published in place of its node. Travels between nodes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Spent {
+    /// The node it was left with.
+    site: SiteId,
+    /// Which life of it.
+    boot: BootId,
+    clientid: String,
+    /// When the client connected there.
+    stamp: u64,
+}
+
+/// A will that is to be published now.
+#[derive(Debug)]
+pub(super) struct Due {
+    spent: Spent,
+    row: WillRow,
+}
+
+#[derive(Debug)]
+struct NodeWills {
+    boot: BootId,
+    /// The snapshot of this life is complete.
+    whole: bool,
+    rows: BTreeMap<String, Bytes>,
+}
+
+#[derive(Debug)]
+struct Orphan {
+    boot: BootId,
+    due_ms: u64,
+    /// Its turn has been put off for the members before this one.
+    ranked: bool,
+    row: Bytes,
+}
+
+type OrphanKey = (SiteId, String);
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct PeerWills {
+    nodes: BTreeMap<SiteId, NodeWills>,
+    orphans: BTreeMap<OrphanKey, Orphan>,
+    /// The same by time.
+    due: BTreeSet<(u64, OrphanKey)>,
+    spent: BTreeMap<SiteId, Vec<Spent>>,
+    /// Not before this time, mono ms.
+    pause_until_ms: u64,
+}
+
+impl PeerWills {
+    /// A snapshot of a node's rows begins. Those of another life of it are a dead process's.
+    pub(super) fn begins(&mut self, now: Now, site: SiteId, boot: BootId) {
+        let fresh = NodeWills {
+            boot,
+            whole: false,
+            rows: BTreeMap::new(),
+        };
+        match self.nodes.get_mut(&site) {
+            Some(known) if known.boot == boot => known.whole = false,
+            _ => {
+                if let Some(dead) = self.nodes.insert(site, fresh) {
+                    self.spent.remove(&site);
+                    for (clientid, row) in dead.rows {
+                        self.orphan(now, (site, clientid), dead.boot, row, 0);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A row of a node.
+    pub(super) fn row(&mut self, site: SiteId, clientid: &str, value: Option<&[u8]>) {
+        let Some(node) = self.nodes.get_mut(&site) else {
+            return;
+        };
+        // A copy, because the row would hold the whole frame it came in.
+        match value.map(Bytes::copy_from_slice) {
+            Some(row) => _ = node.rows.insert(clientid.to_owned(), row),
+            None => _ = node.rows.remove(clientid),
+        }
+    }
+
+    /// A snapshot has brought everything there is.
+    pub(super) fn ends(&mut self, site: SiteId, keep: impl Fn(&str) -> bool) {
+        if let Some(node) = self.nodes.get_mut(&site) {
+            node.rows.retain(|clientid, _| keep(clientid));
+            node.whole = true;
+        }
+    }
+
+    /// A node cannot be reached.
+    pub(super) fn down(&mut self, now: Now, site: SiteId, reason: DownReason) {
+        let grace_ms = match reason {
+            DownReason::Refused | DownReason::Restarted => 0,
+            DownReason::Silent => SILENT_GRACE_MS,
+            DownReason::Unlinked => return,
+        };
+        let Some(node) = self.nodes.get(&site) else {
+            return;
+        };
+        let boot = node.boot;
+        let rows: Vec<_> = node
+            .rows
+            .iter()
+            .map(|(clientid, row)| (clientid.clone(), row.clone()))
+            .collect();
+        for (clientid, row) in rows {
+            self.orphan(now, (site, clientid), boot, row, grace_ms);
+        }
+    }
+
+    fn orphan(&mut self, now: Now, key: OrphanKey, boot: BootId, row: Bytes, grace_ms: u64) {
+        let Some(will) = WillRow::decode(&row) else {
+            tracing::warn!(clientid = %key.1, "will_of_dead_node_unreadable");
+            return;
+        };
+        let mut due_ms = now.mono_ms + grace_ms + will.delay_ms(now);
+        if let Some(known) = self.orphans.get(&key).filter(|known| known.boot == boot) {
+            // What is known of its node only gets more certain.
+            due_ms = due_ms.min(known.due_ms);
+        }
+        self.forget(&key);
+        self.due.insert((due_ms, key.clone()));
+        let ranked = false;
+        let orphan = Orphan {
+            boot,
+            due_ms,
+            ranked,
+            row,
+        };
+        self.orphans.insert(key, orphan);
+    }
+
+    fn forget(&mut self, key: &OrphanKey) -> Option<Orphan> {
+        let orphan = self.orphans.remove(key)?;
+        self.due.remove(&(orphan.due_ms, key.clone()));
+        Some(orphan)
+    }
+
+    /// A node can be reached. If it is the same process, it was never dead: its wills are its own
+    /// again, but for those returned here, which it must not publish.
+    pub(super) fn up(&mut self, peer: &Peer) -> Vec<Spent> {
+        let of_it = |key: &&OrphanKey| key.0 == peer.site;
+        let orphans = self.orphans.iter();
+        let alive: Vec<_> = orphans
+            .filter(|(_, orphan)| orphan.boot == peer.boot)
+            .map(|(key, _)| key)
+            .filter(of_it)
+            .cloned()
+            .collect();
+        for key in alive {
+            self.forget(&key);
+        }
+        let spent = self.spent.remove(&peer.site).unwrap_or_default();
+        spent.into_iter().filter(|s| s.boot == peer.boot).collect()
+    }
+
+    /// A site is no member any more. If it could be reached until now, it has left, and its clients
+    /// are still there; what it left behind earlier stays due.
+    pub(super) fn gone(&mut self, site: SiteId) {
+        self.nodes.remove(&site);
+        self.spent.remove(&site);
+    }
+
+    /// This node has changed its cluster.
+    pub(super) fn reset(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Another member has published a will.
+    pub(super) fn published(&mut self, spent: &Spent) {
+        let key = (spent.site, spent.clientid.clone());
+        let same = |orphan: &Orphan| orphan.boot == spent.boot;
+        if self.orphans.get(&key).is_some_and(same) {
+            self.forget(&key);
+        }
+    }
+
+    /// When something is due, mono ms; `u64::MAX` never.
+    pub(super) fn next_tick(&self) -> u64 {
+        let next = self.due.first();
+        next.map_or(u64::MAX, |(due, _)| (*due).max(self.pause_until_ms))
+    }
+
+    /// What this node has to publish now.
+    pub(super) fn due(&mut self, now: Now, shared: &Shared) -> Vec<Due> {
+        let mut due = Vec::new();
+        if now.mono_ms < self.pause_until_ms {
+            return due;
+        }
+        for _ in 0..STEP {
+            let Some((at, key)) = self.due.first().cloned() else {
+                break;
+            };
+            if at > now.mono_ms {
+                break;
+            }
+            due.extend(self.settle(now, key, shared));
+        }
+        self.pause_until_ms = now.mono_ms + STEP_PAUSE_MS;
+        due
+    }
+
+    /// Decides about one orphan whose time has come.
+    fn settle(&mut self, now: Now, key: OrphanKey, shared: &Shared) -> Option<Due> {
+        let orphan = self.forget(&key)?;
+        let row = WillRow::decode(&orphan.row)?;
+        if self.is_alive(&key, &orphan, row.stamp(), shared) {
+            return None;
+        }
+        let rank = rank(key.0, shared);
+        if rank > 0 && !orphan.ranked {
+            let due_ms = now.mono_ms + rank * RANK_STEP_MS;
+            self.due.insert((due_ms, key.clone()));
+            let ranked = true;
+            let put_off = Orphan {
+                due_ms,
+                ranked,
+                ..orphan
+            };
+            self.orphans.insert(key, put_off);
+            return None;
+        }
+        let (site, clientid) = key;
+        let spent = Spent {
+            site,
+            boot: orphan.boot,
+            clientid,
+            stamp: row.stamp().0,
+        };
+        let remembered = self.spent.entry(site).or_default();
+        if remembered.len() >= SPENT_MAX {
+            remembered.remove(0);
+        }
+        remembered.push(spent.clone());
+        Some(Due { spent, row })
+    }
+
+    /// Whether the client has connected since, or its connection has outlived what looked like the
+    /// death of its node: a process that joined a cluster anew keeps its clients.
+    fn is_alive(&self, key: &OrphanKey, orphan: &Orphan, stamp: Hlc, shared: &Shared) -> bool {
+        let Some(place) = shared.registry().lookup(&key.1) else {
+            return false;
+        };
+        let Place::Remote { node, hlc } = place else {
+            return place.hlc() > stamp;
+        };
+        let outlived = || {
+            let known = self.nodes.get(&key.0);
+            let anew = known.is_some_and(|known| known.whole && known.boot != orphan.boot);
+            anew && shared.reachable(node) && shared.peer_index(key.0) == Some(node)
+        };
+        hlc > stamp || hlc == stamp && outlived()
+    }
+}
+
+/// How many members that can be reached come before this one in taking over a node's wills.
+fn rank(owner: SiteId, shared: &Shared) -> u64 {
+    let own = shared.site();
+    let before = |site: SiteId| site != owner && site < own;
+    let peers = shared.peers();
+    let before = peers
+        .iter()
+        .filter(|(_, peer, up)| *up && before(peer.site));
+    before.count() as u64
+}
+
+impl Control {
+    /// Publishes the wills of dead nodes that are due here, and tells the others.
+    pub(super) fn publish_wills(&mut self, now: Now, fx: &mut ControlEffects) {
+        let due = self.wills.due(now, &self.shared);
+        if due.is_empty() {
+            return;
+        }
+        let wills = due.len();
+        tracing::info!(wills, "wills_of_dead_nodes_published");
+        let access = self.shared.access();
+        let shards = u64::from(self.shared.shards().max(1));
+        let mut told = Vec::with_capacity(wills);
+        for (n, Due { spent, row }) in due.into_iter().enumerate() {
+            let clientid = &spent.clientid;
+            let allowed = row.superuser || may_publish(now, &access, clientid, &row);
+            if allowed {
+                let shard = (n as u64 % shards) as ShardId;
+                let message = row.message(now, clientid);
+                let ask = None;
+                let letter = ToShard::Publish { message, ask };
+                fx.to_shard.push((shard, letter));
+            } else {
+                tracing::warn!(%clientid, "will_of_dead_node_not_authorized");
+            }
+            told.push(spent);
+        }
+        let reachable: Vec<SiteId> = self
+            .shared
+            .peers()
+            .into_iter()
+            .filter(|(_, _, up)| *up)
+            .map(|(_, peer, _)| peer.site)
+            .collect();
+        for site in reachable {
+            self.tell_spent(now, site, &told, fx);
+        }
+    }
+
+    pub(super) fn tell_spent(
+        &mut self,
+        now: Now,
+        to: SiteId,
+        spent: &[Spent],
+        fx: &mut ControlEffects,
+    ) {
+        for some in spent.chunks(NOTICE_MAX) {
+            let payload = super::calls::wills_notice(some);
+            self.cluster(now, Input::Cast { to, payload }, fx);
+        }
+    }
+
+    /// Another member says which wills it has published.
+    pub(super) fn wills_spent(&mut self, spent: Vec<Spent>, fx: &mut ControlEffects) {
+        for spent in spent {
+            if spent.site != self.shared.site() {
+                self.wills.published(&spent);
+            } else if let Some(shard) = self.shared.registry().local_shard(&spent.clientid) {
+                let letter = ToShard::WillSpent {
+                    clientid: spent.clientid,
+                    stamp: Hlc(spent.stamp),
+                };
+                fx.to_shard.push((shard, letter));
+            }
+        }
+    }
+}
+
+fn may_publish(now: Now, access: &Access, clientid: &str, row: &WillRow) -> bool {
+    let Some(authorizer) = &access.authorizer else {
+        return true;
+    };
+    let who = Identity {
+        clientid,
+        username: row.username(),
+        peer: row.peer,
+        listener: &row.listener,
+        cert: None,
+    };
+    let message = row.message(now, clientid);
+    let action = Action::Publish {
+        qos: message.qos().as_u8(),
+        retain: message.retain(),
+    };
+    authorizer.authorize(&who, action, row.unmounted_topic()) == Verdict::Allow
+}
+
+#[cfg(test)]
+mod tests;
