@@ -5,6 +5,7 @@
 //! must never hold a right that the API does not give, keep state that another node needs, or make
 //! a request about one node wait for another.
 
+mod alarms;
 mod api_keys;
 mod auth;
 mod body;
@@ -143,6 +144,8 @@ fn guarded_routes(api: &Api) -> Router<Api> {
         .route("/cluster/topology", get(cluster::topology))
         .route("/cluster/{node}/invite", put(cluster::invite))
         .route("/cluster/{node}/force_leave", delete(cluster::force_leave))
+        .route("/alarms", get(alarms::list).delete(alarms::clear))
+        .route("/alarms/force_deactivate", post(alarms::force_deactivate))
         .route("/clients", get(clients::list))
         .route(
             "/clients/{clientid}",

@@ -91,6 +91,7 @@ impl From<AdminError> for Refusal {
             E::ClientNotFound { .. } => {
                 return Self::not_found("CLIENTID_NOT_FOUND", "Client ID not found");
             }
+            E::AlarmNotFound { .. } => (StatusCode::NOT_FOUND, "NOT_FOUND"),
             E::ListenerNotFound { .. } => (StatusCode::NOT_FOUND, "BAD_LISTENER_ID"),
             E::UserNotFound { .. } => (StatusCode::NOT_FOUND, "USER_NOT_FOUND"),
             E::ApiKeyNotFound { .. } => (StatusCode::NOT_FOUND, "NOT_FOUND"),

@@ -25,6 +25,7 @@ use dunlin_storage as storage;
 pub use info::NodeInfo;
 pub use restore::{ControlConfig, ControlError};
 
+use crate::alarm::AlarmChange;
 use crate::effects::{Answer, ClientEvent, ShardId, ToControl, ToShard};
 use crate::peer_link::Peering;
 use crate::shared::Shared;
@@ -176,6 +177,8 @@ pub struct ControlEffects {
     pub clients: Vec<ClientEvent>,
     /// Shards whose clients are all gone after a drain.
     pub drained: Vec<ShardId>,
+    /// Faults found, and faults that are over; may repeat.
+    pub alarms: Vec<AlarmChange>,
 }
 
 /// What is to be done with a connection to a peer.
@@ -205,6 +208,7 @@ impl ControlEffects {
             && self.answers.is_empty()
             && self.clients.is_empty()
             && self.drained.is_empty()
+            && self.alarms.is_empty()
     }
 }
 

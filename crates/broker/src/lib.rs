@@ -10,6 +10,7 @@
 #![warn(missing_docs)]
 
 pub mod access;
+pub mod alarm;
 mod channel;
 pub mod control;
 pub mod effects;

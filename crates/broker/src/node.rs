@@ -615,6 +615,7 @@ impl Node {
         fx.answers.clear();
         fx.clients.clear();
         fx.drained.clear();
+        fx.alarms.clear();
         self.control_fx = fx;
     }
 

@@ -5,6 +5,7 @@
 //! thread; it reaches the cores by messages and waits for the answer with a deadline. It must never
 //! print, and never format text for one particular caller.
 
+mod alarms;
 mod clients;
 mod cluster;
 mod error;

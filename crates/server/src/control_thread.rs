@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -25,6 +26,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Sleep;
 
 use crate::admin::Progress;
+use crate::alarm::Alarms;
 use crate::discovery::{self, NameServers};
 use crate::driver::Post;
 use crate::peer::{self, LinkOutput};
@@ -94,6 +96,7 @@ pub(crate) enum Request {
 pub(crate) struct ControlDriver {
     post: Post,
     store: StoreHandle,
+    alarms: Arc<Alarms>,
     core: RefCell<Core>,
     letters: RefCell<Option<Waker>>,
 }
@@ -150,10 +153,12 @@ impl ControlDriver {
         first: ControlEffects,
         store: StoreHandle,
         post: Post,
+        alarms: Arc<Alarms>,
     ) -> Rc<Self> {
         let driver = Rc::new(Self {
             post,
             store,
+            alarms,
             core: RefCell::new(Core {
                 control,
                 fx: first,
@@ -483,6 +488,9 @@ impl ControlDriver {
             self.post.shards[usize::from(shard)].push(ShardLetter::Core(letter));
         }
         let lookups: Vec<_> = fx.discover.drain(..).collect();
+        fx.alarms
+            .drain(..)
+            .for_each(|change| self.alarms.apply(change));
         core.answer(&mut fx);
         self.rearm(&mut core);
         core.fx = fx;

@@ -13,10 +13,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use dunlin_broker::alarm::details;
 use dunlin_broker::control::ControlInput;
 use dunlin_storage::{Batch, Op, Store, snapshot};
 
-use crate::alarm::{Alarm, Alarms};
+use crate::alarm::{Alarms, STORE_FAILED};
 use crate::control_thread::ControlLetter;
 use crate::inbox::Inbox;
 use crate::time;
@@ -216,7 +217,7 @@ impl Worker {
     fn synced(&mut self) {
         if self.failing_since.take().is_some() {
             tracing::warn!("store_recovered");
-            self.alarms.clear(Alarm::Store);
+            self.alarms.deactivate(STORE_FAILED);
         }
         for Waiting { token, .. } in std::mem::take(&mut self.waiting) {
             self.answer(ControlInput::Persisted {
@@ -231,7 +232,8 @@ impl Worker {
             tracing::error!(reason, disk_full, "store_sync_failed");
             Instant::now()
         });
-        self.alarms.raise(Alarm::Store, reason);
+        let figures = details([("disk_full", u64::from(disk_full).into())]);
+        self.alarms.activate(STORE_FAILED, figures, reason);
         if since.elapsed() < PATIENCE {
             return;
         }
@@ -304,7 +306,9 @@ fn remove_old_archives(dir: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::alarm::Actions;
     use bytes::Bytes;
+    use dunlin_broker::alarm::Limits;
     use dunlin_storage::memory::{CrashKeep, Memory};
     use dunlin_storage::{StoreError, TableId};
     use std::future::poll_fn;
@@ -354,7 +358,10 @@ mod tests {
 
     fn world() -> World {
         let store = Watched::default();
-        let (control, alarms) = (Arc::new(Inbox::new()), Arc::new(Alarms::default()));
+        let control = Arc::new(Inbox::new());
+        let actions = Actions::new(&[]);
+        let alarms = Alarms::new("a@h", actions, Limits::default(), control.clone());
+        let alarms = Arc::new(alarms);
         let dir = tempfile::tempdir().expect("a temporary directory");
         let thread = StoreThread::start(
             Box::new(store.clone()),
@@ -417,7 +424,7 @@ mod tests {
         let world = world();
         world.store.with(|store| store.fail_syncs_after(0));
         world.thread.handle().persist([(1, row("a"))].into_iter());
-        world.alarms.raised(Alarm::Store).await;
+        world.alarms.raised(STORE_FAILED).await;
         world.store.with(Memory::heal_syncs);
         let answers = answers(&world, 1).await;
         assert!(matches!(
@@ -427,7 +434,7 @@ mod tests {
                 result: Ok(())
             }]
         ));
-        assert!(world.alarms.list().is_empty());
+        assert!(world.alarms.list(true).is_empty());
     }
 
     #[tokio::test]

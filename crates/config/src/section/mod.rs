@@ -137,7 +137,7 @@ static BUILT: &[Field] = &[
         statsd::FIELDS,
         "Push of counters over UDP, as in EMQX 5.0.",
     ),
-    group("alarm", alarm::FIELDS, "What is done with alarms.").inert(),
+    group("alarm", alarm::FIELDS, "What is done with alarms."),
     group("sysmon", sysmon::FIELDS, "Watermarks of the machine.").inert(),
     group("broker", broker::FIELDS, "The registry of sessions.").inert(),
     group("banned", banned::FIELDS, "Bans loaded at start.").inert(),

@@ -37,6 +37,12 @@ pub enum AdminError {
         /// The client id.
         clientid: String,
     },
+    /// No active alarm of that name.
+    #[error("no active alarm is called `{name}`; see GET /api/v5/alarms")]
+    AlarmNotFound {
+        /// The name.
+        name: String,
+    },
     /// A topic filter that is none.
     #[error("`{filter}` is not a topic filter")]
     Filter {

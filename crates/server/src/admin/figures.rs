@@ -7,7 +7,6 @@ use dunlin_broker::{Answer, Ask, Counts};
 use serde::{Deserialize, Serialize};
 
 use super::{Admin, AdminError, Scope};
-use crate::alarm::AlarmRow;
 use crate::time::wall_ms;
 
 /// Whether this node serves.
@@ -61,11 +60,6 @@ impl Admin {
             datetime_ms: wall_ms(),
             uptime_ms: self.inner.started.elapsed().as_millis() as u64,
         }
-    }
-
-    /// What is wrong with this node right now.
-    pub fn alarms(&self) -> Vec<AlarmRow> {
-        self.inner.alarms.list()
     }
 
     /// Gauges with their high-water marks (`broker stats`). Of other nodes those figures are shown

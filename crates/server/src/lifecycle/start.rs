@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use dunlin_broker::Peering;
+use dunlin_broker::alarm::Limits;
 use dunlin_broker::control::{
     API_KEYS, Control, ControlConfig, ControlEffects, ControlError, ControlInput, NodeInfo, USERS,
 };
@@ -24,7 +25,7 @@ use tokio::sync::Notify;
 
 use super::{Hooks, Paths, Running, Signals, TELL_FIGURES};
 use crate::admin::{Admin, Inner};
-use crate::alarm::Alarms;
+use crate::alarm::{Actions, Alarms};
 use crate::broker_settings;
 use crate::console::say;
 use crate::control_thread::{ControlDriver, ControlLetter};
@@ -193,7 +194,7 @@ fn assemble(
         control: Arc::new(Inbox::new()),
     };
     let shards = start_shards(&shared, &cores.control.peering(), &post)?;
-    let alarms = Arc::new(Alarms::default());
+    let alarms = make_alarms(&loaded.settings, &cores.node, &post);
     let backup = paths.data.join("backup");
     let store = StoreThread::start(
         Box::new(cores.store),
@@ -205,7 +206,13 @@ fn assemble(
         name: "the store",
         source,
     })?;
-    let control = ControlDriver::new(cores.control, cores.first, store.handle(), post.clone());
+    let control = ControlDriver::new(
+        cores.control,
+        cores.first,
+        store.handle(),
+        post.clone(),
+        alarms.clone(),
+    );
     let certificates = certificate_paths(paths, &cores.node);
     let listeners = &loaded.settings.listeners;
     let listeners = Arc::new(Listeners::new(listeners, post.shards, certificates));
@@ -239,6 +246,17 @@ fn assemble(
         tasks,
         signals,
     })
+}
+
+fn make_alarms(settings: &Settings, node: &NodeName, post: &Post) -> Arc<Alarms> {
+    let alarm = &settings.alarm;
+    let limits = Limits {
+        ended_max: alarm.size_limit as usize,
+        kept_ms: alarm.validity_period_ms,
+    };
+    let actions = Actions::new(&alarm.actions);
+    let alarms = Alarms::new(node.as_str(), actions, limits, post.control.clone());
+    Arc::new(alarms)
 }
 
 impl Running {
@@ -333,6 +351,7 @@ async fn background(admin: Admin) {
     let mut ticks = tokio::time::interval(TELL_FIGURES);
     loop {
         ticks.tick().await;
+        admin.inner.alarms.expire();
         let gauges = admin.glance();
         let metrics = admin.local_metrics();
         let count = |name: &str| metrics.get(name).copied().unwrap_or(0);
