@@ -43,6 +43,7 @@ pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
         SIM_SEEDS,
     ];
     steps.push(("simulation", seeds));
+    steps.push(("instruction counts", vec!["xtask", "gate"]));
     let count = steps.len();
     for (index, (name, arguments)) in steps.into_iter().enumerate() {
         println!(

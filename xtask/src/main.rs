@@ -1,10 +1,11 @@
-//! Automation of this repository: `cargo xtask tidy`, `cargo xtask ci`, `cargo xtask reference`.
+//! Automation of this repository: `cargo xtask tidy`, `ci`, `gate`, `reference`.
 //!
 //! Everything a contributor or the build server runs goes through here, so that both run the same.
 
 #![allow(clippy::print_stdout, reason = "a command line tool talks on stdout")]
 
 mod ci;
+mod gate;
 mod reference;
 mod tidy;
 
@@ -21,8 +22,12 @@ fn main() -> ExitCode {
     {
         ["tidy"] => tidy::check(&root()),
         ["ci"] => ci::run(&root()),
+        ["gate"] => gate::check(&root()),
+        ["gate", "--record"] => gate::record(&root()),
         ["reference"] => reference::write(&root()),
-        _ => Err(anyhow::anyhow!("usage: cargo xtask tidy | ci | reference")),
+        _ => Err(anyhow::anyhow!(
+            "usage: cargo xtask tidy | ci | gate [--record] | reference"
+        )),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -37,6 +37,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     ("sim", &["broker", "mqtt", "cluster", "storage"]),
     ("bench", &["mqtt"]),
+    ("gate", &["broker", "mqtt", "cluster"]),
 ];
 /// Crates without clock, socket, file or thread; tokio is not even a dependency of theirs.
 const PURE: &[&str] = &["mqtt", "cluster", "config", "broker"];
