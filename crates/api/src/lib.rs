@@ -8,6 +8,7 @@
 mod alarms;
 mod api_keys;
 mod auth;
+mod authentication;
 mod body;
 mod clients;
 mod cluster;
@@ -136,6 +137,7 @@ fn open_routes(api: &Api) -> Router<Api> {
 fn guarded_routes(api: &Api) -> Router<Api> {
     Router::new()
         .merge(account_routes())
+        .merge(authentication_routes())
         .route("/nodes", get(nodes::list))
         .route("/nodes/{node}", get(nodes::one))
         .route("/nodes/{node}/metrics", get(figures::node_metrics))
@@ -170,6 +172,22 @@ fn guarded_routes(api: &Api) -> Router<Api> {
         .route("/listeners/{id}", get(listeners::one))
         .route("/listeners/{id}/{action}", post(listeners::act))
         .route_layer(from_fn_with_state(api.clone(), auth::require))
+}
+
+fn authentication_routes() -> Router<Api> {
+    Router::new()
+        .route("/authentication", get(authentication::list))
+        .route("/authentication/{id}", get(authentication::one))
+        .route(
+            "/authentication/{id}/users",
+            get(authentication::users).post(authentication::add_user),
+        )
+        .route(
+            "/authentication/{id}/users/{user_id}",
+            get(authentication::user)
+                .put(authentication::update_user)
+                .delete(authentication::delete_user),
+        )
 }
 
 fn account_routes() -> Router<Api> {

@@ -93,6 +93,7 @@ impl From<AdminError> for Refusal {
             }
             E::AlarmNotFound { .. } => (StatusCode::NOT_FOUND, "NOT_FOUND"),
             E::ListenerNotFound { .. } => (StatusCode::NOT_FOUND, "BAD_LISTENER_ID"),
+            E::AuthenticatorNotFound { .. } => (StatusCode::NOT_FOUND, "NOT_FOUND"),
             E::UserNotFound { .. } => (StatusCode::NOT_FOUND, "USER_NOT_FOUND"),
             E::ApiKeyNotFound { .. } => (StatusCode::NOT_FOUND, "NOT_FOUND"),
             E::UserExists { .. } | E::ApiKeyExists { .. } => {

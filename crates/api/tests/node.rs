@@ -251,6 +251,8 @@ impl Hooks for Started {
 fn load(name: &str) -> Loaded {
     let text = format!(
         "node {{ name = \"{name}\", cookie = \"of the tests\", data_dir = data }}\n\
+         authorization.sources = []\n\
+         authentication = {{mechanism = password_based, backend = built_in_database}}\n\
          listeners.tcp.default.enable = false\nlisteners.ssl.default.enable = false\n\
          listeners.ws.default.enable = false\nlisteners.wss.default.enable = false\n\
          dashboard.listeners.http.bind = 0\n"
@@ -528,4 +530,57 @@ async fn the_dashboard_is_there_and_frames_are_refused() {
         .to_str()
         .expect("text");
     assert!(policy.contains("frame-ancestors 'none'"), "{policy}");
+}
+
+#[tokio::test]
+async fn users_of_the_built_in_database_are_kept_as_with_emqx() {
+    let node = Node::start();
+    let credentials = node.bearer().await;
+    let bearer = Some(credentials.as_str());
+    let listed = node.get("/authentication", bearer).await.json();
+    assert_eq!(listed[0]["id"], json!("password_based:built_in_database"));
+    assert_eq!(listed[0]["enable"], json!(true));
+    let users = "/authentication/password_based%3Abuilt_in_database/users";
+    let new = json!({ "user_id": "ann", "password": "secret" });
+    let answer = node.post(users, bearer, new.clone()).await;
+    assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.text);
+    let ann = json!({ "user_id": "ann", "is_superuser": false });
+    assert_eq!(answer.json(), ann);
+    let again = node.post(users, bearer, new).await;
+    again.is_refused(StatusCode::CONFLICT, "ALREADY_EXISTS");
+    let empty = json!({ "user_id": "", "password": "secret" });
+    let answer = node.post(users, bearer, empty).await;
+    answer.is_refused(StatusCode::BAD_REQUEST, "BAD_REQUEST");
+    let listing = node.get(users, bearer).await.json();
+    assert_eq!(listing["data"], json!([ann]));
+    assert_eq!(listing["meta"]["count"], json!(1));
+    let nobody = node
+        .get(&format!("{users}?is_superuser=true"), bearer)
+        .await;
+    assert_eq!(nobody.json()["data"], json!([]));
+    let one = format!("{users}/ann");
+    let changed = node
+        .send(Asked {
+            method: Method::PUT,
+            path: &one,
+            credentials: bearer,
+            body: Some(json!({ "is_superuser": true })),
+        })
+        .await;
+    let superuser = json!({ "user_id": "ann", "is_superuser": true });
+    assert_eq!(changed.json(), superuser);
+    assert_eq!(node.get(&one, bearer).await.json(), superuser);
+    let deleted = node
+        .send(Asked {
+            method: Method::DELETE,
+            path: &one,
+            credentials: bearer,
+            body: None,
+        })
+        .await;
+    assert_eq!(deleted.status, StatusCode::NO_CONTENT);
+    let gone = node.get(&one, bearer).await;
+    gone.is_refused(StatusCode::NOT_FOUND, "NOT_FOUND");
+    let other = node.get("/authentication/jwt/users", bearer).await;
+    other.is_refused(StatusCode::NOT_FOUND, "NOT_FOUND");
 }

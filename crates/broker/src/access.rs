@@ -1,9 +1,10 @@
 //! The decision who may connect and who may publish or subscribe to what.
 //!
 //! Backends (password database, ACL file, HTTP, JWT) live in the crate `auth`; this module holds
-//! the seam they plug into and the default that lets everyone do everything. A decision is made
-//! synchronously: a backend that must wait answers from its own cache or refuses. It must never
-//! know packets.
+//! the seam they plug into and the default that lets everyone do everything. What a client may do
+//! is decided at once; whether it may connect is decided at once too, or by a [`Proof`] that takes
+//! so long (a stretched password) that it is made on another thread while the CONNECT waits. It
+//! must never know packets.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -57,6 +58,36 @@ pub enum Authentication {
     Unavailable,
 }
 
+/// An authenticator's answer, or the work that leads to it.
+#[derive(Debug)]
+pub enum Decision {
+    /// Known.
+    Now(Authentication),
+    /// To be made on a thread that serves no clients.
+    Later(Proof),
+}
+
+/// A check of credentials that takes milliseconds of a core.
+pub struct Proof(Box<dyn FnOnce() -> Authentication + Send>);
+
+impl Proof {
+    /// The check is `work`.
+    pub fn new(work: impl FnOnce() -> Authentication + Send + 'static) -> Self {
+        Self(Box::new(work))
+    }
+
+    /// Makes it.
+    pub fn run(self) -> Authentication {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for Proof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Proof")
+    }
+}
+
 /// What a client wants to do with a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -96,7 +127,7 @@ pub enum DenyAction {
 /// Decides about CONNECT.
 pub trait Authenticator: Send + Sync {
     /// Whether the client may connect. Called once per CONNECT.
-    fn authenticate(&self, wall_ms: u64, credentials: &Credentials<'_>) -> Authentication;
+    fn authenticate(&self, wall_ms: u64, credentials: &Credentials<'_>) -> Decision;
 }
 
 /// Decides about PUBLISH, SUBSCRIBE and wills.
@@ -129,14 +160,14 @@ impl fmt::Debug for Access {
 
 impl Access {
     /// Asks the authenticator.
-    pub fn authenticate(&self, wall_ms: u64, credentials: &Credentials<'_>) -> Authentication {
+    pub fn authenticate(&self, wall_ms: u64, credentials: &Credentials<'_>) -> Decision {
         match &self.authenticator {
             Some(authenticator) => authenticator.authenticate(wall_ms, credentials),
-            None => Authentication::Accept {
+            None => Decision::Now(Authentication::Accept {
                 superuser: false,
                 anonymous: true,
                 expire_at_wall_ms: None,
-            },
+            }),
         }
     }
 }

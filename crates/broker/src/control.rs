@@ -37,12 +37,14 @@ pub const RETAINED: TableId = TableId(16);
 pub const USERS: TableId = TableId(17);
 /// API keys; key: the key's name.
 pub const API_KEYS: TableId = TableId(18);
+/// Users of the built-in databases of MQTT authentication; key: chain, 0, user id.
+pub const MQTT_USERS: TableId = TableId(19);
 
 /// The cluster-state tables of the broker: what is replicated and how much of it.
 ///
 /// Retained messages are dropped by `leave` (they belong to the cluster), credentials are kept (an
 /// operator who leaves must not find the default password again).
-pub const TABLES: [TableSpec; 3] = [
+pub const TABLES: [TableSpec; 4] = [
     TableSpec {
         id: RETAINED,
         name: "retained",
@@ -62,6 +64,13 @@ pub const TABLES: [TableSpec; 3] = [
         name: "api_keys",
         rows_max: 10_000,
         value_bytes_max: 64 * 1024,
+        keep_on_leave: true,
+    },
+    TableSpec {
+        id: MQTT_USERS,
+        name: "mqtt_users",
+        rows_max: 1_000_000,
+        value_bytes_max: 256 * 1024,
         keep_on_leave: true,
     },
 ];

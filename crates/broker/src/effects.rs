@@ -14,6 +14,7 @@ use dunlin_cluster::{Hlc, NodeName, Peer, SiteId, Stamp};
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
+use crate::access::{Authentication, Proof};
 use crate::message::Message;
 use crate::router::{GroupKey, NodeIndex, SessionKey, SubOptions};
 use crate::session::SessionState;
@@ -135,6 +136,8 @@ pub struct ShardEffects {
     /// Connections to read again. The driver first calls `Shard::receive` with the bytes it still
     /// holds, then reads.
     pub resume: Vec<Conn>,
+    /// Checks of credentials to be made on other threads; answer with [`ToShard::Proven`].
+    pub prove: Vec<(u64, Proof)>,
     /// Letters to other shards, indexed by [`ShardId`]; sent in one batch each.
     pub to_shard: Vec<Vec<ToShard>>,
     /// Letters to control.
@@ -178,6 +181,7 @@ impl ShardEffects {
             && self.close.is_empty()
             && self.pause.is_empty()
             && self.resume.is_empty()
+            && self.prove.is_empty()
             && self.to_shard.iter().all(Vec::is_empty)
             && self.to_control.is_empty()
             && self.peer_dial.is_empty()
@@ -320,6 +324,13 @@ pub enum ToShard {
     Settled {
         /// From [`ToControl::Settle`].
         token: u64,
+    },
+    /// A check of credentials is made.
+    Proven {
+        /// From [`ShardEffects::prove`].
+        token: u64,
+        /// Its answer.
+        answer: Authentication,
     },
     /// A cluster-state write is durable.
     Persisted {

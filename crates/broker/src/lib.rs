@@ -33,7 +33,7 @@ mod wills;
 
 pub use control::{
     API_KEYS, Control, ControlConfig, ControlEffects, ControlError, ControlInput, LinkEffect,
-    NodeInfo, RETAINED, USERS,
+    MQTT_USERS, NodeInfo, RETAINED, USERS,
 };
 pub use effects::{
     Accepted, Answer, Ask, ClientEvent, ClientRow, CloseReason, Conn, Counts, Delivery, Output,

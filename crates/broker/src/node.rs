@@ -658,6 +658,12 @@ impl Node {
         }
         self.letters
             .extend(fx.to_control.drain(..).map(Letter::Control));
+        // In one thread a check is made at once; how long it takes is nobody's concern here.
+        let proven = fx.prove.drain(..).map(|(token, proof)| {
+            let answer = proof.run();
+            Letter::Shard(shard, ToShard::Proven { token, answer })
+        });
+        self.letters.extend(proven);
         for (conn, host, port) in fx.peer_dial.drain(..) {
             let socket = self.dialed(PeerOwner::Shard(shard, conn));
             out.push(NodeEffect::PeerDial { socket, host, port });

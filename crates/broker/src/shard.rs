@@ -28,6 +28,7 @@ use rand::rngs::SmallRng;
 use slab::Slab;
 
 use crate::access::Access;
+use crate::channel::connect::Proving;
 use crate::channel::{Channel, Paused, Phase};
 use crate::effects::{Accepted, CloseReason, Conn, Output, ShardEffects, ShardId, ToShard};
 use crate::metrics::{Metric, Metrics};
@@ -103,6 +104,8 @@ pub struct Shard {
     pub(crate) links: Links,
     pub(crate) batch: Batch,
     pub(crate) takeovers: BTreeMap<u64, PendingTakeover>,
+    /// CONNECTs whose credentials are being checked.
+    pub(crate) proving: BTreeMap<u64, Proving>,
     /// Sessions that leave for another shard once all fences are back.
     pub(crate) fences: BTreeMap<u64, SessionKey>,
     /// Takeovers whose last step was asked for.
@@ -137,6 +140,7 @@ impl Shard {
             links: Links::new(id),
             batch: Batch::default(),
             takeovers: BTreeMap::new(),
+            proving: BTreeMap::new(),
             fences: BTreeMap::new(),
             asked_for_rest: BTreeSet::new(),
             tokens: BTreeMap::new(),
@@ -226,7 +230,7 @@ impl Shard {
         match (packet, phase) {
             (Packet::Publish(publish), Phase::Open) => self.on_publish(now, conn, &publish, fx),
             (Packet::Ack(ack), Phase::Open) => self.on_ack(now, conn, &ack, fx),
-            (Packet::Connect(connect), Phase::New) => self.on_connect(now, conn, &connect, fx),
+            (Packet::Connect(connect), Phase::New) => self.on_connect(now, conn, connect, fx),
             (Packet::Pingreq, Phase::Open) => self.on_ping(conn, fx),
             (Packet::Subscribe(packet), Phase::Open) => {
                 self.flush(now, fx);
@@ -312,6 +316,7 @@ impl Shard {
             ToShard::Elsewhere { clientid, newer } => self.on_elsewhere(now, &clientid, newer, fx),
             ToShard::WillSpent { clientid, stamp } => self.on_will_spent(&clientid, stamp, fx),
             ToShard::Settled { token } => self.on_settled(now, token, fx),
+            ToShard::Proven { token, answer } => self.on_proven(now, token, answer, fx),
             ToShard::Persisted { token } => self.on_persisted(token, fx),
             ToShard::PeerUp {
                 peer,

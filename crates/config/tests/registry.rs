@@ -304,14 +304,14 @@ fn what_acts_and_what_does_not() {
         "log.file.rotation_size",
         "retainer.max_publish_rate",
         "api_key.bootstrap_file",
+        "authentication",
+        "authorization.sources",
         "prometheus.enable_basic_auth",
         "statsd.server",
     ] {
         assert!(acts(path), "{path}");
     }
     for path in [
-        "authentication",
-        "authorization.sources",
         "node.role",
         "cluster.etcd.server",
         "cluster.autoheal",

@@ -50,6 +50,7 @@ impl Installation {
              dashboard.listeners.http.bind = 0\n{more}\n"
         );
         std::fs::write(root.path().join("etc/emqx.conf"), conf).expect("just made");
+        std::fs::write(root.path().join("etc/acl.conf"), "{allow, all}.\n").expect("just made");
         let program = root.path().join("bin/dunlin");
         symlink(env!("CARGO_BIN_EXE_dunlin"), &program).expect("just made");
         for name in ["emqx", "emqx_ctl"] {

@@ -11,6 +11,7 @@ mod cluster;
 mod error;
 mod figures;
 mod listeners;
+mod mqtt_users;
 mod publish;
 mod retained;
 mod users;
@@ -29,6 +30,7 @@ use dunlin_config::Loaded;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
 
+use crate::access::Authentication;
 use crate::alarm::Alarms;
 use crate::control_thread::{ControlLetter, Request};
 use crate::inbox::Inbox;
@@ -42,6 +44,7 @@ pub use dunlin_cluster::OperationError;
 pub use error::{AdminError, PasswordRule};
 pub use figures::{BrokerDescription, Figures, NodeStatus};
 pub use listeners::ListenerRow;
+pub use mqtt_users::{AuthenticatorRow, MqttUserRow};
 pub use publish::{Publication, Published};
 pub use retained::RetainedRow;
 pub(crate) use users::random;
@@ -66,6 +69,8 @@ pub(crate) struct Inner {
     pub(crate) shared: Arc<Shared>,
     pub(crate) users: Arc<Merged>,
     pub(crate) api_keys: Arc<Merged>,
+    pub(crate) mqtt_users: Arc<Merged>,
+    pub(crate) authentication: Authentication,
     pub(crate) control: Arc<Inbox<ControlLetter>>,
     pub(crate) listeners: Arc<Listeners>,
     pub(crate) alarms: Arc<Alarms>,

@@ -24,6 +24,7 @@ use tokio::io::AsyncWrite;
 use crate::control_thread::ControlLetter;
 use crate::inbox::Inbox;
 use crate::peer;
+use crate::proving::Provers;
 use crate::shard_thread::ShardLetter;
 use crate::time::now;
 
@@ -43,6 +44,7 @@ const SLICES: usize = 64;
 pub(crate) struct Post {
     pub(crate) shards: Arc<[Arc<Inbox<ShardLetter>>]>,
     pub(crate) control: Arc<Inbox<ControlLetter>>,
+    pub(crate) provers: Provers,
 }
 
 /// The driver of one shard.
@@ -409,6 +411,9 @@ impl Driver {
     }
 
     fn post_letters(&self, fx: &mut ShardEffects) {
+        for (token, proof) in fx.prove.drain(..) {
+            self.post.provers.check(self.id, token, proof);
+        }
         for (shard, letters) in fx.to_shard.iter_mut().enumerate() {
             if letters.is_empty() {
                 continue;

@@ -14,6 +14,7 @@ pub mod log;
 pub mod time;
 pub mod tls;
 
+mod access;
 mod alarm;
 mod broker_settings;
 mod connection;
@@ -25,11 +26,13 @@ mod host;
 mod inbox;
 mod listeners;
 mod peer;
+mod proving;
 mod shard_thread;
 mod statsd;
 mod store;
 mod stream;
 
+pub use access::AccessError;
 pub use lifecycle::{ExitReason, Hooks, Paths, StartError, run};
 
 /// The release.

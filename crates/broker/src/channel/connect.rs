@@ -7,7 +7,7 @@ use dunlin_cluster::Now;
 use dunlin_mqtt::{Connack, Connect, DecodeError, Packet, Properties, Reason, Version};
 use rand::Rng;
 
-use crate::access::{Authentication, Credentials, Identity};
+use crate::access::{Authentication, Credentials, Decision, Identity, Proof};
 use crate::channel::{Paused, Phase};
 use crate::effects::{Accepted, ClientEvent, CloseReason, Conn, ShardEffects, ToControl};
 use crate::message::{Head, Message, Origin, Parts};
@@ -33,12 +33,34 @@ pub(crate) struct Welcome {
     pub(crate) clean_start: bool,
 }
 
+/// CONNECTs of one shard whose credentials are being checked; more are refused as "busy". At a
+/// stretched password's 50 ms and two threads, what they wait for takes minutes already.
+const PROVING_MAX: usize = 2_000;
+
+/// A CONNECT that may be welcome.
+#[derive(Debug)]
+pub(crate) struct Known {
+    conn: Conn,
+    connect: Box<Connect>,
+    accepted: Box<Accepted>,
+    clientid: String,
+    assigned: bool,
+}
+
+/// A CONNECT whose credentials are being checked.
+#[derive(Debug)]
+pub(crate) struct Proving {
+    known: Known,
+    /// Of its connection.
+    generation: u32,
+}
+
 impl Shard {
     pub(crate) fn on_connect(
         &mut self,
         now: Now,
         conn: Conn,
-        connect: &Connect,
+        connect: Box<Connect>,
         fx: &mut ShardEffects,
     ) {
         self.metrics.count(Metric::PacketsConnectReceived);
@@ -49,10 +71,25 @@ impl Shard {
             return;
         };
         let mqtt = Arc::clone(&channel.mqtt);
-        match self.judge(now, conn, connect, &accepted, &mqtt) {
-            Ok(welcome) => {
-                self.set_up(conn, &welcome, &mqtt);
-                self.claim_session(now, conn, welcome, fx);
+        let named = self.check(&connect, &mqtt);
+        let asked = named.and_then(|(clientid, assigned)| {
+            let decision = self.ask_authenticator(now, (&clientid, &connect), &accepted)?;
+            Ok((clientid, assigned, decision))
+        });
+        match asked {
+            Ok((clientid, assigned, decision)) => {
+                let known = Known {
+                    conn,
+                    connect,
+                    accepted,
+                    clientid,
+                    assigned,
+                };
+                match decision {
+                    None => self.welcome(now, known, fx),
+                    Some(Decision::Now(answer)) => self.answered(now, known, answer, fx),
+                    Some(Decision::Later(proof)) => self.prove(now, known, proof, fx),
+                }
             }
             Err(reason) => {
                 self.channels[conn.0 as usize].accepted = Some(accepted);
@@ -61,55 +98,104 @@ impl Shard {
         }
     }
 
-    /// Everything that can refuse a CONNECT, in EMQX's order.
-    fn judge(
-        &mut self,
-        now: Now,
-        conn: Conn,
-        connect: &Connect,
-        accepted: &Accepted,
-        mqtt: &Arc<Mqtt>,
-    ) -> Result<Welcome, Reason> {
+    /// Everything that can refuse a CONNECT before its credentials are looked at, in EMQX's order.
+    /// The client identifier in force, and whether it was assigned.
+    fn check(&mut self, connect: &Connect, mqtt: &Mqtt) -> Result<(String, bool), Reason> {
         if self.draining {
             return Err(Reason::ServerUnavailable);
         }
-        let (clientid, assigned) = self.clientid(connect, mqtt)?;
+        let named = self.clientid(connect, mqtt)?;
         check_will(connect, mqtt)?;
         if connect.properties.authentication_method().is_some() {
             return Err(Reason::BadAuthenticationMethod);
         }
-        self.authenticate(now, conn, (&clientid, connect), accepted)?;
+        Ok(named)
+    }
+
+    /// The credentials are checked on another thread; the socket is not read meanwhile.
+    fn prove(&mut self, now: Now, known: Known, proof: Proof, fx: &mut ShardEffects) {
+        let conn = known.conn;
+        if self.proving.len() >= PROVING_MAX {
+            tracing::warn!(waiting = PROVING_MAX, "authentication_overloaded");
+            self.metrics.count(Metric::AuthenticationFailure);
+            self.refuse(now, conn, Reason::ServerBusy, fx);
+            return;
+        }
+        let channel = &mut self.channels[conn.0 as usize];
+        channel.phase = Phase::Proving;
+        if channel.paused.set(Paused::HELD) {
+            fx.pause.push(conn);
+        }
+        let generation = channel.generation;
+        let token = self.token();
+        self.proving.insert(token, Proving { known, generation });
+        fx.prove.push((token, proof));
+    }
+
+    /// The credentials are checked.
+    pub(crate) fn on_proven(
+        &mut self,
+        now: Now,
+        token: u64,
+        answer: Authentication,
+        fx: &mut ShardEffects,
+    ) {
+        let Some(Proving { known, generation }) = self.proving.remove(&token) else {
+            return;
+        };
+        // The client may have left meanwhile.
+        let waits = self.is_current(known.conn, generation)
+            && self.channels[known.conn.0 as usize].phase == Phase::Proving;
+        if !waits {
+            return;
+        }
+        if self.draining {
+            self.refuse(now, known.conn, Reason::ServerUnavailable, fx);
+        } else {
+            self.answered(now, known, answer, fx);
+        }
+    }
+
+    /// What an authenticator has said.
+    fn answered(&mut self, now: Now, known: Known, answer: Authentication, fx: &mut ShardEffects) {
+        let conn = known.conn;
+        match self.authenticated(now, conn, answer) {
+            Ok(()) => self.welcome(now, known, fx),
+            Err(reason) => {
+                self.channels[conn.0 as usize].accepted = Some(known.accepted);
+                self.refuse(now, conn, reason, fx);
+            }
+        }
+    }
+
+    /// The client may connect.
+    fn welcome(&mut self, now: Now, known: Known, fx: &mut ShardEffects) {
+        let Known {
+            conn,
+            connect,
+            accepted,
+            clientid,
+            assigned,
+        } = known;
+        let mqtt = Arc::clone(&self.channels[conn.0 as usize].mqtt);
         let origin = Arc::new(Origin {
-            clientid: clientid.clone().into(),
+            clientid: clientid.into(),
             username: connect.username.clone(),
         });
-        let mut client = new_client(now, connect, accepted, mqtt, (&origin, assigned));
+        let mut client = new_client(now, &connect, &accepted, &mqtt, (&origin, assigned));
         client.superuser = self.channels[conn.0 as usize].superuser;
-        let will = new_will(now, connect, &client, &origin);
+        let will = new_will(now, &connect, &client, &origin);
         let window = connect.properties.receive_maximum().unwrap_or(u16::MAX);
-        let channel = &mut self.channels[conn.0 as usize];
-        let limit = connect.properties.maximum_packet_size();
-        channel.packet_bytes_max = limit.unwrap_or(u32::MAX);
-        if let Some(max) = connect
-            .properties
-            .topic_alias_maximum()
-            .filter(|max| *max > 0)
-        {
-            let rare = channel.rare();
-            rare.aliases_out = Some(super::alias::AliasOut::new(max));
-        }
-        channel.wants_response_information = connect
-            .properties
-            .request_response_information()
-            .unwrap_or(false);
-        Ok(Welcome {
+        let welcome = Welcome {
             client,
             origin,
             will,
-            expiry_s: expiry_s(connect, mqtt),
+            expiry_s: expiry_s(&connect, &mqtt),
             receive_maximum: window.min(mqtt.max_inflight),
             clean_start: connect.clean_start,
-        })
+        };
+        self.set_up(conn, &connect, &welcome, &mqtt);
+        self.claim_session(now, conn, welcome, fx);
     }
 
     /// The client identifier in force, and whether it was assigned.
@@ -142,15 +228,15 @@ impl Shard {
             .collect()
     }
 
-    fn authenticate(
+    /// Asks the authenticator, if the listener wants that.
+    fn ask_authenticator(
         &mut self,
         now: Now,
-        conn: Conn,
         (clientid, connect): (&str, &Connect),
         accepted: &Accepted,
-    ) -> Result<(), Reason> {
+    ) -> Result<Option<Decision>, Reason> {
         match accepted.listener.enable_authn {
-            EnableAuthn::No => return Ok(()),
+            EnableAuthn::No => return Ok(None),
             EnableAuthn::QuickDenyAnonymous if connect.username.is_none() => {
                 return Err(Reason::NotAuthorized);
             }
@@ -168,7 +254,17 @@ impl Shard {
             identity,
             password: connect.password.as_deref(),
         };
-        let reason = match self.access.authenticate(now.wall_ms, &credentials) {
+        Ok(Some(self.access.authenticate(now.wall_ms, &credentials)))
+    }
+
+    /// Takes an authenticator's answer down.
+    fn authenticated(
+        &mut self,
+        now: Now,
+        conn: Conn,
+        answer: Authentication,
+    ) -> Result<(), Reason> {
+        let reason = match answer {
             Authentication::Accept {
                 superuser,
                 anonymous,
@@ -197,15 +293,22 @@ impl Shard {
         Err(reason)
     }
 
-    fn set_up(&mut self, conn: Conn, welcome: &Welcome, mqtt: &Mqtt) {
+    fn set_up(&mut self, conn: Conn, connect: &Connect, welcome: &Welcome, mqtt: &Mqtt) {
+        debug_assert!(welcome.receive_maximum <= mqtt.max_inflight);
+        let properties = &connect.properties;
         let channel = &mut self.channels[conn.0 as usize];
+        channel.packet_bytes_max = properties.maximum_packet_size().unwrap_or(u32::MAX);
+        if let Some(max) = properties.topic_alias_maximum().filter(|max| *max > 0) {
+            channel.rare().aliases_out = Some(super::alias::AliasOut::new(max));
+        }
+        channel.wants_response_information =
+            properties.request_response_information().unwrap_or(false);
         channel.keepalive_s = welcome.client.keepalive_s;
         channel.receive_maximum = if channel.version.is_v5() {
             welcome.receive_maximum
         } else {
             u16::MAX
         };
-        debug_assert!(welcome.receive_maximum <= mqtt.max_inflight);
     }
 
     /// The session is here: CONNACK, then everything the session has for its client.
@@ -217,7 +320,7 @@ impl Shard {
         fx: &mut ShardEffects,
     ) {
         let channel = &mut self.channels[conn.0 as usize];
-        let was_held = channel.phase == Phase::Held;
+        let was_held = matches!(channel.phase, Phase::Held | Phase::Proving);
         channel.phase = Phase::Open;
         channel.heard_ms = now.mono_ms;
         let key = channel.session;

@@ -98,7 +98,7 @@ impl Shard {
                 self.detach(now, key, conn, why, fx);
             }
             Phase::Held => self.abandon(now, key, conn, fx),
-            Phase::New | Phase::Closing => {}
+            Phase::New | Phase::Proving | Phase::Closing => {}
         }
     }
 }

@@ -31,7 +31,9 @@ use subscribe::Replay;
 pub(crate) enum Phase {
     /// No CONNECT yet.
     New,
-    /// CONNECT is in, its session is on the way here.
+    /// CONNECT is in, its credentials are being checked elsewhere.
+    Proving,
+    /// It may connect, its session is on the way here.
     Held,
     /// CONNACK success is out.
     Open,
@@ -44,7 +46,7 @@ pub(crate) enum Phase {
 pub(crate) struct Paused(u8);
 
 impl Paused {
-    /// CONNECT waits for its session.
+    /// CONNECT waits for its verdict or its session.
     pub(crate) const HELD: u8 = 1;
     /// A link to another node has no room.
     pub(crate) const WINDOW: u8 = 2;

@@ -12,9 +12,11 @@ pub(crate) const CHAIN: Kind = Kind::ListOrOne(&Kind::Raw);
 pub(crate) const ROOT: Field = optional(
     "authentication",
     CHAIN,
-    "Authenticators, asked in order. An empty list lets everybody in.",
+    "Authenticators, asked in order. An empty list lets everybody in. \
+     `{mechanism = password_based, backend = built_in_database}` is there; one that is not lets \
+     nobody in.",
 )
-.unguarded("anyone may connect");
+.fixed();
 
 /// The authenticators as JSON, with variables in paths replaced.
 pub(crate) fn build(v: View<'_>, variable: &dyn Fn(&str) -> Option<String>) -> Vec<Json> {

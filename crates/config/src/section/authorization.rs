@@ -12,21 +12,28 @@ pub(crate) static FIELDS: &[Field] = &[
         "allow",
         "Verdict when no source has one. Production systems set `deny`.",
     )
-    .unguarded("clients may publish and subscribe to everything"),
+    .fixed(),
     field(
         "deny_action",
         Kind::Enum(DenyAction::WORDS),
         "ignore",
         "Whether a refused operation only fails or also ends the connection.",
-    ),
-    group("cache", CACHE, "Cache of verdicts, per connection."),
+    )
+    .fixed(),
+    group(
+        "cache",
+        CACHE,
+        "Cache of verdicts, per connection. Here each is computed, in less time.",
+    )
+    .inert(),
     field(
         "sources",
         Kind::ListOrOne(&Kind::Raw),
         "[{type = file, enable = true, path = \"${EMQX_ETC_DIR}/acl.conf\"}]",
-        "Sources of rules, asked in order; the first verdict counts.",
+        "Sources of rules, asked in order; the first verdict counts. Type `file` is there; where \
+         another is asked for, what the files do not decide is denied.",
     )
-    .unguarded("clients may publish and subscribe to everything"),
+    .fixed(),
     open("node_cache", "Cache of answers per node.").hidden(),
 ];
 

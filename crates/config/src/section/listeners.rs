@@ -77,7 +77,7 @@ macro_rules! listener_fields {
                 .inert(),
             optional("authentication", authentication::CHAIN,
                 "Authenticators of this listener; if there are any, they replace the global ones.")
-                .unguarded("anyone may connect").hidden(),
+                .fixed().hidden(),
             group("tcp_options", TCP_OPTIONS, "Options of the socket."),
             open("limiter", "Limiters of EMQX 5.0.").hidden(),
             $($extra,)*

@@ -82,8 +82,7 @@ static BUILT: &[Field] = &[
         "authorization",
         authorization::FIELDS,
         "What clients may do.",
-    )
-    .inert(),
+    ),
     group("retainer", retainer::FIELDS, "Retained messages."),
     group(
         "delayed",

@@ -96,6 +96,18 @@ pub enum AdminError {
         "Bad Username. Only upper and lower case letters, numbers and underscores are supported"
     )]
     Username,
+    /// No authenticator of that id, or not one with users.
+    #[error("no authenticator with users has the id `{id}`; see authentication in emqx.conf")]
+    AuthenticatorNotFound {
+        /// `mechanism:backend`.
+        id: String,
+    },
+    /// A user id of an MQTT client that may not be used.
+    #[error("user_id must have 1 to 65535 bytes, none of them zero")]
+    UserId,
+    /// A password of an MQTT client that may not be used.
+    #[error("the password must have 1 to 65535 bytes")]
+    MqttPassword,
     /// The password breaks the rule.
     #[error(transparent)]
     Password(#[from] PasswordRule),

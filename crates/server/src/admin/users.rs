@@ -590,7 +590,7 @@ fn encode(row: &impl Serialize) -> Vec<u8> {
 }
 
 /// Runs what takes milliseconds of CPU beside the control thread.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, AdminError> {
     tokio::task::spawn_blocking(work)

@@ -10,7 +10,8 @@ use std::time::Instant;
 use dunlin_broker::Peering;
 use dunlin_broker::alarm::Limits;
 use dunlin_broker::control::{
-    API_KEYS, Control, ControlConfig, ControlEffects, ControlError, ControlInput, NodeInfo, USERS,
+    API_KEYS, Control, ControlConfig, ControlEffects, ControlError, ControlInput, MQTT_USERS,
+    NodeInfo, USERS,
 };
 use dunlin_broker::metrics::{Gauge, Gauges};
 use dunlin_broker::shared::Shared;
@@ -24,6 +25,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
 use super::{Hooks, Paths, Running, Signals, TELL_FIGURES};
+use crate::access::{self, AccessError, Authentication};
 use crate::admin::{Admin, Inner};
 use crate::alarm::{Actions, Alarms};
 use crate::broker_settings;
@@ -39,6 +41,7 @@ use crate::listener::ListenError;
 use crate::listeners::{CertificatePaths, Listeners};
 use crate::log::{LogError, LogHandle};
 use crate::peer::{self, PeerAddress};
+use crate::proving::Provers;
 use crate::shard_thread::ShardThread;
 use crate::store::StoreThread;
 use crate::tls::certificate::names_of_machine;
@@ -109,6 +112,9 @@ pub enum StartError {
         /// Why.
         source: io::Error,
     },
+    /// The access rules cannot be used.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// Signals cannot be watched.
     #[error("cannot watch signals: {0}")]
     Signals(io::Error),
@@ -177,6 +183,20 @@ impl Doors {
     }
 }
 
+/// The mailboxes, and the threads that check passwords.
+fn post(shards: u16) -> Result<Post, StartError> {
+    let shards: Arc<[_]> = (0..shards).map(|_| Arc::new(Inbox::new())).collect();
+    let provers = Provers::start(shards.clone()).map_err(|source| StartError::Thread {
+        name: "checking passwords",
+        source,
+    })?;
+    Ok(Post {
+        shards,
+        control: Arc::new(Inbox::new()),
+        provers,
+    })
+}
+
 /// Starts the threads and joins the parts to a node that serves nobody yet.
 fn assemble(
     loaded: Loaded,
@@ -187,12 +207,16 @@ fn assemble(
 ) -> Result<Running, StartError> {
     let shared = cores.control.shared().clone();
     let (users, api_keys) = (cores.control.table(USERS), cores.control.table(API_KEYS));
-    let post = Post {
-        shards: (0..shared.shards())
-            .map(|_| Arc::new(Inbox::new()))
-            .collect(),
-        control: Arc::new(Inbox::new()),
-    };
+    let mqtt_users = cores.control.table(MQTT_USERS);
+    let settings = &loaded.settings;
+    let authentication = Authentication::read(settings)?;
+    shared.set_access(access::access(
+        settings,
+        &authentication,
+        mqtt_users.clone(),
+        &paths.root,
+    )?);
+    let post = post(shared.shards())?;
     let shards = start_shards(&shared, &cores.control.peering(), &post)?;
     let alarms = make_alarms(&loaded.settings, &cores.node, &post);
     let backup = paths.data.join("backup");
@@ -223,6 +247,8 @@ fn assemble(
         shared,
         users,
         api_keys,
+        mqtt_users,
+        authentication,
         control: post.control,
         listeners: listeners.clone(),
         alarms,
@@ -282,6 +308,7 @@ impl Running {
         // Before anybody can log in, and before a join can bring the cluster's users: written
         // later, the default password would win over theirs.
         self.make_first_user(settings).await;
+        self.admin.load_bootstrap_users(&paths.root).await;
         self.listeners.open_all()?;
         for (bound, bind) in bound_http {
             self.serve_http(bound, &bind, hooks)?;

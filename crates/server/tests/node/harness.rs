@@ -89,6 +89,7 @@ pub(crate) fn load(dir: &Path, name: &str, text: &str) -> Loaded {
     let text = format!(
         "node {{ name = \"{name}\", cookie = \"a cookie of the tests\", data_dir = data }}\n\
          dashboard.listeners.http.bind = 0\n\
+         authorization.sources = []\n\
          listeners.tcp.default.bind = \"127.0.0.1:0\"\n\
          listeners.ssl.default.enable = false\n\
          listeners.ws.default.enable = false\n\

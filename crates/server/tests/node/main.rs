@@ -1,5 +1,6 @@
 //! Whole nodes on real sockets, with clients that write their bytes by hand.
 
+mod access;
 mod client;
 mod harness;
 mod lifecycle;

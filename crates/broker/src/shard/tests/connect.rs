@@ -5,7 +5,7 @@ use std::sync::Arc;
 use dunlin_mqtt::{Connect, Packet, QoS, Reason, TopicName, Version, Will};
 
 use super::net::{Net, VERSIONS, persistent, settings};
-use crate::access::{Access, Authentication, Authenticator, Credentials};
+use crate::access::{Access, Authentication, Authenticator, Credentials, Decision, Proof};
 use crate::effects::{CloseReason, ToShard};
 use crate::metrics::Metric;
 use crate::settings::{EnableAuthn, ListenerSettings, Mqtt};
@@ -318,8 +318,22 @@ fn enhanced_authentication_is_not_offered() {
 struct Gate;
 
 impl Authenticator for Gate {
-    fn authenticate(&self, wall_ms: u64, credentials: &Credentials<'_>) -> Authentication {
-        match credentials.identity.username {
+    fn authenticate(&self, wall_ms: u64, credentials: &Credentials<'_>) -> Decision {
+        if let Some("slow" | "slow-wrong") = credentials.identity.username {
+            let right = credentials.identity.username == Some("slow");
+            return Decision::Later(Proof::new(move || {
+                if right {
+                    Authentication::Accept {
+                        superuser: true,
+                        anonymous: false,
+                        expire_at_wall_ms: None,
+                    }
+                } else {
+                    Authentication::BadCredentials
+                }
+            }));
+        }
+        Decision::Now(match credentials.identity.username {
             Some("banned") => Authentication::Banned,
             Some("down") => Authentication::Unavailable,
             Some("short") => Authentication::Accept {
@@ -334,8 +348,63 @@ impl Authenticator for Gate {
             },
             Some("user") => Authentication::BadCredentials,
             _ => Authentication::NotAuthorized,
-        }
+        })
     }
+}
+
+#[test]
+fn a_check_that_takes_its_time_holds_only_its_own_connection() {
+    for version in VERSIONS {
+        let mut net = gated();
+        net.hold_proofs = true;
+        let slow = net.accept(version);
+        net.send(
+            slow,
+            Packet::Connect(Box::new(with_user(version, "slow", "x"))),
+        );
+        // Sent behind the CONNECT, before its answer.
+        net.send(slow, Packet::Pingreq);
+        net.nothing(slow);
+        assert!(net.clients[slow.0].paused);
+        let other = net.accept(version);
+        let mut connect = with_user(version, "user", "secret");
+        connect.client_id = "other".into();
+        net.connect(other, connect);
+        net.pass(20_000);
+        assert!(net.is_open(slow), "there is no limit of time for us");
+        net.release_proofs();
+        assert_eq!(net.connack(slow).reason, Reason::Success);
+        assert_eq!(net.one(slow), Packet::Pingresp);
+        assert!(!net.clients[slow.0].paused);
+    }
+}
+
+#[test]
+fn a_slow_check_refuses_and_a_client_that_left_is_forgotten() {
+    let mut net = gated();
+    let wrong = with_user(Version::V5, "slow-wrong", "x");
+    check_refused(&mut net, wrong, Reason::BadUserNameOrPassword);
+    net.hold_proofs = true;
+    let gone = net.accept(Version::V5);
+    net.send(
+        gone,
+        Packet::Connect(Box::new(with_user(Version::V5, "slow", "x"))),
+    );
+    net.drop_client(gone);
+    // Its place may have been taken meanwhile.
+    let next = net.accept(Version::V5);
+    net.release_proofs();
+    net.nothing(next);
+    assert_eq!(net.metric(Metric::ClientConnected), 0);
+    net.hold_proofs = true;
+    let stopping = net.accept(Version::V5);
+    net.send(
+        stopping,
+        Packet::Connect(Box::new(with_user(Version::V5, "slow", "x"))),
+    );
+    net.tell(0, 0, ToShard::Drain);
+    net.release_proofs();
+    assert_eq!(net.metric(Metric::ClientConnected), 0);
 }
 
 fn gated() -> Net {

@@ -12,6 +12,7 @@ use dunlin_mqtt::{
     Subscribe, SubscriptionOptions, TopicFilter, Unsubscribe, Version, decode,
 };
 
+use crate::access::Proof;
 use crate::effects::{
     Accepted, Answer, Ask, ClientEvent, CloseReason, Conn, PeerConn, ReplyTo, ShardEffects,
     TakeoverResult, ToControl, ToShard,
@@ -83,6 +84,9 @@ pub(super) struct Net {
     pub lose_calls: bool,
     /// Nothing is carried for now.
     pub lazy: bool,
+    /// Checks of credentials take their time.
+    pub hold_proofs: bool,
+    held_proofs: Vec<(usize, usize, u64, Proof)>,
     /// The store does not answer.
     pub hold_store: bool,
     held_store: Vec<(usize, u16, u64)>,
@@ -125,6 +129,8 @@ impl Net {
             cut: false,
             lose_calls: false,
             lazy: false,
+            hold_proofs: false,
+            held_proofs: Vec::new(),
             hold_store: false,
             held_store: Vec::new(),
             calls: BTreeMap::new(),
@@ -215,6 +221,12 @@ impl Net {
         }
         self.letters
             .extend(fx.to_control.drain(..).map(|l| Letter::Control(node, l)));
+        for (token, proof) in fx.prove.drain(..) {
+            self.held_proofs.push((node, shard, token, proof));
+        }
+        if !self.hold_proofs {
+            self.make_proofs();
+        }
         for conn in fx.pause.drain(..) {
             self.client_at(node, shard, conn).expect("paused").paused = true;
         }
@@ -615,6 +627,21 @@ impl Net {
             }
             _ => {}
         }
+    }
+
+    fn make_proofs(&mut self) {
+        for (node, shard, token, proof) in std::mem::take(&mut self.held_proofs) {
+            let answer = proof.run();
+            let letter = ToShard::Proven { token, answer };
+            self.letters.push_back(Letter::Shard(node, shard, letter));
+        }
+    }
+
+    /// The checks of credentials are made.
+    pub(super) fn release_proofs(&mut self) {
+        self.hold_proofs = false;
+        self.make_proofs();
+        self.run();
     }
 
     pub(super) fn release_store(&mut self) {
