@@ -1,6 +1,7 @@
 //! What the product promises, observed from outside. One module per promise; names of tests that
 //! begin with a letter and a number are items of the EMQX compatibility checklist.
 
+mod access;
 mod cli;
 mod configuration;
 mod discovery;

@@ -81,7 +81,7 @@ impl Sources {
 
 /// Whether `enable` says no; a configuration may write it as text.
 pub(crate) fn is_off(enable: &Value) -> bool {
-    *enable == Value::Bool(false) || *enable == Value::from("false")
+    *enable == Value::Bool(false) || enable.as_str() == Some("false")
 }
 
 /// The rules in force.
