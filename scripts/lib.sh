@@ -35,10 +35,23 @@ need_cargo() {
         || die "Rust is missing. Install it from https://rustup.rs, then run this again."
 }
 
+need_compilers() {
+    # ring and mimalloc contain C; etcd's messages are written in protocol buffers.
+    need cc gcc 'a C compiler, for two dependencies'
+    need protoc protobuf-compiler 'the compiler of protocol buffers, for the etcd client'
+    has_protobuf_types || install_package libprotobuf-dev 'standard types of protocol buffers'
+}
+
+# They lie beside the compiler, wherever that is installed.
+has_protobuf_types() {
+    local at
+    at=$(dirname "$(dirname "$(command -v protoc)")")
+    [ -e "$at/include/google/protobuf/descriptor.proto" ]
+}
+
 build_release() {
     need_cargo
-    # ring and mimalloc contain C.
-    need cc gcc 'a C compiler, for two dependencies'
+    need_compilers
     say "Building (the first time takes a few minutes)"
     cargo build --release -p dunlin
 }

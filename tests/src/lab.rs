@@ -168,6 +168,11 @@ impl Lab {
         Ok(true)
     }
 
+    /// The address of the test itself, for servers that all hosts are to reach.
+    pub fn address(&self) -> Ipv4Addr {
+        address(TESTER)
+    }
+
     /// Adds a host that knows these names, and is itself the last address handed out.
     pub fn host(&self, name: &str) -> Result<Host> {
         if self.hosts.get() == 0 {

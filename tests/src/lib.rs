@@ -7,6 +7,7 @@
 //! well-known ports, or several hosts, runs in a [`lab`]: network, mounts and processes of its own.
 
 pub mod client;
+pub mod etcd;
 pub mod http;
 pub mod installation;
 pub mod lab;

@@ -9,13 +9,13 @@ use dunlin_tests::{Host, Installation, Lab, Node, in_lab, until};
 
 /// From the last start to one cluster. EMQX needs about three seconds; a node that starts while
 /// all others are refusing it is found by its next round, five seconds later.
-const TOGETHER: Duration = Duration::from_secs(10);
+pub(crate) const TOGETHER: Duration = Duration::from_secs(10);
 
 /// How long a node that left is watched: two rounds of a node that is alone.
 const WATCHED: Duration = Duration::from_secs(11);
 
 /// `emqx start` of all of them at the same moment.
-fn start_at_once(nodes: &[Node]) -> Result<()> {
+pub(crate) fn start_at_once(nodes: &[Node]) -> Result<()> {
     let start = |node: &Node| Ok(node.command("emqx").arg("start").spawn()?);
     let starts: Vec<_> = nodes.iter().map(start).collect::<Result<_>>()?;
     for (node, mut start) in nodes.iter().zip(starts) {
@@ -25,7 +25,7 @@ fn start_at_once(nodes: &[Node]) -> Result<()> {
     Ok(())
 }
 
-fn see_each_other(nodes: &[Node]) -> Result<()> {
+pub(crate) fn see_each_other(nodes: &[Node]) -> Result<()> {
     let all: Vec<&Node> = nodes.iter().collect();
     for node in nodes {
         node.sees(&all, &[], TOGETHER)?;
@@ -71,12 +71,12 @@ fn d03_a_dead_seed_does_not_hold_up_a_start() -> Result<()> {
 }
 
 /// Hosts `s1.emqx.io` and so on, which know each other; `conf` is put below the node's name.
-fn on_hosts(
+pub(crate) fn on_hosts(
     lab: &Lab,
     count: usize,
     name: impl Fn(&Host) -> String,
     conf: &str,
-) -> Result<Vec<Node>> {
+) -> Result<(Vec<Host>, Vec<Node>)> {
     let hosts: Vec<Host> = (1..=count)
         .map(|n| lab.host(&format!("s{n}")))
         .collect::<Result<_>>()?;
@@ -98,10 +98,11 @@ fn on_hosts(
         ))?;
         Ok(Node::on(host, &installation, &name))
     };
-    hosts.iter().map(node).collect()
+    let nodes = hosts.iter().map(node).collect::<Result<_>>()?;
+    Ok((hosts, nodes))
 }
 
-fn fqdn(host: &Host) -> String {
+pub(crate) fn fqdn(host: &Host) -> String {
     format!("emqx@{}.emqx.io", host.name)
 }
 
@@ -117,7 +118,7 @@ const STATIC: &str = "cluster {
 #[test]
 fn d01_d19_seeds_of_the_manual_join_one_by_one_and_a_leaver_stays_out() -> Result<()> {
     in_lab!(|lab| {
-        let nodes = on_hosts(lab, 2, fqdn, STATIC)?;
+        let (_, nodes) = on_hosts(lab, 2, fqdn, STATIC)?;
         let shown = |of: &[&Node]| {
             let names: Vec<_> = of.iter().map(|node| node.name.as_str()).collect();
             status_line(&names, &[])
@@ -154,7 +155,7 @@ fn d01_d19_seeds_of_the_manual_join_one_by_one_and_a_leaver_stays_out() -> Resul
 }
 
 /// The status does not change while it is watched.
-fn stays(node: &Node, status: &str) -> Result<()> {
+pub(crate) fn stays(node: &Node, status: &str) -> Result<()> {
     let start = std::time::Instant::now();
     let changed = || Ok(node.status()? != status || start.elapsed() > WATCHED);
     until(WATCHED * 2, "watching", changed)?;
@@ -173,7 +174,7 @@ fn dns(record_type: &str) -> String {
 #[test]
 fn d05_dns_a_records_are_nodes_with_the_own_short_name() -> Result<()> {
     in_lab!(|lab| {
-        let nodes = on_hosts(lab, 3, |host| format!("emqx@{}", host.ip), &dns("a"))?;
+        let (_, nodes) = on_hosts(lab, 3, |host| format!("emqx@{}", host.ip), &dns("a"))?;
         let record = |node: &Node| {
             let ip = node.name.trim_start_matches("emqx@");
             format!("--host-record=nodes.emqx.test,{ip}")
@@ -190,7 +191,7 @@ fn d05_dns_a_records_are_nodes_with_the_own_short_name() -> Result<()> {
 #[test]
 fn d07_dns_srv_targets_are_nodes_with_the_own_short_name() -> Result<()> {
     in_lab!(|lab| {
-        let nodes = on_hosts(lab, 2, fqdn, &dns("srv"))?;
+        let (_, nodes) = on_hosts(lab, 2, fqdn, &dns("srv"))?;
         let records: Vec<_> = ["s1", "s2"]
             .iter()
             .map(|host| format!("--srv-host=nodes.emqx.test,{host}.emqx.io,9999"))
@@ -206,7 +207,7 @@ fn d07_dns_srv_targets_are_nodes_with_the_own_short_name() -> Result<()> {
 #[test]
 fn d08_without_a_name_server_a_node_serves_alone_after_five_seconds() -> Result<()> {
     in_lab!(|lab| {
-        let nodes = on_hosts(lab, 1, |host| format!("emqx@{}", host.ip), &dns("a"))?;
+        let (_, nodes) = on_hosts(lab, 1, |host| format!("emqx@{}", host.ip), &dns("a"))?;
         nodes[0].start()?;
         let mut client = nodes[0].connect("client")?;
         client.subscribe("served", 0)?;

@@ -6,6 +6,7 @@ mod cli;
 mod configuration;
 mod discovery;
 mod durability;
+mod etcd;
 mod join;
 mod manual;
 mod mqtt;

@@ -16,8 +16,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dunlin_cluster::{
-    Cluster, ConnId, Cookie, DialError, DiscoveryError, Effect, Hello, InCall, Input, JoinStep,
-    Lookup, Merged, NodeName, Now, Operation, OperationError, SiteId, Status, TableId, TableSpec,
+    Cluster, ConnId, Cookie, DialError, Discover, Discovered, Effect, Hello, InCall, Input,
+    JoinStep, Merged, NodeName, Now, Operation, OperationError, SiteId, Status, TableId, TableSpec,
     Write,
 };
 use dunlin_storage as storage;
@@ -125,13 +125,8 @@ pub enum ControlInput {
         /// Its path, or what went wrong.
         result: Result<String, String>,
     },
-    /// A look-up of other nodes ended.
-    Discovered {
-        /// From [`ControlEffects::discover`].
-        token: u64,
-        /// Addresses or host names.
-        result: Result<Vec<String>, DiscoveryError>,
-    },
+    /// What came of [`ControlEffects::discover`].
+    Discovered(Discovered),
     /// A letter from a shard.
     Shard(ToControl),
     /// An operator's request; answered in [`ControlEffects::done`].
@@ -170,8 +165,8 @@ pub struct ControlEffects {
     pub persist: Vec<(u64, storage::Batch)>,
     /// Archives of all cluster-state tables to write, after the batches before it.
     pub archive: Vec<u64>,
-    /// Look-ups of other nodes.
-    pub discover: Vec<(u64, Lookup)>,
+    /// What is to be done to find other nodes, in order.
+    pub discover: Vec<Discover>,
     /// Letters to shards.
     pub to_shard: Vec<(ShardId, ToShard)>,
     /// Operations that ended.
@@ -284,8 +279,8 @@ impl Control {
             ControlInput::Archived { token, result } => {
                 self.cluster(now, Input::Archived { token, result }, fx);
             }
-            ControlInput::Discovered { token, result } => {
-                self.cluster(now, Input::Discovered { token, result }, fx);
+            ControlInput::Discovered(discovered) => {
+                self.cluster(now, Input::Discovered(discovered), fx);
             }
             ControlInput::Shard(letter) => self.letter(now, letter, fx),
             ControlInput::Operation { id, op } => {
@@ -487,7 +482,7 @@ impl Control {
             }
             Effect::Persist { token, writes } => fx.persist.push((token, batch(writes))),
             Effect::Archive { token } => fx.archive.push(token),
-            Effect::Discover { token, lookup } => fx.discover.push((token, lookup)),
+            Effect::Discover(discover) => fx.discover.push(discover),
             Effect::Up { peer } => self.peer_up(now, &peer, fx),
             Effect::Down { site, reason } => self.peer_down(now, site, reason, fx),
             Effect::Gone { site } => self.peer_gone(site, fx),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use dunlin_cluster::{
-    ConnId, DialError, DiscoveryError, Hello, JoinStep, Lookup, Now, Operation, OperationError,
+    ConnId, DialError, Discover, Discovered, Hello, JoinStep, Now, Operation, OperationError,
     Purpose, Status,
 };
 use dunlin_storage as storage;
@@ -103,13 +103,8 @@ pub enum NodeInput {
         /// Its path, or what went wrong.
         result: Result<String, String>,
     },
-    /// A look-up of other nodes ended.
-    Discovered {
-        /// From [`NodeEffect::Discover`].
-        token: u64,
-        /// Addresses or host names.
-        result: Result<Vec<String>, DiscoveryError>,
-    },
+    /// What came of a [`NodeEffect::Discover`].
+    Discovered(Discovered),
     /// An operator's request.
     Operation {
         /// The driver's number.
@@ -169,13 +164,8 @@ pub enum NodeEffect {
         /// To be returned.
         token: u64,
     },
-    /// Look up who else there is; answer with `Discovered`.
-    Discover {
-        /// To be returned.
-        token: u64,
-        /// What.
-        lookup: Lookup,
-    },
+    /// Find out who else there is; tell with `Discovered`.
+    Discover(Discover),
     /// An operation got to a step.
     Progress {
         /// Its number.
@@ -301,8 +291,8 @@ impl Node {
             NodeInput::Archived { token, result } => {
                 self.tell_control(now, ControlInput::Archived { token, result }, out);
             }
-            NodeInput::Discovered { token, result } => {
-                self.tell_control(now, ControlInput::Discovered { token, result }, out);
+            NodeInput::Discovered(discovered) => {
+                self.tell_control(now, ControlInput::Discovered(discovered), out);
             }
             NodeInput::Operation { id, op } => {
                 self.tell_control(now, ControlInput::Operation { id, op }, out);
@@ -595,11 +585,7 @@ impl Node {
                 .drain(..)
                 .map(|token| NodeEffect::Archive { token }),
         );
-        out.extend(
-            fx.discover
-                .drain(..)
-                .map(|(token, lookup)| NodeEffect::Discover { token, lookup }),
-        );
+        out.extend(fx.discover.drain(..).map(NodeEffect::Discover));
         out.extend(
             fx.progress
                 .drain(..)

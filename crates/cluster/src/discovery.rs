@@ -5,7 +5,9 @@
 //! ```
 //! A strategy names candidates; each is asked for its cluster's standing, and a node whose own
 //! cluster stands lower joins the best. Standings are ordered totally and alike for everybody, so
-//! nodes that start at once agree without a lock. Discovery never removes anyone, never waits for a
+//! nodes that start at once agree without a lock; none is taken in etcd either, where a node writes
+//! its key before it reads the others', so that of any two at least one sees the other. A lock
+//! could only dangle. Discovery never removes anyone, never waits for a
 //! candidate longer than a round, and never makes a node serve later than [`READY_MAX_MS`].
 
 use std::cmp::Reverse;
@@ -39,6 +41,10 @@ const CLUSTER_PERIOD_MS: u64 = 30_000;
 
 /// Pause between rounds before a node serves, milliseconds.
 const STARTING_PERIOD_MS: u64 = 500;
+
+/// Pause between a round and the next if somebody called or appeared meanwhile, milliseconds:
+/// none, but for a storm of callers.
+const CALLED_PERIOD_MS: u64 = 20;
 
 /// How long a look-up may take, milliseconds; the driver's own limit is shorter.
 const LOOK_UP_MAX_MS: u64 = 4_000;
@@ -101,6 +107,42 @@ pub enum Lookup {
     Etcd {
         /// First part of the keys, up to and with the last slash.
         directory: String,
+    },
+}
+
+/// What the driver is to do for discovery.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Discover {
+    /// Look up who else there is; answer with [`Discovered::Answer`].
+    LookUp {
+        /// To be returned.
+        token: u64,
+        /// What.
+        lookup: Lookup,
+    },
+    /// Keep what this look-up needs to find this node, where the node itself keeps it (its key in
+    /// etcd), and report who appears as [`Discovered::Sighted`], where the service tells. `None`:
+    /// take the own entry away and report nobody.
+    Follow {
+        /// What.
+        lookup: Option<Lookup>,
+    },
+}
+
+/// What the driver found out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Discovered {
+    /// A look-up ended.
+    Answer {
+        /// Which.
+        token: u64,
+        /// The parts of the answer; the look-up says what they mean.
+        result: Result<Vec<String>, DiscoveryError>,
+    },
+    /// These parts of an answer are new, as far as the service tells.
+    Sighted {
+        /// Like those of an answer.
+        found: Vec<String>,
     },
 }
 
@@ -202,6 +244,8 @@ impl Standing {
 #[derive(Debug)]
 pub(crate) struct Discovery {
     state: DiscoveryState,
+    /// Whether the driver was told to follow the service.
+    following: bool,
     /// Whether the node may serve.
     ready: bool,
     ready_by_ms: u64,
@@ -211,7 +255,8 @@ pub(crate) struct Discovery {
     said: BTreeMap<Option<NodeName>, String>,
     /// Candidates that could not be joined: others go first.
     failed: BTreeSet<NodeName>,
-    /// Higher nodes that asked us, candidates of the next round: no list need name both sides.
+    /// Higher nodes that asked us, and nodes that just appeared: candidates of the next round, so
+    /// that no list need name both sides.
     callers: BTreeSet<NodeName>,
 }
 
@@ -248,6 +293,7 @@ impl Discovery {
         };
         Self {
             state,
+            following: false,
             ready: state == DiscoveryState::Unconfigured || has_others,
             ready_by_ms: now_ms + READY_MAX_MS,
             phase: Phase::Idle(Due {
@@ -266,6 +312,7 @@ impl Discovery {
         if self.state == DiscoveryState::On {
             tracing::info!("discovery_disabled: until a restart or `cluster discovery enable`");
             self.state = DiscoveryState::Off;
+            self.callers.clear();
         }
     }
 
@@ -369,6 +416,7 @@ impl Cluster {
 
     pub(crate) fn discovery_tick(&mut self) {
         let now_ms = self.now.mono_ms;
+        self.follow();
         if !self.discovery.ready && self.discovery.ready_by_ms <= now_ms {
             tracing::warn!("discovery_unsettled: this node serves, and looks on");
             self.discovery.ready = true;
@@ -386,6 +434,19 @@ impl Cluster {
         }
     }
 
+    /// Has this node be found as long as it looks for others: who left is not to be led back, and
+    /// not to lead others.
+    fn follow(&mut self) {
+        let on = self.discovery.state == DiscoveryState::On;
+        if let Strategy::LookUp(lookup) = &self.config.strategy
+            && self.discovery.following != on
+        {
+            self.discovery.following = on;
+            let lookup = on.then(|| lookup.clone());
+            self.out.push(Effect::Discover(Discover::Follow { lookup }));
+        }
+    }
+
     fn look_up(&mut self) {
         let lookup = match &self.config.strategy {
             Strategy::Manual => return,
@@ -399,27 +460,59 @@ impl Cluster {
         let token = self.discovery.last_token;
         let deadline_ms = self.now.mono_ms + LOOK_UP_MAX_MS;
         self.discovery.phase = Phase::LookUp { token, deadline_ms };
-        self.out.push(Effect::Discover { token, lookup });
+        let look_up = Discover::LookUp { token, lookup };
+        self.out.push(Effect::Discover(look_up));
     }
 
-    /// The driver's answer; the look-up says what its parts mean.
-    pub(crate) fn discovered(&mut self, token: u64, result: Result<Vec<String>, DiscoveryError>) {
-        let asked = matches!(self.discovery.phase, Phase::LookUp { token: t, .. } if t == token);
-        let (true, Strategy::LookUp(lookup)) = (asked, &self.config.strategy) else {
-            return;
+    /// What the driver found out.
+    pub(crate) fn discovered(&mut self, discovered: Discovered) {
+        match discovered {
+            Discovered::Answer { token, result } => self.answered(token, result),
+            Discovered::Sighted { found } => self.sighted(&found),
+        }
+    }
+
+    /// Nodes that just appeared are met now and not at the next round.
+    fn sighted(&mut self, found: &[String]) {
+        for node in self.nodes_of(found) {
+            if self.member_named(&node).is_none() && !node.same_as(&self.own.name) {
+                self.meet_soon(node);
+            }
+        }
+    }
+
+    fn meet_soon(&mut self, node: NodeName) {
+        let callers = &mut self.discovery.callers;
+        if self.discovery.state == DiscoveryState::On && callers.len() < CANDIDATES_MAX {
+            callers.insert(node);
+            self.hasten_round();
+        }
+    }
+
+    /// The nodes that an answer of the configured look-up names.
+    fn nodes_of(&self, found: &[String]) -> Vec<NodeName> {
+        let Strategy::LookUp(lookup) = &self.config.strategy else {
+            return Vec::new();
         };
+        let node = |found: &String| {
+            let node = lookup.node(found, &self.own.name);
+            node.inspect_err(|error| tracing::warn!(%error, "discovered_node_unusable"))
+                .ok()
+        };
+        found.iter().filter_map(node).collect()
+    }
+
+    fn answered(&mut self, token: u64, result: Result<Vec<String>, DiscoveryError>) {
+        let asked = matches!(self.discovery.phase, Phase::LookUp { token: t, .. } if t == token);
+        if !asked {
+            return;
+        }
         let found = match result {
             Ok(found) => found,
             Err(error) => return self.look_up_failed(&error),
         };
-        let name = |found: String| {
-            let name = lookup.node(&found, &self.own.name);
-            name.inspect_err(|error| tracing::warn!(%error, "discovered_node_unusable"))
-                .ok()
-        };
-        let names = found.into_iter().filter_map(name).collect();
         self.discovery.said.remove(&None);
-        self.meet(names);
+        self.meet(self.nodes_of(&found));
     }
 
     fn look_up_timed_out(&mut self) {
@@ -435,18 +528,21 @@ impl Cluster {
 
     fn look_up_failed(&mut self, error: &DiscoveryError) {
         self.discovery.say(None, error.to_string());
-        self.idle();
+        if self.discovery.callers.is_empty() {
+            self.idle();
+        } else {
+            self.meet(Vec::new());
+        }
     }
 
     /// Asks every candidate that is not a member what it belongs to.
     fn meet(&mut self, names: Vec<NodeName>) {
         let own = self.own.name.clone();
-        let is_own = |name: &NodeName| name.as_str().eq_ignore_ascii_case(own.as_str());
         let callers = std::mem::take(&mut self.discovery.callers);
         let candidates: BTreeSet<NodeName> = callers
             .into_iter()
             .chain(names)
-            .filter(|name| !is_own(name) && self.member_named(name).is_none())
+            .filter(|name| !name.same_as(&own) && self.member_named(name).is_none())
             .collect();
         let said = &mut self.discovery.said;
         said.retain(|of, _| of.as_ref().is_none_or(|node| candidates.contains(node)));
@@ -505,14 +601,9 @@ impl Cluster {
         };
         let hello = &stranger.hello;
         let higher = theirs.rank(hello.cluster) > self.own_rank();
-        let callers = &mut self.discovery.callers;
-        if higher
-            && self.discovery.state == DiscoveryState::On
-            && hello.cluster_name == self.own.cluster_name
-            && callers.len() < CANDIDATES_MAX
-        {
-            callers.insert(hello.peer.name.clone());
-            self.hasten_round();
+        if higher && hello.cluster_name == self.own.cluster_name {
+            let node = hello.peer.name.clone();
+            self.meet_soon(node);
         }
     }
 
@@ -646,8 +737,15 @@ impl Cluster {
     }
 
     /// The end of the pause that begins now, up to a fifth shorter, so that nodes do not search in
-    /// step.
+    /// step. Whoever called or appeared during a round is not kept waiting.
     fn next_due(&mut self) -> Due {
+        if !self.discovery.callers.is_empty() {
+            let soon_ms = self.now.mono_ms + CALLED_PERIOD_MS;
+            return Due {
+                alone_ms: soon_ms,
+                cluster_ms: soon_ms,
+            };
+        }
         let mut after =
             |pause_ms: u64| self.now.mono_ms + pause_ms - self.rng.random_range(0..=pause_ms / 5);
         let alone_ms = if self.discovery.ready {

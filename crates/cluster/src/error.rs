@@ -61,6 +61,42 @@ pub enum DiscoveryError {
         /// How long was waited.
         ms: u64,
     },
+    /// No connection to an etcd server.
+    #[error("etcd at {server} cannot be reached: {error}; check cluster.etcd.server")]
+    EtcdUnreachable {
+        /// The server.
+        server: String,
+        /// What the system said.
+        error: String,
+    },
+    /// The server and this node do not agree on TLS or on a certificate.
+    #[error("TLS to etcd at {server} failed: {error}; check cluster.etcd.ssl_options")]
+    EtcdTls {
+        /// The server.
+        server: String,
+        /// What happened.
+        error: String,
+    },
+    /// The server does not let this node do what it must.
+    #[error(
+        "etcd at {server} refuses this node: {error}; check cluster.etcd.username and password, \
+         or the common name of its certificate, and that this user may read and write the keys \
+         below cluster.etcd.prefix"
+    )]
+    EtcdDenied {
+        /// The server.
+        server: String,
+        /// What it said.
+        error: String,
+    },
+    /// The server failed in a way not named elsewhere.
+    #[error("etcd at {server} failed: {error}; check that it is healthy (etcdctl endpoint health)")]
+    EtcdFailed {
+        /// The server.
+        server: String,
+        /// What happened.
+        error: String,
+    },
     /// The program was built without what asks it.
     #[error("this program was built without it; choose another cluster.discovery_strategy")]
     NotBuilt {

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 
 use crate::clock::Stamp;
-use crate::discovery::Lookup;
-use crate::error::{CallError, DialError, DiscoveryError, DownReason, OperationError};
+use crate::discovery::{Discover, Discovered};
+use crate::error::{CallError, DialError, DownReason, OperationError};
 use crate::identity::{BootId, Peer, SiteId};
 use crate::link::Hello;
 use crate::name::NodeName;
@@ -187,13 +187,8 @@ pub enum Input {
         /// The request.
         op: Operation,
     },
-    /// The answer to [`Effect::Discover`].
-    Discovered {
-        /// Which look-up.
-        token: u64,
-        /// Addresses or host names.
-        result: Result<Vec<String>, DiscoveryError>,
-    },
+    /// What came of an [`Effect::Discover`].
+    Discovered(Discovered),
     /// The writes of [`Effect::Persist`] are durable.
     Persisted {
         /// Which ones.
@@ -294,13 +289,8 @@ pub enum Effect {
         /// To be returned.
         token: u64,
     },
-    /// Look up who else there is; answer with `Discovered`.
-    Discover {
-        /// To be returned.
-        token: u64,
-        /// What.
-        lookup: Lookup,
-    },
+    /// Find out who else there is; tell with `Discovered`.
+    Discover(Discover),
     /// A member is reachable; also on first contact after a start and with every new boot.
     Up {
         /// The member.

@@ -33,7 +33,9 @@ mod wire;
 
 pub use clock::{Clock, Hlc, Now, SKEW_LIMIT_MS, Skew, Stamp};
 pub use config::{Config, META_TABLE, Restored};
-pub use discovery::{DiscoveryState, Lookup, READY_MAX_MS, Record, Service, Strategy};
+pub use discovery::{
+    Discover, Discovered, DiscoveryState, Lookup, READY_MAX_MS, Record, Service, Strategy,
+};
 pub use error::{
     AbortCause, CallError, DialError, DiscoveryError, DownReason, OperationError, RestoreError,
 };

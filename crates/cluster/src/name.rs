@@ -91,6 +91,11 @@ impl NodeName {
         &self.0
     }
 
+    /// Whether both name one node: names of hosts have no case.
+    pub(crate) fn same_as(&self, other: &Self) -> bool {
+        self.0.eq_ignore_ascii_case(&other.0)
+    }
+
     /// The inter-node port: 4370 plus the trailing digits of the short name, modulo 60000.
     ///
     /// Sums above 65535 wrap, so that every name has a port.

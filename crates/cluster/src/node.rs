@@ -166,7 +166,7 @@ impl Cluster {
             Input::Reply { call, payload } => self.reply(call, payload),
             Input::Cast { to, payload } => self.cast(to, payload),
             Input::Operation { id, op } => self.operation(id, op),
-            Input::Discovered { token, result } => self.discovered(token, result),
+            Input::Discovered(discovered) => self.discovered(discovered),
             Input::Persisted { token } => self.persisted(token, None),
             Input::PersistFailed { token, error } => self.persisted(token, Some(error)),
             Input::Archived { token, result } => self.archived(token, result),

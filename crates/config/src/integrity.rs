@@ -53,8 +53,7 @@ pub(crate) fn warnings(settings: &Settings, root: &Checked) -> Vec<Warning> {
 fn without_effect(settings: &Settings, root: &Checked) -> Vec<Warning> {
     let cluster = &settings.cluster;
     let mut left_open = Vec::new();
-    if let Strategy::Etcd { .. } | Strategy::K8s { .. } | Strategy::Mcast { .. } = cluster.strategy
-    {
+    if let Strategy::K8s { .. } | Strategy::Mcast { .. } = cluster.strategy {
         left_open.push((
             "cluster.discovery_strategy",
             "this node looks for no others; join them by `emqx ctl cluster join`",

@@ -229,6 +229,8 @@ pub enum Strategy {
         prefix: String,
         /// Life of a key without renewal.
         node_ttl_ms: u64,
+        /// Who this node is towards etcd, if not the name in its certificate.
+        user: Option<EtcdUser>,
         /// TLS towards etcd, if enabled.
         ssl: Option<ClientTls>,
     },
@@ -275,6 +277,15 @@ impl Strategy {
             Self::Mcast { .. } => "mcast",
         }
     }
+}
+
+/// A user of etcd.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EtcdUser {
+    /// Its name.
+    pub username: String,
+    /// Its password.
+    pub password: Secret,
 }
 
 /// TLS as a client: towards etcd, HTTP services and the like.

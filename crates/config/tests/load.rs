@@ -224,6 +224,7 @@ fn every_block_of_the_page_loads_unchanged() {
             servers: vec!["http://127.0.0.1:2379".to_owned()],
             prefix: "emqxcl".to_owned(),
             node_ttl_ms: 60_000,
+            user: None,
             ssl: None,
         }
     );
@@ -778,7 +779,12 @@ fn a_built_in_listener_gives_its_address_to_a_written_one_of_its_kind() {
         "listeners.tcp.mine { max_connections = 5 }",
     ] {
         let loaded = with(text);
-        let ids: Vec<_> = loaded.settings.listeners.iter().map(|l| l.id()).collect();
+        let ids: Vec<_> = loaded
+            .settings
+            .listeners
+            .iter()
+            .map(dunlin_config::settings::Listener::id)
+            .collect();
         assert_eq!(
             ids,
             ["tcp:mine", "ssl:default", "ws:default", "wss:default"]
@@ -1067,7 +1073,7 @@ fn a_guard_that_does_nothing_is_said_aloud() {
         ),
         ("durable_sessions.enable = true", "lost with their node"),
         (
-            "cluster { discovery_strategy = etcd, etcd.server = \"http://a:2379\" }",
+            "cluster { discovery_strategy = mcast }",
             "looks for no others",
         ),
     ];
@@ -1079,6 +1085,7 @@ fn a_guard_that_does_nothing_is_said_aloud() {
     }
     for text in [
         "cluster { discovery_strategy = static, static.seeds = [\"emqx@a\"] }",
+        "cluster { discovery_strategy = etcd, etcd.server = \"http://a:2379\" }",
         "node.name = \"emqx@10.0.0.1\"\ncluster { discovery_strategy = dns, dns.name = a }",
         "authentication = []",
         "authentication = [{mechanism = jwt, enable = false}]",
@@ -1164,4 +1171,23 @@ fn older_names_inside_a_variable_s_object_are_known() {
         loaded.settings.authentication,
         [serde_json::json!({"mechanism": "jwt"})]
     );
+}
+
+#[test]
+fn etcd_is_spoken_to_by_tls_if_either_the_url_or_the_options_say_so() {
+    for (text, encrypted) in [
+        ("etcd.server = \"https://a:2379\"", true),
+        ("etcd { server = \"http://a,https://b\" }", true),
+        ("etcd { server = \"a:2379\", ssl.enable = true }", true),
+        (
+            "etcd { server = \"a:2379\", ssl.verify = verify_peer }",
+            false,
+        ),
+    ] {
+        let text = format!("cluster {{ discovery_strategy = etcd, {text} }}");
+        let Strategy::Etcd { ssl, .. } = with(&text).settings.cluster.strategy else {
+            panic!("{text}");
+        };
+        assert_eq!(ssl.is_some(), encrypted, "{text}");
+    }
 }

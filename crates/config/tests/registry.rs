@@ -313,7 +313,6 @@ fn what_acts_and_what_does_not() {
     }
     for path in [
         "node.role",
-        "cluster.etcd.server",
         "cluster.autoheal",
         "rpc.certfile",
         "rpc.client_num",

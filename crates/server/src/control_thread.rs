@@ -18,7 +18,8 @@ use dunlin_broker::control::{Control, ControlEffects, ControlInput, LinkEffect, 
 use dunlin_broker::message::Message;
 use dunlin_broker::{Answer, Ask, ShardId, ToShard};
 use dunlin_cluster::{
-    ConnId, Hello, Lookup, NodeName, Operation, OperationError, Purpose, Status, TableId,
+    ConnId, Discover, Discovered, Hello, Lookup, NodeName, Operation, OperationError, Purpose,
+    Status, TableId,
 };
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
@@ -27,7 +28,7 @@ use tokio::time::Sleep;
 
 use crate::admin::Progress;
 use crate::alarm::Alarms;
-use crate::discovery::{self, NameServers};
+use crate::discovery::Services;
 use crate::driver::Post;
 use crate::peer::{self, LinkOutput};
 use crate::shard_thread::ShardLetter;
@@ -97,6 +98,7 @@ pub(crate) struct ControlDriver {
     post: Post,
     store: StoreHandle,
     alarms: Arc<Alarms>,
+    services: Rc<Services>,
     core: RefCell<Core>,
     letters: RefCell<Option<Waker>>,
 }
@@ -152,6 +154,7 @@ impl ControlDriver {
         control: Control,
         first: ControlEffects,
         store: StoreHandle,
+        services: Rc<Services>,
         post: Post,
         alarms: Arc<Alarms>,
     ) -> Rc<Self> {
@@ -159,6 +162,7 @@ impl ControlDriver {
             post,
             store,
             alarms,
+            services,
             core: RefCell::new(Core {
                 control,
                 fx: first,
@@ -201,6 +205,11 @@ impl ControlDriver {
                 }
             }
         }
+    }
+
+    /// Takes this node out of what others find it by.
+    pub(crate) async fn withdraw(&self) {
+        self.services.stop().await;
     }
 
     /// Works off what is in the mailbox now: the last letters of shards that have ended.
@@ -462,8 +471,18 @@ impl ControlDriver {
     }
 
     async fn look_up(self: Rc<Self>, token: u64, lookup: Lookup) {
-        let result = discovery::look_up(&lookup, NameServers::OfSystem).await;
-        self.input(ControlInput::Discovered { token, result });
+        let result = self.services.look_up(&lookup).await;
+        let answer = Discovered::Answer { token, result };
+        self.input(ControlInput::Discovered(answer));
+    }
+
+    fn discover(self: &Rc<Self>, discover: Discover) {
+        match discover {
+            Discover::LookUp { token, lookup } => {
+                tokio::task::spawn_local(self.clone().look_up(token, lookup));
+            }
+            Discover::Follow { lookup } => self.services.follow(lookup),
+        }
     }
 
     // --- effects ---
@@ -487,7 +506,7 @@ impl ControlDriver {
         for (shard, letter) in fx.to_shard.drain(..) {
             self.post.shards[usize::from(shard)].push(ShardLetter::Core(letter));
         }
-        let lookups: Vec<_> = fx.discover.drain(..).collect();
+        let discover: Vec<_> = fx.discover.drain(..).collect();
         fx.alarms
             .drain(..)
             .for_each(|change| self.alarms.apply(change));
@@ -495,8 +514,8 @@ impl ControlDriver {
         self.rearm(&mut core);
         core.fx = fx;
         drop(core);
-        for (token, lookup) in lookups {
-            tokio::task::spawn_local(self.clone().look_up(token, lookup));
+        for what in discover {
+            self.discover(what);
         }
         for (conn, host, port) in dials {
             let task = tokio::task::spawn_local(self.clone().dial(conn, host, port));

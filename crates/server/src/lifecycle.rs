@@ -234,6 +234,7 @@ impl Running {
             return ExitReason::ThreadDied;
         };
         control.finish();
+        control.withdraw().await;
         tasks.iter().for_each(AbortHandle::abort);
         let stopped = tokio::task::spawn_blocking(move || store.stop()).await;
         if sound && stopped.is_ok() {

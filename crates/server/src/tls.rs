@@ -6,6 +6,7 @@
 //! that appeared later.
 
 pub mod certificate;
+mod client;
 mod peer_cert;
 
 use std::fs;
@@ -21,6 +22,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion};
 
+pub(crate) use client::client_config;
 pub(crate) use peer_cert::peer_cert;
 
 /// How long a file is trusted not to have changed. EMQX's certificate cache lives as long.

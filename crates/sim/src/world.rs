@@ -15,7 +15,7 @@ use dunlin_broker::Shard;
 use dunlin_broker::effects::{Accepted, CloseReason};
 use dunlin_broker::node::{NodeEffect, NodeInput, SocketId};
 use dunlin_broker::settings::ListenerSettings;
-use dunlin_cluster::{DialError, DiscoveryError, Operation, OperationError};
+use dunlin_cluster::{DialError, Discover, Discovered, DiscoveryError, Operation, OperationError};
 use dunlin_storage::Batch;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -322,11 +322,12 @@ impl World {
                 let life = self.oracle.life(host).1;
                 self.push(self.now + ARCHIVE_MS, Event::Archived { host, life, token });
             }
-            NodeEffect::Discover { token, lookup } => {
+            NodeEffect::Discover(Discover::LookUp { token, lookup }) => {
                 let of = lookup.service();
                 let result = Err(DiscoveryError::TimedOut { of, ms: 0 });
-                inputs.push_back(NodeInput::Discovered { token, result });
+                inputs.push_back(NodeInput::Discovered(Discovered::Answer { token, result }));
             }
+            NodeEffect::Discover(Discover::Follow { .. }) => {}
             NodeEffect::Progress { id, step } => {
                 self.trace
                     .say(self.now, || format!("n{host} operation {id}: {step}"));
@@ -1004,7 +1005,7 @@ fn note(trace: &mut Trace, now: u64, host: usize, input: &NodeInput) {
         NodeInput::PeerClosed { socket } => ("peer closed", socket.0, &[]),
         NodeInput::Persisted { token, .. } => ("persisted", *token, &[]),
         NodeInput::Archived { token, .. } => ("archived", *token, &[]),
-        NodeInput::Discovered { token, .. } => ("discovered", *token, &[]),
+        NodeInput::Discovered(_) => ("discovered", 0, &[]),
         NodeInput::Operation { id, .. } => ("operation", *id, &[]),
     };
     trace.event(kind, now, &[host as u64, socket]);

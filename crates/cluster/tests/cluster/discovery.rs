@@ -1,8 +1,8 @@
 //! Discovery: nodes that find each other, whatever the order they come in, and those that must not.
 
 use dunlin_cluster::{
-    Cluster, Cookie, DiscoveryError, DiscoveryState, Lookup, NodeName, Operation, OperationError,
-    READY_MAX_MS, Record, Service, Strategy,
+    Cluster, Cookie, Discovered, DiscoveryError, DiscoveryState, Input, Lookup, NodeName,
+    Operation, OperationError, READY_MAX_MS, Record, Service, Strategy,
 };
 
 use rand::rngs::SmallRng;
@@ -498,23 +498,98 @@ fn hosts_that_cannot_be_part_of_a_name_and_too_many_are_passed_over() {
 
 // --- etcd ---
 
+/// Nodes of these cluster names that share one etcd; none runs.
+fn in_etcd(seed: u64, prefix: &str, clusters: &[&str]) -> Net {
+    let mut net = Net::new(seed);
+    for (index, cluster) in clusters.iter().enumerate() {
+        let node = net.add(&format!("emqx@s{index}.test"));
+        let config = &mut net.nodes[node].config;
+        (*cluster).clone_into(&mut config.cluster_name);
+        config.strategy = Strategy::LookUp(Lookup::etcd(prefix, cluster));
+    }
+    net
+}
+
 #[test]
 fn keys_in_etcd_are_whole_names_below_the_name_of_the_cluster() {
-    let mut net = Net::new(25);
-    let lookup = Lookup::etcd("emqxcl", "mine");
-    let directory = "/emqxcl/mine/nodes/".to_owned();
-    assert_eq!(lookup, Lookup::Etcd { directory });
-    for name in ["emqx@s1.test", "other@s2.test"] {
-        let node = net.add(name);
-        net.nodes[node].config.strategy = Strategy::LookUp(lookup.clone());
+    let mut net = in_etcd(25, "emqxcl", &["mine", "mine", "other"]);
+    for node in 0..3 {
+        net.start(node);
     }
-    let names = ["emqx@s1.test", "no name", "other@s2.test"].map(String::from);
-    net.answers
-        .insert("/emqxcl/mine/nodes/".into(), Ok(names.to_vec()));
+    net.until(READY_MAX_MS, "they serve", are_ready);
+    together_of(&mut net, &[0, 1]);
+    assert!(net.shows(2, &[2], &[]));
+    let keys: Vec<_> = net.keys.keys().map(String::as_str).collect();
+    assert_eq!(
+        keys,
+        [
+            "/emqxcl/mine/nodes/emqx@s0.test",
+            "/emqxcl/mine/nodes/emqx@s1.test",
+            "/emqxcl/other/nodes/emqx@s2.test"
+        ]
+    );
+}
+
+#[test]
+fn a_key_of_a_leaver_goes_and_comes_back_when_it_looks_again() {
+    let mut net = in_etcd(26, "emqxcl", &["mine"; 3]);
+    for node in 0..3 {
+        net.start(node);
+    }
+    together(&mut net);
+    assert_eq!(net.run_operation(1, Operation::Leave), Ok(()));
+    assert_eq!(net.keys.len(), 2);
+    net.run(60_000);
+    assert!(net.shows(1, &[1], &[]) && net.shows(0, &[0, 2], &[]));
+    assert_eq!(net.run_operation(1, Operation::EnableDiscovery), Ok(()));
+    assert_eq!(net.keys.len(), 3);
+    together(&mut net);
+}
+
+#[test]
+fn a_node_that_appears_is_met_at_once() {
+    let mut net = in_etcd(27, "emqxcl", &["mine"; 2]);
     net.start(0);
     net.start(1);
+    net.cut(0, 1);
+    net.run(20_000);
+    assert!(net.shows(0, &[0], &[]) && net.shows(1, &[1], &[]));
+    // Both have just looked in vain; the next round is seconds away.
+    net.heal(0, 1);
+    let found = vec![net.nodes[1].name.as_str().to_owned()];
+    net.input(0, Input::Discovered(Discovered::Sighted { found }));
+    net.until(1_000, "one cluster", Net::is_whole);
+}
+
+#[test]
+fn an_etcd_that_fails_lets_serve_and_removes_nobody() {
+    let mut net = in_etcd(28, "emqxcl", &["mine"; 3]);
+    let down = || {
+        Err(DiscoveryError::TimedOut {
+            of: Service::Etcd,
+            ms: 3_000,
+        })
+    };
+    let directory = "/emqxcl/mine/nodes/".to_owned();
+    net.answers.insert(directory.clone(), down());
+    // Nobody's key can be written either.
+    net.start(0);
+    net.keys.clear();
+    net.start(1);
+    net.keys.clear();
     net.until(READY_MAX_MS, "they serve", are_ready);
+    net.run(10_000);
+    assert!(net.shows(0, &[0], &[]) && net.shows(1, &[1], &[]));
+    net.answers.clear();
+    net.keys
+        .extend((0..2).map(|n| (format!("{directory}emqx@s{n}.test"), n)));
+    net.until(TOGETHER_MS, "both are one", |net| {
+        net.shows(0, &[0, 1], &[])
+    });
+    net.answers.insert(directory, down());
+    net.run(60_000);
     assert!(net.shows(0, &[0, 1], &[]) && net.shows(1, &[0, 1], &[]));
+    assert!(net.nodes.iter().all(|node| node.downs.is_empty()));
 }
 
 #[test]

@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dunlin_cluster::{
-    CallError, Clock, Cluster, Config, ConnId, Cookie, DialError, DiscoveryError, DownReason,
-    Effect, Input, Lookup, MEMBERS, NodeName, Now, Operation, OperationError, Peer, RestoreError,
-    Restored, SiteId, SnapshotId, TableId, TableSpec, Write,
+    CallError, Clock, Cluster, Config, ConnId, Cookie, DialError, Discover, Discovered,
+    DiscoveryError, DownReason, Effect, Input, Lookup, MEMBERS, NodeName, Now, Operation,
+    OperationError, Peer, RestoreError, Restored, SiteId, SnapshotId, TableId, TableSpec, Write,
 };
 
 /// Virtual time at which everything starts, milliseconds since 1970.
@@ -229,6 +229,8 @@ pub(crate) struct Net {
     pub(crate) answers: BTreeMap<String, Result<Vec<String>, DiscoveryError>>,
     /// Look-ups so far.
     pub(crate) lookups: Vec<(usize, Lookup)>,
+    /// Keys in etcd and who wrote them; whoever has one watches the directory.
+    pub(crate) keys: BTreeMap<String, usize>,
 }
 
 impl Net {
@@ -251,6 +253,7 @@ impl Net {
             next_id: 0,
             answers: BTreeMap::new(),
             lookups: Vec::new(),
+            keys: BTreeMap::new(),
         }
     }
 
@@ -531,7 +534,10 @@ impl Net {
                 self.after(1, node, Event::Input(Input::Archived { token, result }));
             }
             Effect::SnapshotWanted { want, cursor } => self.snapshot(node, want, cursor.as_ref()),
-            Effect::Discover { token, lookup } => self.look_up(node, token, lookup),
+            Effect::Discover(Discover::LookUp { token, lookup }) => {
+                self.look_up(node, token, lookup);
+            }
+            Effect::Discover(Discover::Follow { lookup }) => self.follow(node, lookup),
             Effect::CallIn { call, payload, .. } => {
                 let this = &mut self.nodes[node];
                 this.calls_in.push(payload.clone());
@@ -560,16 +566,43 @@ impl Net {
     }
 
     fn look_up(&mut self, node: usize, token: u64, lookup: Lookup) {
-        let asked = match &lookup {
-            Lookup::Dns { name, .. } => name,
-            Lookup::Etcd { directory } => directory,
+        let result = match &lookup {
+            Lookup::Dns { name, .. } => self.answers.get(name).cloned(),
+            Lookup::Etcd { directory } => self.answers.get(directory).cloned().or_else(|| {
+                let names = self.keys.keys();
+                Some(Ok(names
+                    .filter_map(|key| key.strip_prefix(directory))
+                    .map(String::from)
+                    .collect()))
+            }),
         };
-        let result = self.answers.get(asked).cloned();
         self.lookups.push((node, lookup));
         // A name nobody set is a server that never answers.
         if let Some(result) = result {
-            let input = Input::Discovered { token, result };
+            let input = Input::Discovered(Discovered::Answer { token, result });
             self.after(2 * self.delay_ms, node, Event::Input(input));
+        }
+    }
+
+    /// As the driver does for etcd.
+    fn follow(&mut self, node: usize, lookup: Option<Lookup>) {
+        match lookup {
+            Some(Lookup::Etcd { directory }) => {
+                let name = self.nodes[node].name.as_str().to_owned();
+                self.keys.insert(format!("{directory}{name}"), node);
+                let in_it = self
+                    .keys
+                    .iter()
+                    .filter(|(key, _)| key.starts_with(&directory));
+                let watchers: Vec<usize> = in_it.map(|(_, node)| *node).collect();
+                for watcher in watchers {
+                    let found = vec![name.clone()];
+                    let input = Input::Discovered(Discovered::Sighted { found });
+                    self.after(2 * self.delay_ms, watcher, Event::Input(input));
+                }
+            }
+            Some(Lookup::Dns { .. }) => {}
+            None => self.keys.retain(|_, owner| *owner != node),
         }
     }
 

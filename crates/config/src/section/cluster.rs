@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use super::tls;
 use crate::schema::{Field, Kind, field, group, open, optional};
 use crate::settings::{
-    AutocleanQuorum, Cluster, DnsRecordType, K8sAddressType, ProtoDist, Strategy,
+    AutocleanQuorum, Cluster, DnsRecordType, EtcdUser, K8sAddressType, ProtoDist, Secret, Strategy,
 };
 use crate::view::View;
 
@@ -34,9 +34,9 @@ pub(crate) static FIELDS: &[Field] = &[
             also: &[("K8s", "k8s")],
         },
         "manual",
-        "How a starting node finds its peers. `manual` leaves it to `cluster join`, `static` and \
-         `dns` join by themselves, `singleton` forbids clustering; the others are accepted and \
-         find nobody.",
+        "How a starting node finds its peers. `manual` leaves it to `cluster join`, `static`, \
+         `dns` and `etcd` join by themselves, `singleton` forbids clustering; the others are \
+         accepted and find nobody.",
     ),
     field(
         "autoclean",
@@ -105,8 +105,7 @@ pub(crate) static FIELDS: &[Field] = &[
         "etcd",
         ETCD,
         "The strategy `etcd`: each node keeps a key with its name.",
-    )
-    .inert(),
+    ),
     group(
         "k8s",
         K8S,
@@ -145,15 +144,27 @@ static ETCD: &[Field] = &[
     optional(
         "server",
         Kind::CommaList(&Kind::String),
-        "Client URLs of etcd; several are separated by commas.",
+        "Client URLs of etcd; several are separated by commas. With `https` in one, or with \
+         ssl_options.enable, TLS is used for all.",
     ),
-    field("prefix", Kind::String, "emqxcl", "First part of the keys."),
+    field(
+        "prefix",
+        Kind::String,
+        "emqxcl",
+        "First part of the keys, which are /PREFIX/CLUSTER/nodes/NODE.",
+    ),
     field(
         "node_ttl",
         Kind::Duration,
         "1m",
         "A node's key disappears this long after the node stopped renewing it.",
     ),
+    optional(
+        "username",
+        Kind::String,
+        "User of etcd. With a client certificate etcd takes its common name instead.",
+    ),
+    optional("password", Kind::Secret, "Password of that user."),
     group("ssl_options", tls::CLIENT, "TLS towards etcd.").alias(&["ssl"]),
 ];
 
@@ -258,11 +269,18 @@ fn strategy(v: View<'_>) -> Strategy {
 }
 
 fn etcd(v: View<'_>) -> Strategy {
+    let (servers, ssl) = (v.texts("server"), v.view("ssl_options"));
+    let is_https = |server: &String| server.starts_with("https://");
+    let encrypted = ssl.bool("enable") || servers.iter().any(is_https);
     Strategy::Etcd {
-        servers: v.texts("server"),
         prefix: v.text("prefix"),
         node_ttl_ms: v.ms("node_ttl"),
-        ssl: tls::client(v.view("ssl_options")),
+        user: v.opt_text("username").map(|username| EtcdUser {
+            username,
+            password: Secret::new(v.opt_text("password").unwrap_or_default()),
+        }),
+        ssl: encrypted.then(|| tls::client(ssl)),
+        servers,
     }
 }
 

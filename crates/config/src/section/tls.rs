@@ -168,7 +168,7 @@ pub(crate) static CLIENT: &[Field] = &[
         "\"\"",
         "PEM file with the key of the certificate.",
     ),
-    field("password", Kind::Secret, "\"\"", "Password of the key."),
+    field("password", Kind::Secret, "\"\"", "Password of the key.").inert(),
     field(
         "verify",
         Kind::Enum(Verify::WORDS),
@@ -270,13 +270,13 @@ pub(crate) fn server(v: View<'_>) -> SslOptions {
     }
 }
 
-pub(crate) fn client(v: View<'_>) -> Option<ClientTls> {
-    v.bool("enable").then(|| ClientTls {
+pub(crate) fn client(v: View<'_>) -> ClientTls {
+    ClientTls {
         cacertfile: v.text("cacertfile"),
         certfile: v.text("certfile"),
         keyfile: v.text("keyfile"),
         password: Secret::new(v.text("password")),
         verify: v.word("verify", Verify::parse),
         server_name_indication: v.opt_text("server_name_indication"),
-    })
+    }
 }

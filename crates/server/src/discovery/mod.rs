@@ -3,12 +3,21 @@
 //! The core decides what is looked up and what the answer means; one file per service asks it.
 
 mod dns;
+#[cfg(feature = "etcd")]
+mod etcd;
 
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
-use dunlin_cluster::{DiscoveryError, Lookup, NodeName, Record, Strategy};
+use dunlin_broker::control::ControlInput;
+use dunlin_cluster::{Discovered, DiscoveryError, Lookup, NodeName, Record, Strategy};
 use dunlin_config::settings;
 use tokio::time::timeout;
+
+use crate::control_thread::ControlLetter;
+use crate::inbox::Inbox;
 
 pub(crate) use dns::NameServers;
 
@@ -18,9 +27,15 @@ const LOOK_UP_MAX: Duration = Duration::from_secs(3);
 /// Most nodes taken from one answer; the core takes fewer.
 const FOUND_MAX: usize = 1_000;
 
+/// Limit on taking this node's entries away when it stops.
+const STOP_MAX: Duration = Duration::from_secs(1);
+
+/// Where nodes that appeared are reported, as parts of an answer.
+type Report = Rc<dyn Fn(Vec<String>)>;
+
 /// What the cluster core is told of the configured strategy. A strategy that is accepted and not
 /// carried out is `manual`, as the warnings about the configuration say.
-pub(crate) fn strategy(configured: &settings::Strategy) -> Strategy {
+pub(crate) fn strategy(configured: &settings::Strategy, cluster_name: &str) -> Strategy {
     match configured {
         settings::Strategy::Static { seeds } => {
             // Checked when the configuration was read.
@@ -37,29 +52,122 @@ pub(crate) fn strategy(configured: &settings::Strategy) -> Strategy {
                 settings::DnsRecordType::Srv => Record::Srv,
             },
         }),
+        settings::Strategy::Etcd { prefix, .. } => {
+            Strategy::LookUp(Lookup::etcd(prefix, cluster_name))
+        }
         _ => Strategy::Manual,
     }
 }
 
-/// What a look-up finds, each once.
-pub(crate) async fn look_up(
-    lookup: &Lookup,
-    servers: NameServers,
-) -> Result<Vec<String>, DiscoveryError> {
-    let of = lookup.service();
-    let asked = async {
+/// The services that are asked, as they are configured.
+pub(crate) struct Services {
+    names: NameServers,
+    #[cfg(feature = "etcd")]
+    etcd: Option<Rc<etcd::Etcd>>,
+}
+
+impl Services {
+    /// `root` is where relative paths begin; what happens unasked goes to `control`.
+    pub(crate) fn new(
+        configured: &settings::Strategy,
+        node: &NodeName,
+        root: &Path,
+        control: Arc<Inbox<ControlLetter>>,
+    ) -> Rc<Self> {
+        let report: Report = Rc::new(move |found| {
+            let sighted = ControlInput::Discovered(Discovered::Sighted { found });
+            control.push(ControlLetter::Core(sighted));
+        });
+        Rc::new(Self {
+            names: NameServers::OfSystem,
+            #[cfg(feature = "etcd")]
+            etcd: etcd(configured, node, root, &report),
+        })
+    }
+
+    /// What a look-up finds, each once.
+    pub(crate) async fn look_up(&self, lookup: &Lookup) -> Result<Vec<String>, DiscoveryError> {
+        let of = lookup.service();
+        let ms = LOOK_UP_MAX.as_millis() as u64;
+        let result = timeout(LOOK_UP_MAX, self.ask(lookup)).await;
+        let mut found = result.unwrap_or(Err(DiscoveryError::TimedOut { of, ms }))?;
+        found.sort();
+        found.dedup();
+        found.truncate(FOUND_MAX);
+        Ok(found)
+    }
+
+    async fn ask(&self, lookup: &Lookup) -> Result<Vec<String>, DiscoveryError> {
         match lookup {
-            Lookup::Dns { name, record } => dns::look_up(name, *record, servers).await,
-            Lookup::Etcd { .. } => Err(DiscoveryError::NotBuilt { of }),
+            Lookup::Dns { name, record } => dns::look_up(name, *record, self.names).await,
+            #[cfg(feature = "etcd")]
+            Lookup::Etcd { directory } if let Some(etcd) = &self.etcd => {
+                etcd.look_up(directory).await
+            }
+            Lookup::Etcd { .. } => Err(DiscoveryError::NotBuilt {
+                of: lookup.service(),
+            }),
         }
+    }
+
+    /// Keeps this node's own entry where the look-up finds it, and reports who appears; `None`:
+    /// no longer.
+    pub(crate) fn follow(&self, lookup: Option<Lookup>) {
+        match lookup {
+            // Nothing to keep in the DNS, and it tells nothing unasked.
+            Some(Lookup::Dns { .. }) => {}
+            #[cfg(feature = "etcd")]
+            Some(Lookup::Etcd { directory }) => {
+                if let Some(etcd) = &self.etcd {
+                    etcd.follow(Some(directory));
+                }
+            }
+            #[cfg(not(feature = "etcd"))]
+            Some(Lookup::Etcd { .. }) => {}
+            None =>
+            {
+                #[cfg(feature = "etcd")]
+                if let Some(etcd) = &self.etcd {
+                    etcd.follow(None);
+                }
+            }
+        }
+    }
+
+    /// Takes this node's own entry away, as the node stops: others need not wait for its end.
+    pub(crate) async fn stop(&self) {
+        #[cfg(feature = "etcd")]
+        if let Some(etcd) = &self.etcd {
+            let _ = timeout(STOP_MAX, Box::pin(etcd.clone().stop())).await;
+        }
+    }
+}
+
+#[cfg(feature = "etcd")]
+fn etcd(
+    configured: &settings::Strategy,
+    node: &NodeName,
+    root: &Path,
+    report: &Report,
+) -> Option<Rc<etcd::Etcd>> {
+    let settings::Strategy::Etcd {
+        servers,
+        node_ttl_ms,
+        user,
+        ssl,
+        ..
+    } = configured
+    else {
+        return None;
     };
-    let ms = LOOK_UP_MAX.as_millis() as u64;
-    let result = timeout(LOOK_UP_MAX, asked).await;
-    let mut found = result.unwrap_or(Err(DiscoveryError::TimedOut { of, ms }))?;
-    found.sort();
-    found.dedup();
-    found.truncate(FOUND_MAX);
-    Ok(found)
+    let access = etcd::Access {
+        servers: servers.clone(),
+        ttl: Duration::from_millis(*node_ttl_ms),
+        user: user.clone(),
+        ssl: ssl.clone(),
+        root: root.to_owned(),
+    };
+    Some(etcd::Etcd::new(access, node.clone(), report.clone()))
 }
 
 #[cfg(test)]

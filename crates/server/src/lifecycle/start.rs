@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -32,7 +33,7 @@ use crate::broker_settings;
 use crate::console::say;
 use crate::control_thread::{ControlDriver, ControlLetter};
 use crate::ctl::{self, CtlSocket};
-use crate::discovery;
+use crate::discovery::{self, Services};
 use crate::driver::Post;
 use crate::host::Host;
 use crate::http::{self, BoundHttp};
@@ -218,22 +219,13 @@ fn assemble(
     )?);
     let post = post(shared.shards())?;
     let shards = start_shards(&shared, &cores.control.peering(), &post)?;
-    let alarms = make_alarms(&loaded.settings, &cores.node, &post);
-    let backup = paths.data.join("backup");
-    let store = StoreThread::start(
-        Box::new(cores.store),
-        backup,
-        post.control.clone(),
-        alarms.clone(),
-    )
-    .map_err(|source| StartError::Thread {
-        name: "the store",
-        source,
-    })?;
+    let alarms = make_alarms(settings, &cores.node, &post);
+    let store = start_store(cores.store, paths, &post, &alarms)?;
     let control = ControlDriver::new(
         cores.control,
         cores.first,
         store.handle(),
+        make_services(settings, &cores.node, paths, &post),
         post.clone(),
         alarms.clone(),
     );
@@ -283,6 +275,26 @@ fn make_alarms(settings: &Settings, node: &NodeName, post: &Post) -> Arc<Alarms>
     let actions = Actions::new(&alarm.actions);
     let alarms = Alarms::new(node.as_str(), actions, limits, post.control.clone());
     Arc::new(alarms)
+}
+
+fn make_services(settings: &Settings, node: &NodeName, paths: &Paths, post: &Post) -> Rc<Services> {
+    let strategy = &settings.cluster.strategy;
+    Services::new(strategy, node, &paths.root, post.control.clone())
+}
+
+fn start_store(
+    store: Engine,
+    paths: &Paths,
+    post: &Post,
+    alarms: &Arc<Alarms>,
+) -> Result<StoreThread, StartError> {
+    let backup = paths.data.join("backup");
+    let (control, alarms) = (post.control.clone(), alarms.clone());
+    let started = StoreThread::start(Box::new(store), backup, control, alarms);
+    started.map_err(|source| StartError::Thread {
+        name: "the store",
+        source,
+    })
 }
 
 impl Running {
@@ -481,7 +493,7 @@ fn cluster_config(settings: &Settings, node: NodeName) -> Config {
     let mut config = Config::new(node, cookie);
     config.cluster_name.clone_from(&settings.cluster.name);
     config.singleton = settings.cluster.strategy == Strategy::Singleton;
-    config.strategy = discovery::strategy(&settings.cluster.strategy);
+    config.strategy = discovery::strategy(&settings.cluster.strategy, &settings.cluster.name);
     config.autoclean_ms = Some(settings.cluster.autoclean_ms).filter(|ms| *ms > 0);
     config
 }

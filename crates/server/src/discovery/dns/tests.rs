@@ -9,7 +9,7 @@ use hickory_resolver::proto::rr::rdata::{A, AAAA, SRV};
 use tokio::net::UdpSocket;
 
 use super::*;
-use crate::discovery;
+use crate::discovery::Services;
 
 /// What the name server does with a question.
 #[derive(Clone)]
@@ -60,7 +60,7 @@ impl NameServer {
     async fn look_up(&self, name: &str, record: Record) -> Result<Vec<String>, DiscoveryError> {
         let name = name.to_owned();
         let lookup = Lookup::Dns { name, record };
-        discovery::look_up(&lookup, NameServers::Only(self.address)).await
+        Services::of_dns(self.address).look_up(&lookup).await
     }
 
     fn asked(&self) -> Vec<String> {
