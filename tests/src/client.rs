@@ -99,6 +99,21 @@ impl Client {
         Ok(())
     }
 
+    /// Subscribes to many filters with one packet and waits for SUBACK.
+    pub fn subscribe_all(&mut self, filters: &[String], qos: u8) -> Result<()> {
+        let id = self.id();
+        let mut body = id.to_be_bytes().to_vec();
+        for filter in filters {
+            body.extend(text(filter));
+            body.push(qos);
+        }
+        self.send(0x82, &body)?;
+        let suback = self.wait(SUBACK, id)?;
+        let granted = suback.body[2..].iter().filter(|code| **code == qos);
+        ensure!(granted.count() == filters.len(), "QoS {qos} granted to all");
+        Ok(())
+    }
+
     /// Publishes and, for QoS 1 and 2, waits until the broker has taken the message.
     pub fn publish(&mut self, topic: &str, payload: &str, qos: u8, retain: bool) -> Result<()> {
         let id = self.send_publish(topic, payload, qos, retain)?;

@@ -77,7 +77,7 @@ pub fn run(here: &str, body: impl FnOnce(&Lab) -> Result<()>) -> Result<()> {
         output.stdout,
         output.stderr
     );
-    pass_on_not_tested(&output);
+    pass_on(&output);
     Ok(())
 }
 
@@ -93,13 +93,15 @@ fn namespaces() -> Option<Vec<&'static str>> {
     })
 }
 
-/// Lines about what was not tested must not end with the captured output of the inner run.
-fn pass_on_not_tested(output: &Output) {
-    for line in output
-        .stderr
-        .lines()
-        .filter(|line| line.starts_with("NOT TESTED"))
-    {
+/// Lines about what was not tested, and rows of figures, must not end with the captured output of
+/// the inner run.
+fn pass_on(output: &Output) {
+    let lines = output.stderr.lines();
+    for line in lines.filter(|line| line.starts_with("NOT TESTED")) {
+        eprintln!("{line}");
+    }
+    let rows = output.stderr.lines();
+    for line in rows.filter(|line| line.starts_with("| ")) {
         eprintln!("{line}");
     }
 }

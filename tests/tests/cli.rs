@@ -14,6 +14,7 @@ cluster leave              # Leave the cluster
 cluster force-leave <Node> # Force the node leave from cluster
 cluster status [--json]    # Cluster status
 cluster discovery enable   # Enable and run automatic cluster discovery (if configured)
+cluster heal               # Merge the sides of a split that autoheal = false keeps apart
 ";
 
 #[test]

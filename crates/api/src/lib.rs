@@ -9,6 +9,7 @@ mod alarms;
 mod api_keys;
 mod auth;
 mod authentication;
+mod banned;
 mod body;
 mod clients;
 mod cluster;
@@ -148,6 +149,11 @@ fn guarded_routes(api: &Api) -> Router<Api> {
         .route("/cluster/{node}/force_leave", delete(cluster::force_leave))
         .route("/alarms", get(alarms::list).delete(alarms::clear))
         .route("/alarms/force_deactivate", post(alarms::force_deactivate))
+        .route(
+            "/banned",
+            get(banned::list).post(banned::add).delete(banned::clear),
+        )
+        .route("/banned/{as}/{who}", delete(banned::lift))
         .route("/clients", get(clients::list))
         .route(
             "/clients/{clientid}",

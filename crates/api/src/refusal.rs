@@ -96,7 +96,7 @@ impl From<AdminError> for Refusal {
             E::AuthenticatorNotFound { .. } => (StatusCode::NOT_FOUND, "NOT_FOUND"),
             E::UserNotFound { .. } => (StatusCode::NOT_FOUND, "USER_NOT_FOUND"),
             E::ApiKeyNotFound { .. } => (StatusCode::NOT_FOUND, "NOT_FOUND"),
-            E::UserExists { .. } | E::ApiKeyExists { .. } => {
+            E::UserExists { .. } | E::ApiKeyExists { .. } | E::BanExists { .. } => {
                 (StatusCode::BAD_REQUEST, "ALREADY_EXISTS")
             }
             E::TableFull { .. } => (StatusCode::BAD_REQUEST, "EXCEED_LIMIT"),

@@ -9,6 +9,7 @@ mod calls;
 mod info;
 mod node_state;
 mod restore;
+mod watch;
 mod wills;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -18,7 +19,7 @@ use bytes::Bytes;
 use dunlin_cluster::{
     Cluster, ConnId, Cookie, DialError, Discover, Discovered, Effect, Hello, InCall, Input,
     JoinStep, Merged, NodeName, Now, Operation, OperationError, SiteId, Status, TableId, TableSpec,
-    Write,
+    Wins, Write,
 };
 use dunlin_storage as storage;
 
@@ -39,18 +40,22 @@ pub const USERS: TableId = TableId(17);
 pub const API_KEYS: TableId = TableId(18);
 /// Users of the built-in databases of MQTT authentication; key: chain, 0, user id.
 pub const MQTT_USERS: TableId = TableId(19);
+/// Bans; key: [`crate::banned::Subject::key`].
+pub const BANNED: TableId = TableId(20);
 
 /// The cluster-state tables of the broker: what is replicated and how much of it.
 ///
 /// Retained messages are dropped by `leave` (they belong to the cluster), credentials are kept (an
-/// operator who leaves must not find the default password again).
-pub const TABLES: [TableSpec; 4] = [
+/// operator who leaves must not find the default password again), and so are bans. What protects wins
+/// over a concurrent edit: a deleted credential stays deleted, a ban holds.
+pub const TABLES: [TableSpec; 5] = [
     TableSpec {
         id: RETAINED,
         name: "retained",
         rows_max: 50_000_000,
         value_bytes_max: 256 * 1024 * 1024,
         keep_on_leave: false,
+        wins: Wins::Later,
     },
     TableSpec {
         id: USERS,
@@ -58,6 +63,7 @@ pub const TABLES: [TableSpec; 4] = [
         rows_max: 10_000,
         value_bytes_max: 64 * 1024,
         keep_on_leave: true,
+        wins: Wins::Delete,
     },
     TableSpec {
         id: API_KEYS,
@@ -65,6 +71,15 @@ pub const TABLES: [TableSpec; 4] = [
         rows_max: 10_000,
         value_bytes_max: 64 * 1024,
         keep_on_leave: true,
+        wins: Wins::Delete,
+    },
+    TableSpec {
+        id: BANNED,
+        name: "banned",
+        rows_max: 1_000_000,
+        value_bytes_max: 8 * 1024,
+        keep_on_leave: true,
+        wins: Wins::Put,
     },
     TableSpec {
         id: MQTT_USERS,
@@ -72,8 +87,13 @@ pub const TABLES: [TableSpec; 4] = [
         rows_max: 1_000_000,
         value_bytes_max: 256 * 1024,
         keep_on_leave: true,
+        wins: Wins::Delete,
     },
 ];
+
+/// How often bans that are over are looked for, milliseconds, and how many are deleted then.
+const LIFT_PERIOD_MS: u64 = 60_000;
+const LIFTED_MAX: usize = 1_000;
 
 /// What the driver tells control.
 #[derive(Debug)]
@@ -136,7 +156,7 @@ pub enum ControlInput {
         /// The request.
         op: Operation,
     },
-    /// Write a cluster-state row of the broker (users, API keys).
+    /// Write a cluster-state row of the broker (users, API keys, bans).
     Put {
         /// The table.
         table: TableId,
@@ -254,6 +274,8 @@ pub struct Control {
     infos: BTreeMap<SiteId, NodeInfo>,
     wills: wills::PeerWills,
     own_info: NodeInfo,
+    next_lift_ms: u64,
+    watch: watch::Watch,
 }
 
 impl Control {
@@ -261,6 +283,8 @@ impl Control {
     pub fn handle(&mut self, now: Now, input: ControlInput, fx: &mut ControlEffects) {
         match input {
             ControlInput::Tick => {
+                self.lift_bans(now, fx);
+                self.watch_cluster(now, fx);
                 self.cluster(now, Input::Tick, fx);
                 self.publish_wills(now, fx);
             }
@@ -292,12 +316,12 @@ impl Control {
                 value,
                 done,
             } => {
-                self.write(
-                    now,
-                    Input::Put { table, key, value },
-                    done.map(Waiting::Driver),
-                    fx,
-                );
+                let banned = (table == BANNED).then(|| key.clone());
+                let input = Input::Put { table, key, value };
+                self.write(now, input, done.map(Waiting::Driver), fx);
+                if let Some(key) = banned {
+                    self.shared.banned().changed(&key);
+                }
             }
             ControlInput::Kick { clientid } => self.kick(now, &clientid, fx),
             ControlInput::Info(info) => self.publish_info(now, info, fx),
@@ -307,6 +331,26 @@ impl Control {
     /// When `Tick` is wanted, monotonic milliseconds.
     pub fn next_tick(&self) -> u64 {
         self.cluster.next_tick().min(self.wills.next_tick())
+    }
+
+    /// Deletes bans that are over: one node for all, so that the others need not.
+    fn lift_bans(&mut self, now: Now, fx: &mut ControlEffects) {
+        if now.mono_ms < self.next_lift_ms {
+            return;
+        }
+        self.next_lift_ms = now.mono_ms + LIFT_PERIOD_MS;
+        if !self.cluster.is_speaker() {
+            return;
+        }
+        for key in self.shared.banned().expired(now, LIFTED_MAX) {
+            let input = Input::Put {
+                table: BANNED,
+                key: key.clone(),
+                value: None,
+            };
+            self.write(now, input, None, fx);
+            self.shared.banned().changed(&key);
+        }
     }
 
     /// Whether this node has looked for others long enough to serve.
@@ -498,9 +542,16 @@ impl Control {
             Effect::OwnedEnd { site } => self.snapshot_ends(site),
             Effect::SnapshotWanted { want, cursor } => self.snapshot(now, want, cursor, fx),
             Effect::Settled { number } => self.settled(number, fx),
-            // Shards read the shared tables; nobody keeps a copy that would have to be told.
-            Effect::Merged { .. } => {}
-            Effect::Reset => self.wills.reset(),
+            // Shards read the shared tables; only what is compiled of them has to be told.
+            Effect::Merged { table, key } => {
+                if table == BANNED {
+                    self.shared.banned().changed(&key);
+                }
+            }
+            Effect::Reset => {
+                self.wills.reset();
+                self.shared.banned().compile();
+            }
             Effect::CallIn {
                 call,
                 from,

@@ -11,6 +11,7 @@
 
 pub mod access;
 pub mod alarm;
+pub mod banned;
 mod channel;
 pub mod control;
 pub mod effects;

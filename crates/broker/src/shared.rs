@@ -12,6 +12,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use dunlin_cluster::{Clock, Hlc, Merged, NodeName, Now, Peer, SiteId};
 
 use crate::access::Access;
+use crate::banned::Banned;
 use crate::effects::ShardId;
 use crate::metrics::Metrics;
 use crate::registry::{Previous, Registry};
@@ -29,7 +30,7 @@ pub const NODES_MAX: usize = 4_096;
 pub struct Lock<T>(RwLock<T>);
 
 impl<T> Lock<T> {
-    fn new(value: T) -> Self {
+    pub(crate) fn new(value: T) -> Self {
         Self(RwLock::new(value))
     }
 
@@ -72,6 +73,7 @@ pub struct Shared {
     registry: Registry,
     retained: Retained,
     wills: Wills,
+    banned: Banned,
     metrics: Box<[Arc<Metrics>]>,
     peers: Lock<Peers>,
     /// One bit for each node that can be reached.
@@ -81,12 +83,12 @@ pub struct Shared {
 
 impl Shared {
     /// The common state of a node with `shards` shards (and one set of counters more, for
-    /// control). `retained` is the cluster's table of retained messages, `seed` keys hashes.
+    /// control). `tables` are the cluster's of retained messages and of bans, `seed` keys hashes.
     pub fn new(
         settings: Settings,
         shards: u16,
         clock: Arc<Clock>,
-        retained: Arc<Merged>,
+        tables: (Arc<Merged>, Arc<Merged>),
         site: SiteId,
         seed: u64,
     ) -> Self {
@@ -97,8 +99,9 @@ impl Shared {
             access: Lock::new(Access::default()),
             router: Lock::new(Router::new(seed)),
             registry: Registry::new(),
-            retained: Retained::new(retained),
+            retained: Retained::new(tables.0),
             wills: Wills::default(),
+            banned: Banned::new(tables.1),
             metrics: (0..=shards).map(|_| Arc::new(Metrics::new())).collect(),
             peers: Lock::new(Peers::default()),
             reachable: (0..NODES_MAX / 64).map(|_| AtomicU64::new(0)).collect(),
@@ -144,6 +147,11 @@ impl Shared {
     /// Wills of this node's clients, as the others have to know them.
     pub(crate) fn wills(&self) -> &Wills {
         &self.wills
+    }
+
+    /// Who may not connect.
+    pub fn banned(&self) -> &Banned {
+        &self.banned
     }
 
     /// The settings in force.
@@ -316,9 +324,10 @@ mod tests {
     use crate::retained::RETAINED;
 
     fn shared() -> Shared {
-        let retained = Arc::new(Merged::new(RETAINED));
+        let table = || Arc::new(Merged::new(RETAINED));
         let clock = Arc::new(Clock::new());
-        Shared::new(Settings::default(), 2, clock, retained, SiteId([0; 16]), 1)
+        let tables = (table(), table());
+        Shared::new(Settings::default(), 2, clock, tables, SiteId([0; 16]), 1)
     }
 
     fn peer(n: u8) -> Peer {

@@ -1,7 +1,9 @@
 //! Time as values, and the hybrid logical clock that orders writes of different nodes.
 //!
-//! The clock never reads the system's: every call takes `Now`. It must never go backwards and must
-//! never be dragged into the future by a peer whose clock is wrong.
+//! The clock never reads the system's: every call takes `Now`. It must never go backwards, also when
+//! the wall clock does. A member whose wall clock is ahead takes the others' hybrid clocks with it:
+//! their order stays right, while refusing its rows would leave tables that differ until the wall
+//! clocks have caught up. Differences are reported ([`SKEW_REPORT_MS`]), not punished.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,11 +11,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::identity::SiteId;
 
-/// How far ahead of our wall clock a peer's stamp may be, milliseconds.
-///
-/// Nodes without time synchronisation drift by seconds per day; a minute is clearly a fault and
-/// would let one node win every conflict for as long.
-pub const SKEW_LIMIT_MS: u64 = 60_000;
+/// How far the wall clocks of two members may differ before it is reported, milliseconds. Hosts
+/// that synchronise differ by milliseconds, hosts that do not drift by seconds per day; while they
+/// differ, the one ahead wins the conflicts of a split.
+pub const SKEW_REPORT_MS: u64 = 5_000;
+
+/// How far the wall clock may move between two readings without time having passed, milliseconds,
+/// before it counts as set by somebody; synchronisation moves it in far smaller steps.
+pub(crate) const JUMP_MS: u64 = 1_000;
+
+/// The latest reading taken over from others, milliseconds since 1970: the year 6429, which no real
+/// clock shows. It keeps the counter from overflowing.
+const WALL_MS_MAX: u64 = 1 << 47;
 
 /// Bits of a reading that count within one millisecond.
 const COUNTER_BITS: u32 = 16;
@@ -34,6 +43,11 @@ pub struct Now {
 pub struct Hlc(pub u64);
 
 impl Hlc {
+    /// The first reading of a millisecond.
+    pub(crate) fn at(wall_ms: u64) -> Self {
+        Self(wall_ms << COUNTER_BITS)
+    }
+
     /// The wall-clock part, milliseconds since 1970.
     pub fn wall_ms(self) -> u64 {
         self.0 >> COUNTER_BITS
@@ -49,9 +63,9 @@ pub struct Stamp {
     pub site: SiteId,
 }
 
-/// A peer's stamp lies too far in our future; its clock or ours is wrong.
+/// A stamp shows a time that no clock shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("clock is {ahead_ms} ms ahead of ours; synchronise the clocks of both hosts (NTP)")]
+#[error("clock is {ahead_ms} ms ahead of ours; set the clock of that host right (NTP)")]
 pub struct Skew {
     /// How far ahead, milliseconds.
     pub ahead_ms: u64,
@@ -84,10 +98,10 @@ impl Clock {
         }
     }
 
-    /// Takes note of another node's reading; refuses one beyond [`SKEW_LIMIT_MS`].
+    /// Takes note of another node's reading; refuses one that no clock shows.
     pub fn observe(&self, now: Now, seen: Hlc) -> Result<(), Skew> {
-        let ahead_ms = seen.wall_ms().saturating_sub(now.wall_ms);
-        if ahead_ms > SKEW_LIMIT_MS {
+        if seen.wall_ms() > WALL_MS_MAX {
+            let ahead_ms = seen.wall_ms().saturating_sub(now.wall_ms);
             return Err(Skew { ahead_ms });
         }
         self.0.fetch_max(seen.0, Ordering::Relaxed);
@@ -134,15 +148,16 @@ mod tests {
     }
 
     #[test]
-    fn a_reading_from_the_far_future_is_refused_and_changes_nothing() {
+    fn a_reading_of_hours_ahead_is_taken_and_one_no_clock_shows_is_not() {
         let clock = Clock::new();
-        let far = Hlc((1_000 + SKEW_LIMIT_MS + 1) << 16);
-        assert_eq!(
-            clock.observe(at(1_000), far),
-            Err(Skew {
-                ahead_ms: SKEW_LIMIT_MS + 1
-            })
-        );
-        assert_eq!(clock.tick(at(1_000)).wall_ms(), 1_000);
+        let hours = 10 * 3_600_000;
+        clock
+            .observe(at(1_000), Hlc(hours << 16))
+            .expect("a clock that was set wrong");
+        assert_eq!(clock.tick(at(1_000)).wall_ms(), hours);
+        let absurd = Hlc((WALL_MS_MAX + 1) << 16);
+        let ahead_ms = WALL_MS_MAX + 1 - 1_000;
+        assert_eq!(clock.observe(at(1_000), absurd), Err(Skew { ahead_ms }));
+        assert_eq!(clock.tick(at(1_000)).wall_ms(), hours);
     }
 }

@@ -44,8 +44,35 @@ pub struct Config {
     pub probe_round_trip_ms: u64,
     /// See [`SUSPICION_MS`].
     pub suspicion_ms: u64,
+    /// `cluster.autoheal`: whether the sides of a split merge as soon as they reach each other.
+    pub autoheal: bool,
     /// How long a member may be down before it is removed, milliseconds; `None` never removes.
     pub autoclean_ms: Option<u64>,
+    /// `cluster.autoclean_quorum`.
+    pub autoclean_quorum: Quorum,
+}
+
+/// How many live members autoclean needs, so that a minority does not remove the others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Quorum {
+    /// A majority of three members or more; one of two may remove the other.
+    #[default]
+    Auto,
+    /// A majority, in a cluster of two as well: nobody is removed there.
+    Majority,
+    /// Any live member will do.
+    None,
+}
+
+impl Quorum {
+    /// Whether `live` members of `all`, this node included, may remove one.
+    pub(crate) fn is_met(self, live: usize, all: usize) -> bool {
+        match self {
+            Self::Auto => all <= 2 || live * 2 > all,
+            Self::Majority => live * 2 > all,
+            Self::None => true,
+        }
+    }
 }
 
 impl Config {
@@ -62,7 +89,9 @@ impl Config {
             probe_period_ms: PROBE_PERIOD_MS,
             probe_round_trip_ms: PROBE_ROUND_TRIP_MS,
             suspicion_ms: SUSPICION_MS,
+            autoheal: true,
             autoclean_ms: Some(AUTOCLEAN_MS),
+            autoclean_quorum: Quorum::Auto,
         }
     }
 }

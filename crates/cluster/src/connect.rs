@@ -7,6 +7,7 @@
 use bytes::Bytes;
 use rand::RngExt;
 
+use crate::apart::Side;
 use crate::error::{AbortCause, DialError};
 use crate::failure::SwimId;
 use crate::identity::SiteId;
@@ -187,6 +188,10 @@ impl Cluster {
             .find(|(_, n)| n.dialing == Some(conn.id));
         if let Some((site, neighbour)) = dialing {
             neighbour.dialing = None;
+            if matches!(conn.stage, Stage::Dialing(_)) {
+                // It cannot be reached any more, so it is just down.
+                neighbour.apart = None;
+            }
             let site = *site;
             self.dial_later(site);
         }
@@ -215,6 +220,7 @@ impl Cluster {
     /// A member's connection is gone; the link waits for the next one. It is dialed at once, unless
     /// the member never took the link: then it does not want us, or not yet.
     fn unlink(&mut self, site: SiteId) {
+        self.note_diverging(site);
         let now_ms = self.now.mono_ms;
         let Some(neighbour) = self.neighbours.get_mut(&site) else {
             return;
@@ -302,7 +308,7 @@ impl Cluster {
                     Err(error) => self.shake_failed(conn.id, goal, &error),
                 }
             }
-            Stage::Greeting(_) => self.greeted(conn),
+            Stage::Greeting(..) => self.greeted(conn),
             Stage::Member(site) => {
                 let site = *site;
                 self.member_frame(site, conn)
@@ -330,7 +336,12 @@ impl Cluster {
     fn shaken(&mut self, conn: &mut Conn, hello: Hello, goal: Option<Goal>) -> Flow {
         let same_cluster = hello.cluster == self.own.cluster;
         if let Purpose::Data { .. } = hello.purpose {
-            if goal.is_none() && same_cluster && self.is_member(hello.peer.site) {
+            let site = hello.peer.site;
+            let apart = self
+                .neighbours
+                .get(&site)
+                .is_some_and(|n| n.apart.is_some());
+            if goal.is_none() && same_cluster && self.is_member(site) && !apart {
                 let unread = conn.buf.split().freeze();
                 self.out.push(Effect::HandOff {
                     conn: conn.id,
@@ -349,6 +360,13 @@ impl Cluster {
             if goal == Some(Goal::Join) {
                 self.join_met_own_cluster();
             }
+            if let Some(side) = self.side() {
+                let side = frame::encode(FrameKind::Data, 0, &[&Message::Side(side).encode()]);
+                self.out.push(Effect::Send {
+                    conn: conn.id,
+                    bytes: side,
+                });
+            }
             let greeting = Message::Greeting {
                 swim: self.failure.own(),
                 members: self.all_rows(MEMBERS),
@@ -358,10 +376,10 @@ impl Cluster {
                 conn: conn.id,
                 bytes,
             });
-            conn.stage = Stage::Greeting(Box::new(hello));
+            conn.stage = Stage::Greeting(Box::new(hello), Side::default());
             return Flow::Again;
         }
-        self.note_other_cluster(&hello);
+        self.note_other_cluster(&hello, conn.since_ms);
         if matches!(goal, Some(Goal::Member(_))) {
             return Flow::Close;
         }
@@ -384,14 +402,18 @@ impl Cluster {
     /// The first payload of a node of our cluster: the member tables are merged before anything
     /// else, so that both ends judge alike whether they are fellow members.
     fn greeted(&mut self, conn: &mut Conn) -> Flow {
-        let Stage::Greeting(hello) = &conn.stage else {
+        let Stage::Greeting(hello, side) = &mut conn.stage else {
             return Flow::Close;
         };
-        let hello = hello.clone();
+        let (hello, theirs) = (hello.clone(), side.clone());
         let (swim, members) = match frame::decode(&mut conn.buf) {
             Ok(None) => return Flow::Wait,
             Ok(Some(frame)) if frame.number == 0 => match Message::decode(&frame.payload) {
                 Some(Message::Greeting { swim, members }) => (swim, members),
+                Some(Message::Side(told)) => {
+                    *side = told;
+                    return Flow::Again;
+                }
                 _ => return Flow::Close,
             },
             _ => return Flow::Close,
@@ -401,6 +423,10 @@ impl Cluster {
         self.refresh_members();
         let departing = self.operations.is_departing() || self.own.cluster != cluster;
         if departing || !self.is_member(self.own.site) || !self.is_member(hello.peer.site) {
+            return Flow::Close;
+        }
+        self.on_side(&theirs);
+        if self.hold_apart(&hello, &theirs) {
             return Flow::Close;
         }
         self.attach(conn, &hello, swim)
@@ -439,6 +465,7 @@ impl Cluster {
         neighbour.link.connected();
         tracing::info!(node = %neighbour.name, "peer_linked");
         neighbour.greeted = Some(swim);
+        self.note_wall(site, hello.wall_ms);
         Flow::Again
     }
 
@@ -455,11 +482,12 @@ impl Cluster {
         self.learn_life(site, swim);
         if self.own.site < site {
             self.send_digests(site);
+            self.recheck_later(site);
         }
     }
 
     /// The member at the other end is another process than before, or the first we meet.
-    fn new_boot(&mut self, hello: &Hello) {
+    pub(crate) fn new_boot(&mut self, hello: &Hello) {
         let site = hello.peer.site;
         self.restarted(site);
         let stream = self.rng.random();
@@ -467,6 +495,7 @@ impl Cluster {
             return;
         };
         neighbour.boot = Some(hello.peer.boot);
+        neighbour.split = None;
         neighbour.link = Link::new(stream);
         neighbour.owned_out = crate::table::owned::OwnedOut::new();
         if let Some(old) = neighbour.conn.take() {
@@ -534,6 +563,7 @@ impl Cluster {
             | Message::OwnAck { .. } => self.on_owned(site, message),
             Message::Swim { data } => self.failure.received(self.now.mono_ms, &data),
             Message::SwimIs { id } if id.site == site => self.learn_life(site, id),
+            Message::Side(side) => self.on_side(&side),
             Message::SwimDown { id } => self.failure.renew(self.now.mono_ms, id),
             Message::Call { number, payload } => {
                 let call = crate::input::InCall { from: site, number };
@@ -621,7 +651,7 @@ impl Cluster {
         match &conn.stage {
             Stage::Dialing(Goal::Member(_) | Goal::Meet) => conn.since_ms + DIAL_TIMEOUT_MS,
             Stage::Dialing(Goal::Join) => conn.since_ms + JOIN_DIAL_TIMEOUT_MS,
-            Stage::Shaking(..) | Stage::Greeting(_) => conn.since_ms + SHAKE_TIMEOUT_MS,
+            Stage::Shaking(..) | Stage::Greeting(..) => conn.since_ms + SHAKE_TIMEOUT_MS,
             Stage::Member(_) => conn.heard_ms + SILENT_MS,
             Stage::Stranger(stranger) => {
                 let expected = conn.is_dialed() || stranger.welcomed;

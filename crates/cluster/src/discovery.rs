@@ -359,13 +359,9 @@ impl Cluster {
         }
     }
 
-    /// Whether this node speaks for its cluster: alone, or the lowest site of those that live.
+    /// Whether this node looks for others on behalf of its cluster.
     fn searches(&self) -> bool {
-        let own_site = self.own.site;
-        let alive = self.neighbours.iter().filter(|(_, n)| n.alive);
-        self.discovery.state == DiscoveryState::On
-            && self.operations.is_idle()
-            && alive.map(|(site, _)| *site).all(|site| own_site < site)
+        self.discovery.state == DiscoveryState::On && self.operations.is_idle() && self.is_speaker()
     }
 
     fn own_rank(&self) -> Rank {

@@ -124,6 +124,8 @@ pub enum DownReason {
     Unlinked,
     /// It runs again, as a new process.
     Restarted,
+    /// It counts this node as split off, and splits do not heal by themselves.
+    HeldApart,
 }
 
 /// Why a call has no answer.

@@ -49,6 +49,8 @@ pub enum Operation {
         /// The member to remove.
         node: NodeName,
     },
+    /// Merge the sides of a split although `cluster.autoheal` is false.
+    Heal,
     /// Look for others again after a leave, and now; nothing if no strategy is configured.
     EnableDiscovery,
 }
@@ -62,6 +64,11 @@ pub enum JoinStep {
     LeaveOld,
     /// Copying the target's cluster state into the staging area.
     Copy,
+    /// Still copying: so many rows have arrived.
+    Copied {
+        /// Rows.
+        rows: u64,
+    },
     /// Archiving the own old cluster state.
     Archive,
     /// Making the copy the cluster state, in one batch on disk.
@@ -73,6 +80,7 @@ pub enum JoinStep {
 impl std::fmt::Display for JoinStep {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
+            Self::Copied { rows } => return write!(f, "copying the cluster state: {rows} rows"),
             Self::Preflight => "preflight",
             Self::LeaveOld => "leaving the old cluster",
             Self::Copy => "copying the cluster state",

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use rand::RngExt;
 
-use crate::clock::{Now, SKEW_LIMIT_MS};
+use crate::clock::Now;
 use crate::connect::{Flow, JOIN_DIAL_TIMEOUT_MS};
 use crate::error::{AbortCause, DialError, OperationError};
 use crate::identity::SiteId;
@@ -36,9 +36,13 @@ const BUSY_PAUSE_MS: (u64, u64) = (50, 250);
 /// own cluster, which takes as long as its disk. With the pauses, about a second.
 const HUNG_UP_MAX: u32 = 6;
 
-/// How far the clocks of a joiner and its target may differ, milliseconds: half of what is refused
-/// later, so that a member that just passed does not drift out at once.
-const JOIN_SKEW_MS: u64 = SKEW_LIMIT_MS / 2;
+/// How far the clocks of a joiner and its target may differ, milliseconds. Members that drift apart
+/// later stay members; but to begin like that is a fault that is easily cured before.
+const JOIN_SKEW_MS: u64 = 30_000;
+
+/// After how many rows a copy that is under way tells how far it is: often enough to watch on a
+/// terminal, rarely enough that a million rows are twenty lines.
+const COPIED_ROWS: u64 = 50_000;
 
 /// How long a new member waits for its first contact with the others before the join is reported,
 /// milliseconds; it is a member all the same.
@@ -80,6 +84,7 @@ struct Join {
     conn: Option<ConnId>,
     hello: Option<Hello>,
     staged: BTreeMap<TableId, Merged>,
+    copied_rows: u64,
     phase: Phase,
 }
 
@@ -164,8 +169,12 @@ impl Operations {
 impl Cluster {
     pub(crate) fn operation(&mut self, id: u64, op: Operation) {
         let own = self.own.name.clone();
-        if op == Operation::EnableDiscovery {
-            self.enable_discovery();
+        if matches!(op, Operation::EnableDiscovery | Operation::Heal) {
+            if op == Operation::Heal {
+                self.heal();
+            } else {
+                self.enable_discovery();
+            }
             let result = Ok(());
             self.out.push(Effect::Done { id, result });
             return;
@@ -209,7 +218,7 @@ impl Cluster {
                 self.stand_alone();
             }
             Operation::ForceLeave { node } => self.force_leave(id, node),
-            Operation::EnableDiscovery => {}
+            Operation::EnableDiscovery | Operation::Heal => {}
         }
     }
 
@@ -258,6 +267,7 @@ impl Cluster {
             conn: None,
             hello: None,
             staged: BTreeMap::new(),
+            copied_rows: 0,
             phase: Phase::Wait {
                 retry_ms: self.now.mono_ms,
             },
@@ -502,6 +512,9 @@ impl Cluster {
             return;
         };
         let mut writes = Vec::with_capacity(rows.len());
+        let before = join.copied_rows;
+        join.copied_rows += rows.len() as u64;
+        let copied_rows = join.copied_rows;
         for WireRow { key, row } in rows {
             if let Err(skew) = self.clock.observe(now, row.stamp.hlc) {
                 let ms = skew.ahead_ms;
@@ -509,7 +522,7 @@ impl Cluster {
                 break;
             }
             let value = row.encode();
-            match table.put(&key, row.value, row.stamp) {
+            match table.merge(&key, row) {
                 Applied::Won | Applied::Lost => {}
                 Applied::Full | Applied::TooLarge => {
                     failed = Some(OperationError::TooLarge { node });
@@ -522,6 +535,8 @@ impl Cluster {
         self.writes.extend(writes);
         if let Some(error) = failed {
             self.join_failed(error);
+        } else if before / COPIED_ROWS != copied_rows / COPIED_ROWS {
+            self.progress(JoinStep::Copied { rows: copied_rows });
         }
     }
 
@@ -553,9 +568,11 @@ impl Cluster {
             return;
         };
         let (staged, keep) = (std::mem::take(&mut join.staged), join.conn);
-        let Some(cluster) = join.hello.as_ref().map(|hello| hello.cluster) else {
+        let Some(hello) = &join.hello else {
             return;
         };
+        let cluster = hello.cluster;
+        self.joined_by = Some((hello.peer.site, hello.peer.boot));
         let mut writes = Vec::new();
         for table in staged.values() {
             let to = table.spec().name.to_owned();
@@ -592,10 +609,7 @@ impl Cluster {
         rows.insert(own_site, own);
         let mut writes = Vec::new();
         for (site, member) in rows {
-            let row = Row {
-                stamp: self.stamp(),
-                value: Some(member.encode()),
-            };
+            let row = Row::new(self.stamp(), Some(member.encode()));
             let (key, value) = (member_key(site), row.encode());
             members.restore(&key, row);
             let table = members.spec().name.to_owned();

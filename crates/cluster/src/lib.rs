@@ -6,9 +6,12 @@
 
 #![warn(missing_docs)]
 
+mod apart;
+mod autoclean;
 mod call;
 pub mod clock;
 pub mod config;
+mod conflict;
 mod connect;
 mod discovery;
 pub mod error;
@@ -25,14 +28,15 @@ mod owned_streams;
 mod peer;
 mod restore;
 mod serve;
+mod skew;
 mod stand;
 pub mod status;
 mod sync;
 pub mod table;
 mod wire;
 
-pub use clock::{Clock, Hlc, Now, SKEW_LIMIT_MS, Skew, Stamp};
-pub use config::{Config, META_TABLE, Restored};
+pub use clock::{Clock, Hlc, Now, SKEW_REPORT_MS, Skew, Stamp};
+pub use config::{Config, META_TABLE, Quorum, Restored};
 pub use discovery::{
     Discover, Discovered, DiscoveryState, Lookup, READY_MAX_MS, Record, Service, Strategy,
 };
@@ -52,5 +56,5 @@ pub use name::{NameError, NodeName};
 pub use node::Cluster;
 pub use status::{LinkState, MemberState, MemberStatus, Status};
 pub use table::merged::{
-    Applied, MEMBERS, Merged, MergedRead, Row, TOMBSTONE_KEEP_MS, TableId, TableSpec,
+    Applied, MEMBERS, Merged, MergedRead, Row, TOMBSTONE_KEEP_MS, TableId, TableSpec, Wins,
 };

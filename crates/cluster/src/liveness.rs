@@ -24,7 +24,7 @@ impl Cluster {
         for verdict in self.failure.take_verdicts() {
             match verdict {
                 Verdict::Alive(site) => self.now_alive(site),
-                Verdict::Down(site) => self.now_down(site, DownReason::Silent),
+                Verdict::Down(site) => self.fell_silent(site),
                 Verdict::Renewed(id) => self.tell_life(id),
             }
         }
@@ -95,7 +95,15 @@ impl Cluster {
         self.now_down(site, DownReason::Refused);
     }
 
-    fn now_down(&mut self, site: SiteId, reason: DownReason) {
+    /// Nobody has reached it for the suspicion time.
+    fn fell_silent(&mut self, site: SiteId) {
+        if self.neighbours.get(&site).is_some_and(|n| n.alive) {
+            self.note_split(site);
+        }
+        self.now_down(site, DownReason::Silent);
+    }
+
+    pub(crate) fn now_down(&mut self, site: SiteId, reason: DownReason) {
         let stream = self.rng.random();
         let Some(neighbour) = self.neighbours.get_mut(&site) else {
             return;
@@ -106,7 +114,12 @@ impl Cluster {
             self.down_since.insert(site, self.now.wall_ms);
             self.writes
                 .push(restore::write_down(site, self.now.wall_ms));
+            // The link is usually gone for longer; then it has been noted.
+            self.note_diverging(site);
         }
+        let Some(neighbour) = self.neighbours.get_mut(&site) else {
+            return;
+        };
         neighbour.reset = false;
         // Whatever was queued is older than the comparison that follows a reconnect.
         neighbour.link.sender = Sender::new(stream);

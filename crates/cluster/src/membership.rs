@@ -93,6 +93,13 @@ impl Cluster {
         !self.neighbours.is_empty()
     }
 
+    /// Whether this node does what one live member has to do for all: alone, or the lowest site of
+    /// those that live.
+    pub fn is_speaker(&self) -> bool {
+        let mut alive = self.neighbours.iter().filter(|(_, n)| n.alive);
+        alive.all(|(site, _)| self.own.site < *site)
+    }
+
     /// Makes sure that the own row exists; a gone one stays, it has consequences.
     pub(crate) fn write_own_member(&mut self) {
         if self.member(self.own.site).is_none() {
@@ -121,13 +128,12 @@ impl Cluster {
 
     /// A node that we take for a member has shown that it is of another cluster: it left while we
     /// could not hear it. Its hello must be later than its membership, as an older one may still be
-    /// on its way when a node has just joined us.
-    pub(crate) fn note_other_cluster(&mut self, hello: &Hello) {
+    /// on its way when a node has just joined us; proven over a connection that began after we knew
+    /// of the membership (`since_ms`, monotonic) it is, whatever the clocks show.
+    pub(crate) fn note_other_cluster(&mut self, hello: &Hello, since_ms: u64) {
         let site = hello.peer.site;
-        let Some(row) = self.table(MEMBERS).row(&site.0) else {
-            return;
-        };
-        if self.is_member(site) && hello.wall_ms > row.stamp.hlc.wall_ms() {
+        let known_ms = self.neighbours.get(&site).map(|n| n.member_ms);
+        if self.is_member(site) && known_ms.is_some_and(|known_ms| known_ms < since_ms) {
             self.write_gone(site);
         }
     }
@@ -156,6 +162,10 @@ impl Cluster {
             };
             let neighbour = self.neighbours.entry(*site).or_insert_with(fresh);
             neighbour.name = member.name.clone();
+            if neighbour.version != member.version {
+                neighbour.version = member.version;
+                neighbour.member_ms = now.mono_ms;
+            }
         }
         let is_member = |site: &SiteId| {
             members

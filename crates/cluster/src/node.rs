@@ -12,12 +12,12 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::call::Calls;
-use crate::clock::{Clock, Now, Stamp};
+use crate::clock::{Clock, Hlc, Now, Stamp};
 use crate::config::{Config, Restored};
 use crate::discovery::Discovery;
 use crate::error::RestoreError;
 use crate::failure::{Failure, SwimId};
-use crate::identity::{Identity, SiteId};
+use crate::identity::{BootId, Identity, SiteId};
 use crate::input::{ConnId, Effect, Input, SnapshotId, Write};
 use crate::join::Operations;
 use crate::membership::{Membership, members_of};
@@ -65,10 +65,16 @@ pub struct Cluster {
     pub(crate) next_sync_ms: u64,
     pub(crate) next_sweep_ms: u64,
     pub(crate) last_synced: Option<SiteId>,
-    /// Rows refused because their stamp was too far in the future.
+    /// Rows refused because their stamp shows a time that no clock shows.
     pub(crate) skew_refused: u64,
     /// Keys whose rows were not persisted yet because a swap of tables is under way.
     pub(crate) held: BTreeSet<(TableId, Bytes)>,
+    /// Writes that were overwritten by one whose writer had not seen them.
+    pub(crate) conflicts: u64,
+    /// The latest `cluster heal`.
+    pub(crate) healed: Hlc,
+    /// The member, and its process, that let this node into the cluster: its side is ours.
+    pub(crate) joined_by: Option<(SiteId, BootId)>,
 }
 
 impl std::fmt::Debug for Cluster {
@@ -130,6 +136,9 @@ impl Cluster {
             last_synced: None,
             skew_refused: 0,
             held: BTreeSet::new(),
+            conflicts: 0,
+            healed: Hlc::default(),
+            joined_by: None,
         };
         cluster.write_own_member();
         let mut out = Vec::new();
@@ -140,7 +149,8 @@ impl Cluster {
     /// Takes one input and appends what is to be done.
     pub fn handle(&mut self, now: Now, input: Input, out: &mut Vec<Effect>) {
         let late_ms = now.mono_ms.saturating_sub(self.next_tick());
-        self.now = now;
+        let before = std::mem::replace(&mut self.now, now);
+        self.watch_clock(before);
         if late_ms > STALL_MS {
             self.stalled(late_ms);
         }
@@ -183,6 +193,7 @@ impl Cluster {
         self.conns_tick();
         self.dial_members();
         self.sync_tick();
+        self.recheck_tick();
         self.sweep_tick();
         self.operations_tick();
     }
@@ -261,6 +272,7 @@ impl Cluster {
             self.calls.next_tick(),
             self.conns_next_tick(),
             self.next_sync_ms,
+            self.recheck_next_tick(),
             self.next_sweep_ms,
             self.operations_next_tick(),
             self.discovery_next_tick(),
@@ -296,6 +308,7 @@ impl Cluster {
             own: self.own.name.clone(),
             members,
             skew_refused: self.skew_refused,
+            conflicts: self.conflicts,
             discovery: self.discovery_state(),
         }
     }
@@ -308,6 +321,8 @@ impl Cluster {
                 name,
                 state,
                 since_wall_ms: self.operations.since,
+                apart_since_wall_ms: None,
+                clock_ahead_ms: None,
                 link,
             };
         };
@@ -330,6 +345,8 @@ impl Cluster {
             name,
             state,
             since_wall_ms,
+            apart_since_wall_ms: neighbour.apart.map(|apart| apart.since_wall_ms),
+            clock_ahead_ms: neighbour.skew.ahead_ms(),
             link,
         }
     }

@@ -4,13 +4,15 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::{Bytes, BytesMut};
 
-use crate::clock::{Now, Stamp};
+use crate::apart::{Apart, Side, Split};
+use crate::clock::{Hlc, Now, Stamp};
 use crate::failure::SwimId;
 use crate::identity::{BootId, SiteId};
 use crate::input::{ConnId, Effect};
 use crate::link::frame::{self, FrameKind};
 use crate::link::{Handshake, Hello, LinkError, Receiver, Sender};
 use crate::name::NodeName;
+use crate::skew::WallSkew;
 use crate::table::merged::TableId;
 use crate::table::owned::{OwnedIn, OwnedOut};
 use crate::wire::Buckets;
@@ -98,8 +100,8 @@ pub(crate) enum Stage {
     Dialing(Goal),
     /// In the handshake; accepted ones have no goal.
     Shaking(Box<Handshake>, Option<Goal>),
-    /// Both are of one cluster and exchange greetings.
-    Greeting(Box<Hello>),
+    /// Both are of one cluster and exchange greetings; with whom the other end holds apart.
+    Greeting(Box<Hello>, Side),
     /// It carries the link to this member.
     Member(SiteId),
     /// The other end is of another cluster.
@@ -205,6 +207,21 @@ pub(crate) struct Neighbour {
     pub(crate) owned_in: OwnedIn,
     pub(crate) owned_out: OwnedOut,
     pub(crate) jobs: VecDeque<Job>,
+    /// It was declared down while its process ran on.
+    pub(crate) split: Option<Split>,
+    /// How its wall clock differs from ours.
+    pub(crate) skew: WallSkew,
+    /// Since when it is known to be a member, and which version of its membership; mono ms.
+    pub(crate) member_ms: u64,
+    pub(crate) version: u64,
+    /// Tables that both may have written without the other's knowledge, and since when.
+    pub(crate) diverged: BTreeMap<TableId, Hlc>,
+    /// When its tables are compared again to see that they are equal, and the pause before that.
+    pub(crate) recheck: Option<(u64, u64)>,
+    /// Conflicts told one by one since then.
+    pub(crate) conflicts_told: u32,
+    /// It can be reached and is held apart.
+    pub(crate) apart: Option<Apart>,
     /// Our wall clock when a table was last known to equal the peer's.
     pub(crate) synced: BTreeMap<TableId, u64>,
 }
@@ -229,6 +246,14 @@ impl Neighbour {
             owned_in: OwnedIn::default(),
             owned_out: OwnedOut::new(),
             jobs: VecDeque::new(),
+            diverged: BTreeMap::new(),
+            recheck: None,
+            conflicts_told: 0,
+            split: None,
+            skew: WallSkew::default(),
+            member_ms: now.mono_ms,
+            version: 0,
+            apart: None,
             synced: BTreeMap::new(),
         }
     }

@@ -13,7 +13,7 @@ use crate::error::RestoreError;
 use crate::identity::{BootId, ClusterId, Identity, SiteId};
 use crate::input::Write;
 use crate::name::NodeName;
-use crate::table::merged::{MEMBERS, Merged, Row, TableId, TableSpec};
+use crate::table::merged::{MEMBERS, Merged, Row, TableId, TableSpec, Wins};
 
 /// Format of the meta table and of stored rows.
 const FORMAT: u16 = 1;
@@ -50,6 +50,8 @@ pub(crate) fn members_spec() -> TableSpec {
         rows_max: MEMBERS_MAX,
         value_bytes_max: MEMBER_BYTES_MAX,
         keep_on_leave: false,
+        // A version grows with each change of a site's membership, and so does its stamp.
+        wins: Wins::Later,
     }
 }
 

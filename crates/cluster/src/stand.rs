@@ -135,10 +135,7 @@ impl Cluster {
             state: Membership::Gone,
             version,
         };
-        let row = Row {
-            stamp: self.stamp(),
-            value: Some(gone.encode()),
-        };
+        let row = Row::new(self.stamp(), Some(gone.encode()));
         let rows = vec![WireRow {
             key: member_key(self.own.site),
             row,
@@ -197,10 +194,7 @@ impl Cluster {
             state: Membership::Member,
             version,
         };
-        let row = Row {
-            stamp: self.stamp(),
-            value: Some(own.encode()),
-        };
+        let row = Row::new(self.stamp(), Some(own.encode()));
         let key = member_key(self.own.site);
         let (mut tables, mut writes) = (BTreeMap::new(), Vec::new());
         for table in self

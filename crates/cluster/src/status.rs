@@ -37,6 +37,11 @@ pub struct MemberStatus {
     pub state: MemberState,
     /// Since when, milliseconds since 1970 by this node's clock.
     pub since_wall_ms: u64,
+    /// Since when it can be reached and is held apart all the same, because `cluster.autoheal` is
+    /// false; by this node's clock.
+    pub apart_since_wall_ms: Option<u64>,
+    /// How far its wall clock is ahead of ours, milliseconds, as last heard; negative if behind.
+    pub clock_ahead_ms: Option<i64>,
     /// The control connection to it.
     pub link: LinkState,
 }
@@ -52,8 +57,10 @@ pub struct Status {
     pub own: NodeName,
     /// All members, this node included, sorted by name.
     pub members: Vec<MemberStatus>,
-    /// Rows refused because their stamp was too far in the future.
+    /// Rows refused because their stamp shows a time that no clock shows.
     pub skew_refused: u64,
+    /// Writes that this node saw overwritten by one whose writer had not seen them.
+    pub conflicts: u64,
     /// Whether this node looks for others by itself.
     pub discovery: DiscoveryState,
 }
@@ -63,6 +70,12 @@ impl Status {
     pub fn running(&self) -> impl Iterator<Item = &NodeName> {
         let running = |m: &&MemberStatus| m.state != MemberState::Stopped;
         self.members.iter().filter(running).map(|m| &m.name)
+    }
+
+    /// Names of the members that can be reached and are held apart until `cluster heal`, sorted.
+    pub fn held_apart(&self) -> impl Iterator<Item = &NodeName> {
+        let apart = |m: &&MemberStatus| m.apart_since_wall_ms.is_some();
+        self.members.iter().filter(apart).map(|m| &m.name)
     }
 
     /// Names of the stopped members, sorted.

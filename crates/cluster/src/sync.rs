@@ -13,10 +13,8 @@ use bytes::Bytes;
 use crate::clock::Stamp;
 use crate::identity::SiteId;
 use crate::input::{Effect, Write};
-use crate::membership::Membership;
 use crate::node::Cluster;
 use crate::peer::Job;
-use crate::restore;
 use crate::table::merged::{Applied, MEMBERS, Merged, Row, TOMBSTONE_KEEP_MS, TableId, bucket_of};
 use crate::wire::{Buckets, Message, WireRow};
 
@@ -29,6 +27,15 @@ pub(crate) const SWEEP_PERIOD_MS: u64 = 5_000;
 
 /// Most tombstones forgotten in one sweep per table, so that a sweep stays short.
 const SWEEP_TOMBSTONES: usize = 1_000;
+
+/// First and longest pause before a comparison that found differences is repeated, milliseconds: it
+/// shows when the two are equal again, and must not disturb the copying of a large difference.
+const RECHECK_FIRST_MS: u64 = 250;
+const RECHECK_MAX_MS: u64 = 8_000;
+
+/// How much older than the latest agreement a tombstone must be to be known everywhere,
+/// milliseconds: more than wall clocks that nobody watches differ by.
+const SYNCED_MARGIN_MS: u64 = 3_600_000;
 
 /// Most rows and most bytes in one message.
 const BATCH_ROWS: usize = 512;
@@ -114,11 +121,8 @@ impl Cluster {
             tracing::error!(table = id.0, "table_not_configured");
             return;
         };
-        let row = Row {
-            stamp: self.stamp(),
-            value,
-        };
-        match table.put(&key, row.value.clone(), row.stamp) {
+        let row = table.next(&key, value, self.stamp());
+        match table.merge(&key, row.clone()) {
             Applied::Won => self.changed(&table, key, row),
             refused => tracing::warn!(table = table.spec().name, ?refused, "row_refused"),
         }
@@ -189,9 +193,13 @@ impl Cluster {
                 tracing::warn!(site = %from, table = table.spec().name, %skew, "row_refused");
                 continue;
             }
-            match table.put(&key, row.value.clone(), row.stamp) {
-                Applied::Lost => continue,
-                Applied::Won => {}
+            let before = self.before(from, &table, &key);
+            match table.merge(&key, row.clone()) {
+                Applied::Lost => {
+                    self.note_lost(&table, &key, before, &row);
+                    continue;
+                }
+                Applied::Won => self.note_won(from, &table, (&key, before), &row),
                 refused => {
                     tracing::warn!(table = table.spec().name, ?refused, "row_refused");
                     continue;
@@ -252,6 +260,10 @@ impl Cluster {
     }
 
     pub(crate) fn on_digest(&mut self, site: SiteId, id: TableId, wall_ms: u64, theirs: &[u64]) {
+        if id == MEMBERS {
+            // Of all tables' digests, which leave together, one is enough to tell the time.
+            self.note_wall(site, wall_ms);
+        }
         let Some(table) = self.tables.get(&id) else {
             return;
         };
@@ -260,6 +272,7 @@ impl Cluster {
             let now_ms = self.now.wall_ms;
             if let Some(neighbour) = self.neighbours.get_mut(&site) {
                 neighbour.synced.insert(id, now_ms);
+                neighbour.diverged.remove(&id);
             }
             self.send(site, &Message::InSync { table: id, wall_ms });
             return;
@@ -267,8 +280,11 @@ impl Cluster {
         let Some(neighbour) = self.neighbours.get_mut(&site) else {
             return;
         };
-        let other = |job: &Job| !matches!(job, Job::Name { table, .. } if *table == id);
-        neighbour.jobs.retain(other);
+        let naming = |job: &Job| matches!(job, Job::Name { table, .. } if *table == id);
+        if neighbour.jobs.iter().any(naming) {
+            // Under way; what it misses is found by the next comparison.
+            return;
+        }
         self.add_job(
             site,
             Job::Name {
@@ -282,6 +298,7 @@ impl Cluster {
     pub(crate) fn on_in_sync(&mut self, site: SiteId, table: TableId, wall_ms: u64) {
         if let Some(neighbour) = self.neighbours.get_mut(&site) {
             neighbour.synced.insert(table, wall_ms);
+            neighbour.diverged.remove(&table);
         }
     }
 
@@ -297,8 +314,11 @@ impl Cluster {
         let Some(table) = self.tables.get(&id) else {
             return;
         };
-        let newer =
-            |(key, theirs): &&(Bytes, Stamp)| table.row(key).is_none_or(|own| own.stamp < *theirs);
+        let both = table.spec().wins.needs_both();
+        let newer = |(key, theirs): &&(Bytes, Stamp)| {
+            let own = table.row(key);
+            own.is_none_or(|own| own.stamp < *theirs || (both && own.stamp != *theirs))
+        };
         let keys: Vec<_> = stamps
             .iter()
             .filter(newer)
@@ -440,13 +460,15 @@ impl Cluster {
         (after, until): (&Option<Bytes>, &Option<Bytes>),
         theirs: &BTreeMap<Bytes, Stamp>,
     ) -> (Vec<WireRow>, Option<Bytes>) {
+        let table = self.table(table);
+        let both = table.spec().wins.needs_both();
         let pick = |key: &[u8], row: &Row| {
-            let newer = buckets.contains(bucket_of(key))
-                && theirs.get(key).is_none_or(|stamp| *stamp < row.stamp);
-            newer.then(|| wire_row(key, row))
+            let newer = |theirs: &Stamp| *theirs < row.stamp || (both && *theirs != row.stamp);
+            let wanted = buckets.contains(bucket_of(key)) && theirs.get(key).is_none_or(newer);
+            wanted.then(|| wire_row(key, row))
         };
         let range = (after.as_ref(), until.as_ref());
-        let Scan { found, until } = scan(&self.table(table), range, BATCH_ROWS, pick);
+        let Scan { found, until } = scan(&table, range, BATCH_ROWS, pick);
         (found, until)
     }
 
@@ -486,6 +508,41 @@ impl Cluster {
         }
     }
 
+    /// Has a member's tables compared again soon.
+    pub(crate) fn recheck_later(&mut self, site: SiteId) {
+        if let Some(neighbour) = self.neighbours.get_mut(&site) {
+            let pause_ms = RECHECK_FIRST_MS;
+            neighbour.recheck = Some((self.now.mono_ms + pause_ms, pause_ms));
+        }
+    }
+
+    pub(crate) fn recheck_next_tick(&self) -> u64 {
+        let linked = self.neighbours.values().filter(|n| n.conn.is_some());
+        let due = linked.filter_map(|n| n.recheck).map(|(due_ms, _)| due_ms);
+        due.min().unwrap_or(u64::MAX)
+    }
+
+    pub(crate) fn recheck_tick(&mut self) {
+        let now_ms = self.now.mono_ms;
+        let mut due = Vec::new();
+        for (site, neighbour) in &mut self.neighbours {
+            let Some((due_ms, pause_ms)) = neighbour.recheck.filter(|_| neighbour.conn.is_some())
+            else {
+                continue;
+            };
+            if neighbour.diverged.is_empty() {
+                neighbour.recheck = None;
+            } else if due_ms <= now_ms {
+                let pause_ms = (2 * pause_ms).min(RECHECK_MAX_MS);
+                neighbour.recheck = Some((now_ms + pause_ms, pause_ms));
+                due.push(*site);
+            }
+        }
+        for site in due {
+            self.send_digests(site);
+        }
+    }
+
     pub(crate) fn sweep_tick(&mut self) {
         if self.next_sweep_ms > self.now.mono_ms {
             return;
@@ -506,57 +563,13 @@ impl Cluster {
                 .values()
                 .map(|n| n.synced.get(&table.spec().id).copied().unwrap_or_default());
             let known = synced.min().unwrap_or(u64::MAX);
+            // A row of a member whose clock is behind is older than it looks.
+            let known = known.saturating_sub(SYNCED_MARGIN_MS);
             let before = known.min(self.now.wall_ms.saturating_sub(TOMBSTONE_KEEP_MS));
             for key in table.old_tombstones(before, SWEEP_TOMBSTONES) {
                 table.forget(&key);
                 let (name, key) = (table.spec().name.to_owned(), Bytes::from(key));
                 self.writes.push(Write::Delete { table: name, key });
-            }
-        }
-    }
-
-    /// Notes since when members are down, and removes those down for longer than the configuration
-    /// allows: done by the lowest live site alone, and only where a majority lives (or one of two).
-    fn autoclean(&mut self) {
-        let wall_ms = self.now.wall_ms;
-        let unnoted: Vec<_> = self
-            .neighbours
-            .iter()
-            .filter(|(site, n)| !n.alive && !self.down_since.contains_key(site))
-            .map(|(site, _)| *site)
-            .collect();
-        for site in unnoted {
-            self.down_since.insert(site, wall_ms);
-            self.writes.push(restore::write_down(site, wall_ms));
-        }
-        let Some(limit_ms) = self.config.autoclean_ms else {
-            return;
-        };
-        let live = 1 + self.neighbours.values().filter(|n| n.alive).count();
-        let all = 1 + self.neighbours.len();
-        let lower = self
-            .neighbours
-            .iter()
-            .any(|(site, n)| n.alive && *site < self.own.site);
-        if lower || (all > 2 && live * 2 <= all) {
-            return;
-        }
-        let expired = |since: &u64| wall_ms.saturating_sub(*since) > limit_ms;
-        let long: Vec<_> = self
-            .down_since
-            .iter()
-            .filter(|(_, s)| expired(s))
-            .map(|(site, _)| *site)
-            .collect();
-        for site in long {
-            if self
-                .member(site)
-                .is_some_and(|m| m.state == Membership::Member)
-            {
-                tracing::warn!(%site, "member_autocleaned");
-                self.write_gone(site);
-            } else {
-                self.forget_down(site);
             }
         }
     }

@@ -6,6 +6,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::apart::Side;
 use crate::clock::Stamp;
 use crate::discovery::Standing;
 use crate::failure::SwimId;
@@ -138,6 +139,9 @@ pub(crate) enum Message {
     MeetAsk { standing: Standing },
     /// The answer.
     MeetIs { standing: Standing },
+    /// Whom the sender holds apart. Goes before a greeting, numbered 0 like it, and over the link
+    /// when `cluster heal` was run; not sent at all while `cluster.autoheal` is true.
+    Side(Side),
 }
 
 impl Message {

@@ -6,6 +6,7 @@
 //! print, and never format text for one particular caller.
 
 mod alarms;
+mod banned;
 mod clients;
 mod cluster;
 mod error;
@@ -38,6 +39,7 @@ use crate::listeners::Listeners;
 use crate::log::LogHandle;
 
 pub use crate::alarm::AlarmRow;
+pub use banned::{BanRow, NewBan};
 pub use clients::{ClientFilter, ClientRow, Scope, SubscriptionRow, TopicRow};
 pub use cluster::{ClusterStatus, JoinOutcome, LeaveOutcome, MemberRow, NodeRow, Progress};
 pub use dunlin_cluster::OperationError;

@@ -50,7 +50,8 @@ pub struct Host {
     pub process: Option<Process>,
     /// Whether name look-ups fail.
     pub dns_fails: bool,
-    skew_ms: i64,
+    /// How far its wall clock is ahead.
+    pub skew_ms: i64,
     mono_offset_ms: u64,
     lives: u32,
 }

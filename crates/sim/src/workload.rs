@@ -16,6 +16,10 @@ use crate::network::Conditions;
 pub const NODES_MAX: usize = 5;
 /// When the first faults may come, milliseconds: the cluster is formed and clients are there.
 const FAULTS_FROM_MS: u64 = 5_000;
+/// Makes whether clocks are set independent of a seed's other options.
+const CLOCK_SEED: u64 = 0xc10c_0000_0000_0001;
+/// How far a wall clock is set at most, milliseconds: ten hours.
+const CLOCK_MS: i64 = 36_000_000;
 /// Topics of ordinary messages.
 const TOPICS: [&str; 6] = ["a/0", "a/1", "a/2", "b/x/0", "b/x/1", "c"];
 /// Topics whose messages are retained.
@@ -46,6 +50,8 @@ pub struct Faults {
     pub membership: bool,
     /// Name look-ups fail for a while.
     pub dns: bool,
+    /// Wall clocks are set by hours, and set right later.
+    pub clock: bool,
 }
 
 /// Everything a seed decides before the first event.
@@ -152,6 +158,13 @@ pub enum Op {
         /// Whom.
         target: usize,
     },
+    /// A host's wall clock is set.
+    SetClock {
+        /// Which.
+        host: usize,
+        /// How far it is ahead afterwards, milliseconds.
+        ahead_ms: i64,
+    },
     /// Look-ups of a host fail, or work again.
     Dns {
         /// On which host.
@@ -187,6 +200,8 @@ impl Options {
             client: chance(0.5),
             membership: chance(0.25),
             dns: chance(0.15),
+            // Of a generator of its own, so that the other options of a seed stay what they were.
+            clock: !calm && SmallRng::seed_from_u64(seed ^ CLOCK_SEED).random_bool(0.15),
         };
         let ordinary = rng.random_range(2..=5);
         let group_members = if rng.random_bool(0.5) {
@@ -441,7 +456,7 @@ impl Writer<'_> {
         if self.options.script_ms < FAULTS_FROM_MS + 3_000 {
             return;
         }
-        let kinds: [(bool, Fault<'_>); 7] = [
+        let kinds: [(bool, Fault<'_>); 8] = [
             (faults.kill, Self::kill),
             (faults.power, Self::power),
             (faults.cut && nodes > 1, Self::cut),
@@ -449,6 +464,7 @@ impl Writer<'_> {
             (faults.client, Self::client_fault),
             (faults.membership && nodes > 1, Self::membership),
             (faults.dns && nodes > 1, Self::dns),
+            (faults.clock, Self::clock),
         ];
         for (_, fault) in kinds.into_iter().filter(|(on, _)| *on) {
             for _ in 0..self.rng.random_range(1..=3) {
@@ -540,6 +556,15 @@ impl Writer<'_> {
                 self.at(back, Op::Join { host: a, target: b });
             }
         }
+    }
+
+    fn clock(&mut self, at: u64) {
+        let host = self.host();
+        let ahead_ms = self.rng.random_range(-CLOCK_MS..=CLOCK_MS);
+        self.at(at, Op::SetClock { host, ahead_ms });
+        let back = at + self.one(&[1, 1_000, 8_000]);
+        let ahead_ms = self.options.skew_ms[host];
+        self.at(back, Op::SetClock { host, ahead_ms });
     }
 
     fn dns(&mut self, at: u64) {

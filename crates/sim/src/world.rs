@@ -783,6 +783,7 @@ impl World {
             | Op::Join { .. }
             | Op::Leave(_)
             | Op::ForceLeave { .. }
+            | Op::SetClock { .. }
             | Op::Dns { .. } => self.operate_host(op),
         }
     }
@@ -810,6 +811,10 @@ impl World {
             Op::ForceLeave { host, target } => {
                 let node = self.hosts[target].name.clone();
                 self.operation(host, Operation::ForceLeave { node });
+            }
+            Op::SetClock { host, ahead_ms } => {
+                self.hosts[host].skew_ms = ahead_ms;
+                self.schedule(host);
             }
             Op::Dns { host, fails } => {
                 self.hosts[host].dns_fails = fails;
@@ -894,7 +899,7 @@ impl World {
     fn concerned(&self, host: usize, op: &Operation) -> Vec<usize> {
         match op {
             Operation::Join { .. } | Operation::Leave => vec![host],
-            Operation::EnableDiscovery => Vec::new(),
+            Operation::EnableDiscovery | Operation::Heal => Vec::new(),
             Operation::ForceLeave { node } => self
                 .hosts
                 .iter()
@@ -956,6 +961,7 @@ impl World {
         self.oracle.all_healed(self.now);
         for host in 0..self.hosts.len() {
             self.hosts[host].dns_fails = false;
+            self.hosts[host].skew_ms = self.options.skew_ms[host];
             self.start(host);
         }
         self.reset_half_open();

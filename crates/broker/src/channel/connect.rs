@@ -8,6 +8,7 @@ use dunlin_mqtt::{Connack, Connect, DecodeError, Packet, Properties, Reason, Ver
 use rand::Rng;
 
 use crate::access::{Authentication, Credentials, Decision, Identity, Proof};
+use crate::banned::Suspect;
 use crate::channel::{Paused, Phase};
 use crate::effects::{Accepted, ClientEvent, CloseReason, Conn, ShardEffects, ToControl};
 use crate::message::{Head, Message, Origin, Parts};
@@ -71,7 +72,7 @@ impl Shard {
             return;
         };
         let mqtt = Arc::clone(&channel.mqtt);
-        let named = self.check(&connect, &mqtt);
+        let named = self.check(now, &connect, &accepted, &mqtt);
         let asked = named.and_then(|(clientid, assigned)| {
             let decision = self.ask_authenticator(now, (&clientid, &connect), &accepted)?;
             Ok((clientid, assigned, decision))
@@ -100,7 +101,13 @@ impl Shard {
 
     /// Everything that can refuse a CONNECT before its credentials are looked at, in EMQX's order.
     /// The client identifier in force, and whether it was assigned.
-    fn check(&mut self, connect: &Connect, mqtt: &Mqtt) -> Result<(String, bool), Reason> {
+    fn check(
+        &mut self,
+        now: Now,
+        connect: &Connect,
+        accepted: &Accepted,
+        mqtt: &Mqtt,
+    ) -> Result<(String, bool), Reason> {
         if self.draining {
             return Err(Reason::ServerUnavailable);
         }
@@ -108,6 +115,14 @@ impl Shard {
         check_will(connect, mqtt)?;
         if connect.properties.authentication_method().is_some() {
             return Err(Reason::BadAuthenticationMethod);
+        }
+        let suspect = Suspect {
+            clientid: &named.0,
+            username: connect.username.as_deref(),
+            address: accepted.peer.ip(),
+        };
+        if self.shared.banned().is_banned(now, &suspect) {
+            return Err(Reason::Banned);
         }
         Ok(named)
     }

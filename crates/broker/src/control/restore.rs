@@ -9,7 +9,7 @@ use std::sync::Arc;
 use dunlin_cluster::{Clock, Cluster, Config, MEMBERS, META_TABLE, Now, RestoreError, Restored};
 use dunlin_storage::{Store, StoreError, TableId as StoreTable};
 
-use super::{Control, ControlEffects, NodeInfo, RETAINED, TABLES};
+use super::{BANNED, Control, ControlEffects, NodeInfo, RETAINED, TABLES};
 use crate::settings::Settings;
 use crate::shared::Shared;
 
@@ -61,7 +61,7 @@ impl Control {
             config.settings,
             config.shards,
             clock,
-            cluster.table(RETAINED),
+            (cluster.table(RETAINED), cluster.table(BANNED)),
             site,
             seed,
         );
@@ -82,6 +82,8 @@ impl Control {
             infos: BTreeMap::new(),
             wills: super::wills::PeerWills::default(),
             own_info: NodeInfo::default(),
+            next_lift_ms: now.mono_ms,
+            watch: super::watch::Watch::default(),
         };
         let mut fx = ControlEffects::default();
         control.publish_info(now, config.info, &mut fx);

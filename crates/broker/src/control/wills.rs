@@ -145,7 +145,8 @@ impl PeerWills {
         let grace_ms = match reason {
             DownReason::Refused | DownReason::Restarted => 0,
             DownReason::Silent => SILENT_GRACE_MS,
-            DownReason::Unlinked => return,
+            // It runs, and so may its clients.
+            DownReason::Unlinked | DownReason::HeldApart => return,
         };
         let Some(node) = self.nodes.get(&site) else {
             return;

@@ -7,6 +7,7 @@ use dunlin_cluster::{Hlc, Now};
 use dunlin_mqtt::Reason;
 
 use crate::access::{Action, Verdict};
+use crate::banned::Suspect;
 use crate::channel::Phase;
 use crate::effects::{ClientEvent, CloseReason, Conn, ShardEffects, ToControl};
 use crate::inflight::Exchange;
@@ -177,7 +178,7 @@ impl Shard {
         let allowed = self
             .sessions
             .get(key)
-            .is_none_or(|s| self.may_publish_will(s, will));
+            .is_none_or(|s| self.may_publish_will(now, s, will));
         if !allowed {
             self.metrics.count(Metric::AuthorizationDeny);
             self.metrics.count(Metric::MessagesDropped);
@@ -186,7 +187,16 @@ impl Shard {
         self.publish(now, dated(now, will), fx);
     }
 
-    fn may_publish_will(&self, session: &Session, will: &Will) -> bool {
+    fn may_publish_will(&self, now: Now, session: &Session, will: &Will) -> bool {
+        let identity = session.identity();
+        let suspect = Suspect {
+            clientid: identity.clientid,
+            username: identity.username,
+            address: identity.peer.ip(),
+        };
+        if self.shared.banned().is_banned(now, &suspect) {
+            return false;
+        }
         let Some(authorizer) = &self.access.authorizer else {
             return true;
         };
@@ -199,7 +209,7 @@ impl Shard {
             retain: message.retain(),
         };
         let topic = session.client.unmounted(message.topic());
-        authorizer.authorize(&session.identity(), action, topic) == Verdict::Allow
+        authorizer.authorize(&identity, action, topic) == Verdict::Allow
     }
 
     /// A session without connection lives as long as its expiry interval says.

@@ -1,5 +1,9 @@
 //! Cluster-state tables: last writer wins per key, deletes are tombstones, equality by digest.
 //!
+//! Where losing a delete (or a put) to somebody who had not seen it would be dangerous, a table says
+//! so by its [`Wins`]: rows then carry an *epoch* that goes before the stamp in their order, so the
+//! order stays total and merging stays what it is.
+//!
 //! A table is shared by all threads of a node; every method is one short lock. Merging is
 //! commutative, associative and idempotent, so it does not matter in which order, how often or over
 //! which node a row arrives. A tombstone must never be forgotten while a member may still hold the
@@ -9,7 +13,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::clock::{Hlc, Stamp};
 use crate::identity::SiteId;
@@ -36,6 +40,28 @@ pub struct TableId(pub u8);
 /// The members of the cluster; key: site id, value: an encoded [`crate::Member`].
 pub const MEMBERS: TableId = TableId(0);
 
+/// Which of two writes of one key wins if neither writer had seen the other's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Wins {
+    /// The later one.
+    #[default]
+    Later,
+    /// The delete: a live row's epoch is the write that created it, a tombstone's is its own, so a
+    /// delete beats every edit of what it deletes, and only what is created later comes back.
+    Delete,
+    /// The put: a live row's epoch is its own, a tombstone's is that of the row it deletes, so a
+    /// delete reaches only what its writer had seen.
+    Put,
+}
+
+impl Wins {
+    /// Whether rows of different stamps have to be shown to each other in both directions, because
+    /// the stamps alone do not tell which of them wins.
+    pub(crate) fn needs_both(self) -> bool {
+        self != Self::Later
+    }
+}
+
 /// What a merged table is called and how much it may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TableSpec {
@@ -49,6 +75,8 @@ pub struct TableSpec {
     pub value_bytes_max: usize,
     /// Whether the rows survive `leave` (credentials do, retained messages do not).
     pub keep_on_leave: bool,
+    /// Which of two concurrent writes wins.
+    pub wins: Wins,
 }
 
 /// What became of a write.
@@ -71,19 +99,45 @@ pub struct Row {
     pub stamp: Stamp,
     /// The value, or `None` for a tombstone.
     pub value: Option<Bytes>,
+    /// Goes before the stamp in the order of rows; zero in tables where the later write wins.
+    pub epoch: Hlc,
 }
 
-/// Bytes of an encoded row before its value: clock 8, site 16, kind 1.
+/// Bytes of an encoded row before its epoch or value: clock 8, site 16, kind 1.
 const ROW_HEAD_BYTES: usize = 25;
 
+/// Bits of a stored row's kind.
+const KIND_LIVE: u8 = 1;
+const KIND_EPOCH: u8 = 2;
+
 impl Row {
-    /// The stored form: `hlc u64 be | site 16 | 0 deleted, 1 live | value`.
+    /// A row of a table where the later write wins.
+    pub fn new(stamp: Stamp, value: Option<Bytes>) -> Self {
+        let epoch = Hlc::default();
+        Self {
+            stamp,
+            value,
+            epoch,
+        }
+    }
+
+    /// Of two rows of one key the greater one stays.
+    pub(crate) fn order(&self) -> (Hlc, Stamp) {
+        (self.epoch, self.stamp)
+    }
+
+    /// The stored form: `hlc u64 be | site 16 | kind u8 | epoch u64 be, if any | value`; kind is 1
+    /// if live, plus 2 if there is an epoch.
     pub fn encode(&self) -> Bytes {
         let value = self.value.as_deref().unwrap_or_default();
-        let mut out = BytesMut::with_capacity(ROW_HEAD_BYTES + value.len());
+        let has_epoch = self.epoch != Hlc::default();
+        let mut out = BytesMut::with_capacity(ROW_HEAD_BYTES + 8 + value.len());
         out.put_u64(self.stamp.hlc.0);
         out.put_slice(&self.stamp.site.0);
-        out.put_u8(u8::from(self.value.is_some()));
+        out.put_u8(u8::from(self.value.is_some()) * KIND_LIVE + u8::from(has_epoch) * KIND_EPOCH);
+        if has_epoch {
+            out.put_u64(self.epoch.0);
+        }
         out.put_slice(value);
         out.freeze()
     }
@@ -93,14 +147,20 @@ impl Row {
         let head: &[u8; ROW_HEAD_BYTES] = stored.first_chunk()?;
         let hlc = Hlc(u64::from_be_bytes(*head.first_chunk()?));
         let site = SiteId(head[8..24].try_into().ok()?);
-        let value = match head[24] {
-            0 if stored.len() == ROW_HEAD_BYTES => None,
-            1 => Some(stored.slice(ROW_HEAD_BYTES..)),
+        let mut rest = stored.slice(ROW_HEAD_BYTES..);
+        let epoch = match head[24] & KIND_EPOCH {
+            0 => Hlc::default(),
+            _ => Hlc(rest.try_get_u64().ok()?),
+        };
+        let value = match head[24] & !KIND_EPOCH {
+            0 if rest.is_empty() => None,
+            KIND_LIVE => Some(rest),
             _ => return None,
         };
         Some(Self {
             stamp: Stamp { hlc, site },
             value,
+            epoch,
         })
     }
 }
@@ -216,22 +276,47 @@ impl Merged {
         self.reading().all.get(key).cloned()
     }
 
-    /// Merges one write: the later stamp stays.
+    /// Merges one write of a table where the later one wins.
     pub fn put(&self, key: &[u8], value: Option<Bytes>, stamp: Stamp) -> Applied {
+        self.merge(key, Row::new(stamp, value))
+    }
+
+    /// The row a write made here and now becomes: it has seen what the table holds.
+    pub(crate) fn next(&self, key: &[u8], value: Option<Bytes>, stamp: Stamp) -> Row {
+        let live = value.is_some();
+        let epoch = match self.spec.wins {
+            Wins::Later => Hlc::default(),
+            Wins::Delete => match self.row(key) {
+                Some(old) if live && old.value.is_some() => old.epoch,
+                _ => stamp.hlc,
+            },
+            Wins::Put if live => stamp.hlc,
+            Wins::Put => self.row(key).map(|old| old.epoch).unwrap_or_default(),
+        };
+        Row {
+            stamp,
+            value,
+            epoch,
+        }
+    }
+
+    /// Merges one write: the greater row stays.
+    pub(crate) fn merge(&self, key: &[u8], row: Row) -> Applied {
+        let value = &row.value;
         let value_bytes = value.as_ref().map_or(0, Bytes::len);
         if key.len() > KEY_BYTES_MAX || value_bytes > self.spec.value_bytes_max {
             return Applied::TooLarge;
         }
         let mut rows = self.writing();
         let old = rows.all.get(key);
-        if old.is_some_and(|row| row.stamp >= stamp) {
+        if old.is_some_and(|old| old.order() >= row.order()) {
             return Applied::Lost;
         }
         let was_live = old.is_some_and(|row| row.value.is_some());
         if value.is_some() && !was_live && rows.live() >= self.spec.rows_max {
             return Applied::Full;
         }
-        rows.insert(key, Row { stamp, value });
+        rows.insert(key, row);
         // A table of tombstones only is as bounded as one of rows; the oldest is the likeliest to
         // be known everywhere.
         while rows.tombstones.len() > self.spec.rows_max {
@@ -288,7 +373,11 @@ impl Merged {
     /// once accepted is never dropped because a limit was lowered.
     pub(crate) fn restore(&self, key: &[u8], row: Row) {
         let mut rows = self.writing();
-        if rows.all.get(key).is_none_or(|old| old.stamp < row.stamp) {
+        if rows
+            .all
+            .get(key)
+            .is_none_or(|old| old.order() < row.order())
+        {
             rows.insert(key, row);
         }
     }

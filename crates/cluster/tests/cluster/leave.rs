@@ -1,6 +1,6 @@
 //! Leaving, being removed, coming back.
 
-use dunlin_cluster::{Operation, OperationError};
+use dunlin_cluster::{Operation, OperationError, Quorum};
 
 use crate::net::{Net, RETAINED, USERS};
 
@@ -231,4 +231,50 @@ fn a_minority_removes_nobody() {
     net.kill(2);
     net.run(60_000);
     assert!(net.shows(0, &[0], &[1, 2]));
+}
+
+/// A cluster whose last `dead` members die, after a minute under this configuration.
+fn cleaned(count: usize, dead: usize, quorum: Quorum) -> Net {
+    let mut net = Net::new(12);
+    for index in 1..=count {
+        let node = net.add(&format!("emqx{index}@10.0.0.{index}"));
+        net.nodes[node].config.autoclean_ms = Some(20_000);
+        net.nodes[node].config.autoclean_quorum = quorum;
+        net.start(node);
+    }
+    for node in 1..count {
+        net.join(node, 0).expect("joins");
+    }
+    net.until_whole();
+    (count - dead..count).for_each(|node| net.kill(node));
+    net.run(60_000);
+    net
+}
+
+#[test]
+fn l19_autoclean_waits_for_the_quorum_that_is_configured() {
+    let removed = |count, dead, quorum| {
+        let net = cleaned(count, dead, quorum);
+        net.shown(0).1.is_empty()
+    };
+    assert!(removed(2, 1, Quorum::Auto), "one of two removes the other");
+    assert!(!removed(2, 1, Quorum::Majority));
+    assert!(removed(2, 1, Quorum::None));
+    assert!(removed(3, 1, Quorum::Auto) && removed(3, 1, Quorum::Majority));
+    assert!(!removed(3, 2, Quorum::Auto) && !removed(3, 2, Quorum::Majority));
+    assert!(removed(3, 2, Quorum::None));
+    assert!(!removed(4, 2, Quorum::Auto), "half is no majority");
+}
+
+#[test]
+fn l20_a_member_removed_meanwhile_boots_alone_and_may_join_again() {
+    let mut net = cleaned(3, 1, Quorum::Auto);
+    assert!(net.shows(0, &[0, 1], &[]) && net.shows(1, &[0, 1], &[]));
+    net.start(2);
+    net.until(3_000, "it stands alone", |net| net.shows(2, &[2], &[]));
+    assert!(net.nodes[2].archives > 0, "its old state is kept");
+    assert_eq!(net.join(2, 1), Ok(()));
+    net.until_whole();
+    net.run(60_000);
+    assert!(net.shows(0, &[0, 1, 2], &[]), "and it is not removed again");
 }

@@ -1,5 +1,8 @@
 //! Whole clusters of the real core in virtual time: what operators and clients are promised.
 
+mod apart;
+mod clock;
+mod conflict;
 mod discovery;
 mod join;
 mod leave;

@@ -12,7 +12,8 @@ use bytes::Bytes;
 use dunlin_cluster::{
     CallError, Clock, Cluster, Config, ConnId, Cookie, DialError, Discover, Discovered,
     DiscoveryError, DownReason, Effect, Input, Lookup, MEMBERS, NodeName, Now, Operation,
-    OperationError, Peer, RestoreError, Restored, SiteId, SnapshotId, TableId, TableSpec, Write,
+    OperationError, Peer, RestoreError, Restored, SiteId, SnapshotId, TableId, TableSpec, Wins,
+    Write,
 };
 
 /// Virtual time at which everything starts, milliseconds since 1970.
@@ -31,6 +32,11 @@ pub(crate) fn specs() -> Vec<TableSpec> {
         rows_max: 100_000,
         value_bytes_max: 1_000_000,
         keep_on_leave,
+        wins: if id == USERS {
+            Wins::Delete
+        } else {
+            Wins::Later
+        },
     };
     vec![
         spec(RETAINED, "retained", false),

@@ -1,5 +1,6 @@
 //! Everything at once, from a seed: kills, cuts, freezes, resets, writes, joins, leaves, removals.
 //! Afterwards the faults end, and what remains must be whole clusters that agree with themselves.
+//! One kind of storm sets wall clocks by hours, one has no autoheal and needs `cluster heal`.
 
 use dunlin_cluster::{MEMBERS, Operation};
 use rand::rngs::SmallRng;
@@ -121,11 +122,72 @@ fn after_any_storm_clusters_agree_with_themselves() {
     for seed in first..first + seeds {
         let mut rng = SmallRng::seed_from_u64(seed);
         let mut net = Net::with(seed, NODES);
-        net.delay_ms = rng.random_range(0..30);
-        for _ in 0..rng.random_range(10..80) {
-            step(&mut net, &mut rng);
-        }
+        storm(&mut net, &mut rng, |_, _| {});
         calm(&mut net);
         check(&mut net, seed);
     }
+}
+
+fn storm(net: &mut Net, rng: &mut SmallRng, also: impl Fn(&mut Net, &mut SmallRng)) {
+    net.delay_ms = rng.random_range(0..30);
+    for _ in 0..rng.random_range(10..80) {
+        step(net, rng);
+        also(net, rng);
+    }
+}
+
+#[test]
+fn clocks_that_are_set_in_a_storm_change_nothing() {
+    const HOURS_MS: i64 = 10 * 3_600_000;
+    for seed in 1_000..1_040 {
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let mut net = Net::with(seed, NODES);
+        storm(&mut net, &mut rng, |net, rng| {
+            if rng.random_range(0..6) == 0 {
+                let node = rng.random_range(0..NODES);
+                net.nodes[node].skew_ms = rng.random_range(-HOURS_MS..=HOURS_MS);
+            }
+        });
+        calm(&mut net);
+        check(&mut net, seed);
+    }
+}
+
+#[test]
+fn without_autoheal_a_heal_after_the_storm_makes_it_whole() {
+    let mut held_apart = 0;
+    for seed in 2_000..2_060 {
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let mut net = Net::new(seed);
+        for index in 1..=NODES {
+            let node = net.add(&format!("emqx{index}@10.0.0.{index}"));
+            // A cluster in which not everybody is configured alike counts as one that does not heal.
+            net.nodes[node].config.autoheal = rng.random_range(0..8) == 0;
+            net.start(node);
+        }
+        net.run(10);
+        for node in 1..NODES {
+            net.operate(
+                node,
+                Operation::Join {
+                    target: net.nodes[0].name.clone(),
+                },
+            );
+            net.run(500);
+        }
+        storm(&mut net, &mut rng, |_, _| {});
+        calm(&mut net);
+        // Each cluster there is (some have left) may be held apart in itself.
+        for node in 0..NODES {
+            let held = net.core(node).status().held_apart().count();
+            if held > 0 {
+                held_apart += 1;
+                net.operate(node, Operation::Heal);
+                net.run(10_000);
+            }
+        }
+        net.run(20_000);
+        check(&mut net, seed);
+    }
+    assert!(held_apart > 0, "storms do split clusters");
 }

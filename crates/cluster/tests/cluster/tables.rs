@@ -126,17 +126,6 @@ fn everything_survives_a_restart_of_all() {
 }
 
 #[test]
-fn a_row_from_the_far_future_is_refused_and_counted() {
-    let mut net = Net::clustered(22, 2);
-    net.nodes[1].skew_ms = 3_600_000;
-    net.put(1, RETAINED, "t", Some("v"));
-    net.run(1_000);
-    assert_eq!(net.get(0, RETAINED, "t"), None);
-    assert!(net.core(0).status().skew_refused > 0);
-    assert!(net.shows(0, &[0, 1], &[]));
-}
-
-#[test]
 fn node_state_reaches_all_and_is_resumed_by_number() {
     let mut net = Net::clustered(23, 3);
     for row in 0..1_000 {

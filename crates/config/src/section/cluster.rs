@@ -50,16 +50,14 @@ pub(crate) static FIELDS: &[Field] = &[
         "auto",
         "How many live members automatic removal needs: `majority`, `none`, or `auto` (a \
          majority in clusters of three or more, none in a cluster of two).",
-    )
-    .inert(),
+    ),
     field(
         "autoheal",
         Kind::Bool,
         "true",
         "Whether the two sides of a split merge as soon as links return. If off, they stay apart \
          until `cluster heal` is run.",
-    )
-    .inert(),
+    ),
     field(
         "proto_dist",
         Kind::Enum(ProtoDist::WORDS),

@@ -20,6 +20,11 @@ pub(super) const USAGE: Usage = Usage {
             "cluster discovery enable",
             "Enable and run automatic cluster discovery (if configured)",
         ),
+        // Ours; EMQX's five keep their places before it.
+        (
+            "cluster heal",
+            "Merge the sides of a split that autoheal = false keeps apart",
+        ),
     ],
 };
 
@@ -70,7 +75,17 @@ pub(super) async fn run(
             Ok(Answer::done(text::cluster_status_json(
                 &status.running,
                 &status.stopped,
+                &status.held_apart,
             )))
+        }
+        ["heal"] => {
+            let held = admin.heal().await?;
+            let head = if held.is_empty() {
+                "No member is held apart.\n"
+            } else {
+                "Heal the cluster successfully.\n"
+            };
+            successfully(head, admin).await
         }
         ["discovery", "enable"] => {
             admin.enable_discovery().await?;
@@ -82,7 +97,9 @@ pub(super) async fn run(
 
 async fn status(admin: &Admin) -> Result<String, AdminError> {
     let status = admin.cluster_status().await?;
-    Ok(text::cluster_status(&status.running, &status.stopped))
+    let mut text = text::cluster_status(&status.running, &status.stopped);
+    text.push_str(&text::held_apart(&status.held_apart));
+    Ok(text)
 }
 
 async fn successfully(head: &str, admin: &Admin) -> Result<Answer, AdminError> {

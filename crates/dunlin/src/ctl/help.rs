@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_cluster_block_is_emqx_s() {
+    fn the_cluster_block_is_emqx_s_with_heal_after_it() {
         assert_eq!(
             cluster::USAGE.block(),
             "\
@@ -56,6 +56,7 @@ cluster leave              # Leave the cluster
 cluster force-leave <Node> # Force the node leave from cluster
 cluster status [--json]    # Cluster status
 cluster discovery enable   # Enable and run automatic cluster discovery (if configured)
+cluster heal               # Merge the sides of a split that autoheal = false keeps apart
 "
         );
     }

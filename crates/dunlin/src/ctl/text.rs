@@ -30,9 +30,25 @@ pub(crate) fn cluster_status(running: &[String], stopped: &[String]) -> String {
     text
 }
 
+/// Follows the status line while a split is kept open; empty otherwise.
+pub(crate) fn held_apart(held: &[String]) -> String {
+    if held.is_empty() {
+        return String::new();
+    }
+    format!(
+        "Held apart since a split, because cluster.autoheal is false: [{}]\n\
+         They can be reached; run 'emqx ctl cluster heal' on any node to merge the sides.\n",
+        atoms(held)
+    )
+}
+
 /// `cluster status --json`, in the layout of EMQX 5.8: blanks before the colon, an empty array
-/// over three lines.
-pub(crate) fn cluster_status_json(running: &[String], stopped: &[String]) -> String {
+/// over three lines. `held_apart` is there only when somebody is.
+pub(crate) fn cluster_status_json(
+    running: &[String],
+    stopped: &[String],
+    held_apart: &[String],
+) -> String {
     let array = |names: &[String]| {
         let items: Vec<String> = names
             .iter()
@@ -40,8 +56,13 @@ pub(crate) fn cluster_status_json(running: &[String], stopped: &[String]) -> Str
             .collect();
         format!("[\n    {}\n  ]", items.join(",\n    "))
     };
+    let held = if held_apart.is_empty() {
+        String::new()
+    } else {
+        format!("  \"held_apart\" : {},\n", array(held_apart))
+    };
     format!(
-        "{{\n  \"stopped_nodes\" : {},\n  \"running_nodes\" : {}\n}}\n",
+        "{{\n{held}  \"stopped_nodes\" : {},\n  \"running_nodes\" : {}\n}}\n",
         array(stopped),
         array(running)
     )
@@ -100,7 +121,7 @@ mod tests {
     #[test]
     fn json_status_byte_for_byte() {
         assert_eq!(
-            cluster_status_json(&names(&["emqx1@127.0.0.1", "emqx2@127.0.0.1"]), &[]),
+            cluster_status_json(&names(&["emqx1@127.0.0.1", "emqx2@127.0.0.1"]), &[], &[]),
             "{\n  \"stopped_nodes\" : [\n    \n  ],\n  \"running_nodes\" : [\n    \
              \"emqx1@127.0.0.1\",\n    \"emqx2@127.0.0.1\"\n  ]\n}\n"
         );

@@ -1,14 +1,21 @@
 //! Cluster membership and the nodes as an operator sees them.
 
+use std::time::Duration;
+
 use dunlin_broker::control::NodeInfo;
 use dunlin_cluster::{DiscoveryState, MemberState, NodeName, Operation, OperationError, Status};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep};
 
 use super::{Admin, AdminError};
 use crate::control_thread::Request;
 use crate::host::Host;
 use crate::time::wall_ms;
+
+/// How long `cluster heal` waits for those held apart, and how often it looks.
+const HEAL_WAIT: Duration = Duration::from_secs(3);
+const HEAL_LOOK: Duration = Duration::from_millis(50);
 
 /// The cluster as this node knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +30,9 @@ pub struct ClusterStatus {
     pub running: Vec<String>,
     /// Members that do not; sorted.
     pub stopped: Vec<String>,
+    /// Members that can be reached again after a split and are not merged, because
+    /// `cluster.autoheal` is false; sorted.
+    pub held_apart: Vec<String>,
     /// All members with details; sorted by name.
     pub members: Vec<MemberRow>,
 }
@@ -183,6 +193,22 @@ impl Admin {
         })
     }
 
+    /// Merges the sides of a split that `cluster.autoheal = false` keeps apart; returns whom this
+    /// node held apart. Waits for them a little: they merge as they are reached.
+    pub async fn heal(&self) -> Result<Vec<String>, AdminError> {
+        let held = self.cluster_status().await?.held_apart;
+        self.operation(Operation::Heal, Progress::ignored()).await?;
+        let deadline = Instant::now() + HEAL_WAIT;
+        while !held.is_empty() && Instant::now() < deadline {
+            let running = self.cluster_status().await?.running;
+            if held.iter().all(|node| running.contains(node)) {
+                break;
+            }
+            sleep(HEAL_LOOK).await;
+        }
+        Ok(held)
+    }
+
     /// Switches discovery on again and runs it now, if a strategy is configured.
     pub async fn enable_discovery(&self) -> Result<(), AdminError> {
         self.operation(Operation::EnableDiscovery, Progress::ignored())
@@ -258,6 +284,7 @@ fn cluster_status(status: &Status) -> ClusterStatus {
         self_node: status.own.to_string(),
         running: status.running().map(NodeName::to_string).collect(),
         stopped: status.stopped().map(NodeName::to_string).collect(),
+        held_apart: status.held_apart().map(NodeName::to_string).collect(),
         members: status.members.iter().map(member).collect(),
     }
 }

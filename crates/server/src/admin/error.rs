@@ -1,5 +1,6 @@
 //! Why an operator's request was refused: values, so that each caller words them in its own way.
 
+use dunlin_broker::banned::SubjectError;
 use dunlin_cluster::OperationError;
 
 /// Why an operation did not happen. `Display` is a sentence for people that ends with the cure.
@@ -122,6 +123,28 @@ pub enum AdminError {
     ApiKeyNotFound {
         /// The name.
         name: String,
+    },
+    /// Nobody can be banned like that.
+    #[error(transparent)]
+    BanSubject(#[from] SubjectError),
+    /// The ban would end before it begins.
+    #[error("the ban is over already; `until` must be in the future")]
+    BanOver,
+    /// There is such a ban already.
+    #[error("{kind} {who} is banned already; lift that ban first")]
+    BanExists {
+        /// By what.
+        kind: &'static str,
+        /// Whom.
+        who: String,
+    },
+    /// There is no such ban.
+    #[error("{kind} {who} is not banned")]
+    BanNotFound {
+        /// By what.
+        kind: &'static str,
+        /// Whom.
+        who: String,
     },
     /// User name or password are wrong; it is not said which.
     #[error("user name or password is wrong")]

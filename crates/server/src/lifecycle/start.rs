@@ -16,9 +16,9 @@ use dunlin_broker::control::{
 };
 use dunlin_broker::metrics::{Gauge, Gauges};
 use dunlin_broker::shared::Shared;
-use dunlin_cluster::{Config, Cookie, NameError, NodeName};
+use dunlin_cluster::{Config, Cookie, NameError, NodeName, Quorum};
 use dunlin_config::Loaded;
-use dunlin_config::settings::{Settings, Strategy};
+use dunlin_config::settings::{AutocleanQuorum, Settings, Strategy};
 use dunlin_storage::StoreError;
 use dunlin_storage::engine::Engine;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -494,7 +494,13 @@ fn cluster_config(settings: &Settings, node: NodeName) -> Config {
     config.cluster_name.clone_from(&settings.cluster.name);
     config.singleton = settings.cluster.strategy == Strategy::Singleton;
     config.strategy = discovery::strategy(&settings.cluster.strategy, &settings.cluster.name);
+    config.autoheal = settings.cluster.autoheal;
     config.autoclean_ms = Some(settings.cluster.autoclean_ms).filter(|ms| *ms > 0);
+    config.autoclean_quorum = match settings.cluster.autoclean_quorum {
+        AutocleanQuorum::Auto => Quorum::Auto,
+        AutocleanQuorum::Majority => Quorum::Majority,
+        AutocleanQuorum::None => Quorum::None,
+    };
     config
 }
 

@@ -34,9 +34,10 @@ struct View {
 impl View {
     /// A survivor that has the rows of clients `a` (no delay) and `b` (30 s).
     fn of(own: u8) -> Self {
-        let retained = Arc::new(Merged::new(crate::retained::RETAINED));
+        let table = || Arc::new(Merged::new(crate::retained::RETAINED));
         let clock = Arc::new(Clock::new());
-        let shared = Shared::new(Settings::default(), 1, clock, retained, site(own), 1);
+        let tables = (table(), table());
+        let shared = Shared::new(Settings::default(), 1, clock, tables, site(own), 1);
         for n in OTHERS.iter().filter(|n| **n != own) {
             shared.peer_up(&peer(*n, 1));
         }

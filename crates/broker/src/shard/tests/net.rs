@@ -1117,10 +1117,17 @@ fn new_node(at: u8, shards: u16, settings: Settings) -> Node {
         cluster_name: "emqxcl".to_owned(),
         listen_port: name(at).port(),
     }));
-    let retained = Arc::new(Merged::new(crate::control::TABLES[0]));
+    let [retained, _, _, banned, _] = crate::control::TABLES.map(|t| Arc::new(Merged::new(t)));
     let clock = Arc::new(Clock::new());
     let seed = u64::from(at);
-    let shared = Arc::new(Shared::new(settings, shards, clock, retained, site, seed));
+    let shared = Arc::new(Shared::new(
+        settings,
+        shards,
+        clock,
+        (retained, banned),
+        site,
+        seed,
+    ));
     let peering = Peering {
         identity: Arc::clone(&identity),
         cookie: cookie(),

@@ -12,6 +12,7 @@ fn spec(rows_max: usize) -> TableSpec {
         rows_max,
         value_bytes_max: 8,
         keep_on_leave: false,
+        wins: Wins::Later,
     }
 }
 
@@ -76,15 +77,83 @@ fn reading_shows_live_rows_in_key_order() {
 
 #[test]
 fn stored_rows_round_trip() {
-    for value in [None, value(""), value("v")] {
+    for (value, epoch) in [None, value(""), value("v")]
+        .into_iter()
+        .flat_map(|value| [0, 1, u64::MAX].map(|epoch| (value.clone(), Hlc(epoch))))
+    {
         let row = Row {
             stamp: stamp(77, 3),
             value,
+            epoch,
         };
         assert_eq!(Row::decode(&row.encode()), Some(row));
     }
     assert_eq!(Row::decode(&Bytes::from_static(b"short")), None);
-    assert_eq!(Row::decode(&Bytes::from(vec![2; 25])), None);
+    for kind in [2, 3, 4] {
+        // An epoch that is not there, a kind that is not known.
+        assert_eq!(Row::decode(&Bytes::from(vec![kind; 25])), None);
+    }
+}
+
+/// A write by a node that has seen what `seen` holds.
+fn write(seen: &Merged, text: Option<&'static str>, hlc: u64, site: u8) -> Row {
+    seen.next(b"k", text.and_then(value), stamp(hlc, site))
+}
+
+fn met(spec: TableSpec, rows: &[&Row]) -> Option<Bytes> {
+    let merge = |rows: &mut dyn Iterator<Item = &&Row>| {
+        let table = Merged::new(spec);
+        rows.for_each(|row| _ = table.merge(b"k", (*row).clone()));
+        table.get(b"k")
+    };
+    let forwards = merge(&mut rows.iter());
+    assert_eq!(forwards, merge(&mut rows.iter().rev()), "in any order");
+    forwards
+}
+
+#[test]
+fn a_delete_wins_over_edits_that_had_not_seen_it() {
+    let spec = TableSpec {
+        wins: Wins::Delete,
+        ..spec(10)
+    };
+    let (left, right) = (Merged::new(spec), Merged::new(spec));
+    let created = write(&left, Some("new"), 1, 1);
+    left.merge(b"k", created.clone());
+    right.merge(b"k", created);
+    let deleted = write(&left, None, 2, 1);
+    let edited = write(&right, Some("edit"), 3, 2);
+    right.merge(b"k", edited.clone());
+    let again = write(&right, Some("again"), 4, 2);
+    assert_eq!(met(spec, &[&edited, &again, &deleted]), None);
+    left.merge(b"k", deleted.clone());
+    let recreated = write(&left, Some("back"), 5, 1);
+    assert_eq!(met(spec, &[&again, &deleted, &recreated]), value("back"));
+    left.merge(b"k", recreated);
+    let edited = write(&left, Some("more"), 6, 1);
+    assert_eq!(met(spec, &[&deleted, &edited]), value("more"));
+}
+
+#[test]
+fn a_put_wins_over_a_delete_that_had_not_seen_it() {
+    let spec = TableSpec {
+        wins: Wins::Put,
+        ..spec(10)
+    };
+    let (left, right) = (Merged::new(spec), Merged::new(spec));
+    let banned = write(&left, Some("ban"), 1, 1);
+    left.merge(b"k", banned.clone());
+    right.merge(b"k", banned.clone());
+    let banned_again = write(&left, Some("again"), 2, 1);
+    let lifted = write(&right, None, 3, 2);
+    assert_eq!(met(spec, &[&banned, &lifted]), None);
+    assert_eq!(
+        met(spec, &[&banned, &banned_again, &lifted]),
+        value("again")
+    );
+    left.merge(b"k", banned_again.clone());
+    let seen = write(&left, None, 4, 1);
+    assert_eq!(met(spec, &[&banned_again, &lifted, &seen]), None);
 }
 
 type Put = (u8, Option<u8>, u64, u8);
@@ -117,6 +186,26 @@ fn merged(puts: &[Put]) -> Merged {
     table
 }
 
+/// The same with epochs, as a table that has them holds.
+fn merged_by_epoch(puts: &[Put]) -> Merged {
+    let table = Merged::new(TableSpec {
+        wins: Wins::Delete,
+        ..spec(100)
+    });
+    for (key, value, hlc, site) in puts {
+        let live = value.map(|v| Bytes::copy_from_slice(&[v]));
+        // Live rows of earlier and later creations; a tombstone's epoch is its own.
+        let epoch = value.map_or(*hlc, |v| u64::from(v) % 3 * hlc / 2);
+        let row = Row {
+            stamp: stamp(*hlc, *site),
+            value: live,
+            epoch: Hlc(epoch),
+        };
+        table.merge(&[*key], row);
+    }
+    table
+}
+
 fn content(table: &Merged) -> Vec<(Vec<u8>, Row)> {
     let read = table.read();
     read.rows(Bound::Unbounded)
@@ -133,6 +222,18 @@ proptest! {
         turned.reverse();
         turned.extend(puts.iter().copied());
         let second = merged(&turned);
+        prop_assert_eq!(content(&first), content(&second));
+        prop_assert_eq!(first.digests(), second.digests());
+    }
+
+    #[test]
+    fn nor_do_they_where_epochs_decide(puts in puts(), cut in 0_usize..40) {
+        let first = merged_by_epoch(&puts);
+        let mut turned = puts.clone();
+        turned.rotate_left(cut.min(puts.len()));
+        turned.reverse();
+        turned.extend(puts.iter().copied());
+        let second = merged_by_epoch(&turned);
         prop_assert_eq!(content(&first), content(&second));
         prop_assert_eq!(first.digests(), second.digests());
     }

@@ -1,0 +1,190 @@
+//! `cluster.autoheal = false`: the sides of a split stay apart until `cluster heal` is run.
+//!
+//! A member that was declared down while its process ran on is *split off*. When it can be reached
+//! again the two prove who they are and tell each other whom they hold apart, and that is all: no
+//! link is taken, so no stream resumes and no table merges, except the member table, which decides
+//! who is to be told at all. A node that knows nothing of the split (it was restarted, or joined)
+//! belongs to the side it meets first, and holds the other side apart as well.
+//!
+//! A blip shorter than the suspicion time splits nobody off, and neither does a restart: a new
+//! process of a member is taken in as ever. `cluster heal` is a moment: every split before it
+//! counts for nothing. It spreads over links and with the next greeting of the other side.
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Hlc;
+use crate::error::DownReason;
+use crate::identity::{BootId, SiteId};
+use crate::link::Hello;
+use crate::node::Cluster;
+use crate::wire::Message;
+
+/// A member that was declared down while its process ran on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Split {
+    /// Its process at that time; another one is no longer the other side.
+    boot: BootId,
+    /// When.
+    at: Hlc,
+}
+
+/// A member that can be reached and is held apart.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Apart {
+    pub(crate) since_wall_ms: u64,
+    why: Why,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Why {
+    /// It was split off from us.
+    Split,
+    /// It says that we were split off from it.
+    Told,
+    /// It holds somebody apart whom we are linked to.
+    Between,
+}
+
+/// What a node says before its greeting: whom it holds apart, and the latest `cluster heal`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Side {
+    pub(crate) apart: Vec<(SiteId, BootId)>,
+    pub(crate) healed: Hlc,
+    /// The sender's clock, so that a heal is later than every split its node has heard of.
+    pub(crate) clock: Hlc,
+}
+
+impl Cluster {
+    /// What to say before a greeting; nothing where splits heal by themselves.
+    pub(crate) fn side(&self) -> Option<Side> {
+        if self.config.autoheal && self.healed == Hlc::default() {
+            return None;
+        }
+        let held = |(site, neighbour): (&SiteId, &crate::peer::Neighbour)| {
+            let between = neighbour.apart.is_some_and(|a| a.why == Why::Between);
+            let boot = neighbour.boot.filter(|_| between);
+            let boot = boot.or_else(|| self.split(*site).map(|split| split.boot));
+            boot.map(|boot| (*site, boot))
+        };
+        Some(Side {
+            apart: self.neighbours.iter().filter_map(held).collect(),
+            healed: self.healed,
+            clock: self.clock.tick(self.now),
+        })
+    }
+
+    /// The split that still counts.
+    fn split(&self, site: SiteId) -> Option<Split> {
+        let split = self.neighbours.get(&site)?.split?;
+        (split.at > self.healed).then_some(split)
+    }
+
+    /// A member was declared down without its process being known to be gone.
+    pub(crate) fn note_split(&mut self, site: SiteId) {
+        if self.config.autoheal {
+            return;
+        }
+        let at = self.clock.tick(self.now);
+        if let Some(neighbour) = self.neighbours.get_mut(&site) {
+            neighbour.split = neighbour.boot.map(|boot| Split { boot, at });
+        }
+    }
+
+    /// A fellow member told its side before its greeting.
+    pub(crate) fn on_side(&mut self, side: &Side) {
+        // Far ahead or not: all that matters is that a later heal is later.
+        let _ = self.clock.observe(self.now, side.clock);
+        self.adopt_heal(side.healed);
+    }
+
+    /// Whether a member that has greeted must be held apart; if so, says so once.
+    pub(crate) fn hold_apart(&mut self, hello: &Hello, theirs: &Side) -> bool {
+        let site = hello.peer.site;
+        let why = self.why_apart(hello, theirs);
+        if why == Some(Why::Told) && self.has_healed(hello) {
+            // Our heal came after the split, but its clock was behind theirs: say it again, now
+            // that we have heard theirs. The next greeting is taken.
+            self.heal();
+        }
+        let wall_ms = self.now.wall_ms;
+        if why.is_some() && !self.is_known_boot(hello) {
+            self.new_boot(hello);
+        }
+        let Some(neighbour) = self.neighbours.get_mut(&site) else {
+            return false;
+        };
+        let Some(why) = why else {
+            neighbour.apart = None;
+            return false;
+        };
+        let since_wall_ms = neighbour.apart.map_or(wall_ms, |apart| apart.since_wall_ms);
+        let before = neighbour.apart.replace(Apart { since_wall_ms, why });
+        if before.is_none() {
+            tracing::warn!(
+                node = %neighbour.name,
+                "held_apart: it can be reached again after a split, and cluster.autoheal is false; \
+                 run `emqx ctl cluster heal` on any node to merge the sides"
+            );
+        }
+        if neighbour.alive {
+            // It counted us as down and we did not: the sides are the same for both.
+            self.failure.declare_down(self.now.mono_ms, site);
+            self.now_down(site, DownReason::HeldApart);
+        }
+        true
+    }
+
+    /// Whether this node knows of the split and of a heal after it.
+    fn has_healed(&self, hello: &Hello) -> bool {
+        let split = self.neighbours.get(&hello.peer.site).and_then(|n| n.split);
+        split.is_some_and(|split| split.boot == hello.peer.boot && split.at <= self.healed)
+    }
+
+    fn is_known_boot(&self, hello: &Hello) -> bool {
+        let neighbour = self.neighbours.get(&hello.peer.site);
+        neighbour.is_none_or(|n| n.boot == Some(hello.peer.boot))
+    }
+
+    fn why_apart(&self, hello: &Hello, theirs: &Side) -> Option<Why> {
+        let Hello { peer, .. } = hello;
+        if self.split(peer.site).is_some_and(|s| s.boot == peer.boot) {
+            return Some(Why::Split);
+        }
+        if theirs.apart.contains(&(self.own.site, self.own.boot)) {
+            return Some(Why::Told);
+        }
+        let ours = |other: &(SiteId, BootId)| {
+            let neighbour = self.neighbours.get(&other.0).filter(|n| n.conn.is_some());
+            let linked = neighbour.is_some_and(|n| n.boot == Some(other.1));
+            linked || self.joined_by == Some(*other)
+        };
+        theirs.apart.iter().any(ours).then_some(Why::Between)
+    }
+
+    /// `cluster heal`: the sides merge as soon as they reach each other.
+    pub(crate) fn heal(&mut self) {
+        let at = self.clock.tick(self.now);
+        self.adopt_heal(at);
+    }
+
+    /// Takes over a heal that is later than what is known, and passes it on.
+    pub(crate) fn adopt_heal(&mut self, at: Hlc) {
+        if at <= self.healed {
+            return;
+        }
+        self.healed = at;
+        tracing::info!("cluster_healed: the sides of a split merge as they reach each other");
+        for neighbour in self.neighbours.values_mut() {
+            if neighbour.apart.take().is_some() {
+                neighbour.attempts = 0;
+                neighbour.retry_ms = self.now.mono_ms;
+            }
+        }
+        let linked = self.neighbours.iter().filter(|(_, n)| n.conn.is_some());
+        let linked: Vec<_> = linked.map(|(site, _)| *site).collect();
+        let side = self.side().unwrap_or_default();
+        for site in linked {
+            self.send(site, &Message::Side(side.clone()));
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! `cluster.autoheal = false`: the sides of a split stay apart until `cluster heal`.
+
+use dunlin_cluster::Operation;
+
+use crate::net::{Net, RETAINED, USERS};
+
+/// Longer than any suspicion: both sides have given each other up.
+const SPLIT_MS: u64 = 8_000;
+
+/// Long enough for every link to be tried many times.
+const WHILE_MS: u64 = 20_000;
+
+/// `count` nodes in one cluster that does not heal by itself.
+fn cluster(seed: u64, count: usize) -> Net {
+    let mut net = Net::new(seed);
+    for index in 1..=count {
+        let node = net.add(&format!("emqx{index}@10.0.0.{index}"));
+        net.nodes[node].config.autoheal = false;
+        net.start(node);
+    }
+    net.run(10);
+    for node in 1..count {
+        net.join(node, 0).expect("joins");
+    }
+    net.until_whole();
+    net
+}
+
+fn cut(net: &mut Net, left: &[usize], right: &[usize]) {
+    for (a, b) in pairs(left, right) {
+        net.cut(a, b);
+    }
+}
+
+fn uncut(net: &mut Net, left: &[usize], right: &[usize]) {
+    for (a, b) in pairs(left, right) {
+        net.heal(a, b);
+    }
+}
+
+fn pairs(left: &[usize], right: &[usize]) -> Vec<(usize, usize)> {
+    let pair = |a: &usize| right.iter().map(|b| (*a, *b)).collect::<Vec<_>>();
+    left.iter().flat_map(pair).collect()
+}
+
+fn split(net: &mut Net, left: &[usize], right: &[usize]) {
+    cut(net, left, right);
+    net.run(SPLIT_MS);
+    uncut(net, left, right);
+}
+
+/// Names shown as held apart, without their hosts.
+fn held(net: &Net, node: usize) -> Vec<String> {
+    let status = net.core(node).status();
+    let names = status.held_apart().map(|name| name.short().to_owned());
+    names.collect()
+}
+
+fn heal(net: &mut Net, node: usize) {
+    assert_eq!(net.run_operation(node, Operation::Heal), Ok(()));
+}
+
+#[test]
+fn p09_two_sides_stay_apart_until_heal_is_run() {
+    for healer in [0, 1] {
+        let mut net = cluster(1, 2);
+        cut(&mut net, &[0], &[1]);
+        net.run(SPLIT_MS);
+        assert!(net.shows(0, &[0], &[1]) && held(&net, 0).is_empty());
+        net.put(0, USERS, "left", Some("1"));
+        net.put(1, USERS, "right", Some("2"));
+        net.own(1, "route", Some(""));
+        uncut(&mut net, &[0], &[1]);
+        net.until(3_000, "both say so", |net| {
+            held(net, 0) == ["emqx2"] && held(net, 1) == ["emqx1"]
+        });
+        net.run(WHILE_MS);
+        assert!(net.shows(0, &[0], &[1]) && net.shows(1, &[1], &[0]));
+        assert_eq!(net.get(0, USERS, "right"), None);
+        assert_eq!(net.get(1, USERS, "left"), None);
+        heal(&mut net, healer);
+        let took_ms = net.until_whole();
+        assert!(took_ms <= 2_000, "{took_ms}");
+        assert!(net.get(0, USERS, "right").is_some() && net.get(1, USERS, "left").is_some());
+        assert!(held(&net, 0).is_empty() && held(&net, 1).is_empty());
+        net.check_disks();
+    }
+}
+
+#[test]
+fn p01_a_blip_resumes_as_ever() {
+    let mut net = cluster(2, 2);
+    for _ in 0..5 {
+        net.cut(0, 1);
+        net.run(1_000);
+        net.put(0, RETAINED, "t", Some("v"));
+        net.heal(0, 1);
+        net.until_whole();
+        net.run(3_000);
+    }
+    assert!(net.nodes[0].downs.is_empty() && held(&net, 0).is_empty());
+}
+
+#[test]
+fn a_killed_member_that_starts_again_is_no_split() {
+    let mut net = cluster(3, 3);
+    net.kill(2);
+    net.run(SPLIT_MS);
+    net.start(2);
+    net.until_whole();
+    // One that vanished without a word comes back as a new process, too.
+    cut(&mut net, &[0, 1], &[2]);
+    net.run(SPLIT_MS);
+    net.kill(2);
+    net.start(2);
+    uncut(&mut net, &[0, 1], &[2]);
+    net.until_whole();
+}
+
+#[test]
+fn one_heal_anywhere_merges_all_of_five() {
+    for healer in [0, 4] {
+        let mut net = cluster(4, 5);
+        split(&mut net, &[0, 1], &[2, 3, 4]);
+        net.put(0, USERS, "left", Some("1"));
+        net.put(4, USERS, "right", Some("2"));
+        net.run(WHILE_MS);
+        assert!(net.shows(1, &[0, 1], &[2, 3, 4]), "{}", net.describe());
+        assert!(net.shows(2, &[2, 3, 4], &[0, 1]), "{}", net.describe());
+        assert!(net.get(1, USERS, "left").is_some() && net.get(1, USERS, "right").is_none());
+        heal(&mut net, healer);
+        net.until_whole();
+    }
+}
+
+#[test]
+fn a_member_that_restarts_belongs_to_one_side_and_bridges_nothing() {
+    let mut net = cluster(5, 3);
+    split(&mut net, &[0], &[1, 2]);
+    net.put(0, USERS, "left", Some("1"));
+    net.put(1, USERS, "right", Some("2"));
+    net.kill(2);
+    net.run(100);
+    net.start(2);
+    net.run(WHILE_MS);
+    let (left, right) = (net.get(2, USERS, "left"), net.get(2, USERS, "right"));
+    assert!(left.is_none() || right.is_none(), "{}", net.describe());
+    assert_eq!(held(&net, 2).len(), 1, "{}", net.describe());
+    assert_eq!(net.get(0, USERS, "right"), None);
+    assert_eq!(net.get(1, USERS, "left"), None);
+    heal(&mut net, 1);
+    net.until_whole();
+}
+
+#[test]
+fn a_restart_of_one_side_merges_it_as_in_emqx() {
+    let mut net = cluster(6, 2);
+    split(&mut net, &[0], &[1]);
+    net.put(1, USERS, "right", Some("2"));
+    net.run(WHILE_MS);
+    net.kill(1);
+    net.start(1);
+    net.until_whole();
+    assert!(net.get(0, USERS, "right").is_some());
+}
+
+#[test]
+fn a_heal_run_during_the_cut_holds_for_its_end() {
+    let mut net = cluster(7, 2);
+    cut(&mut net, &[0], &[1]);
+    net.run(SPLIT_MS);
+    heal(&mut net, 1);
+    uncut(&mut net, &[0], &[1]);
+    net.until_whole();
+    // And for no later split.
+    split(&mut net, &[0], &[1]);
+    net.run(WHILE_MS);
+    assert_eq!(held(&net, 0), ["emqx2"]);
+}
+
+#[test]
+fn clocks_that_differ_do_not_make_a_heal_older_than_the_split() {
+    for skew_ms in [-20_000, 20_000] {
+        let mut net = Net::new(8);
+        for index in 1..=2 {
+            let node = net.add(&format!("emqx{index}@10.0.0.{index}"));
+            net.nodes[node].config.autoheal = false;
+        }
+        net.nodes[1].skew_ms = skew_ms;
+        (0..2).for_each(|node| net.start(node));
+        net.run(10);
+        net.join(1, 0).expect("joins");
+        net.until_whole();
+        split(&mut net, &[0], &[1]);
+        net.until(3_000, "held apart", |net| !held(net, 0).is_empty());
+        heal(&mut net, 1);
+        net.until_whole();
+    }
+}
+
+#[test]
+fn a_member_that_was_stopped_and_goes_on_is_held_apart() {
+    let mut net = cluster(9, 3);
+    net.nodes[2].frozen = true;
+    net.run(SPLIT_MS);
+    net.nodes[2].frozen = false;
+    net.until(5_000, "all say so", |net| {
+        held(net, 2) == ["emqx1", "emqx2"] && held(net, 0) == ["emqx3"] && held(net, 1) == ["emqx3"]
+    });
+    net.run(WHILE_MS);
+    assert!(net.shows(0, &[0, 1], &[2]) && net.shows(2, &[2], &[0, 1]));
+    heal(&mut net, 2);
+    net.until_whole();
+}
+
+#[test]
+fn one_node_that_does_not_heal_by_itself_is_enough() {
+    let mut net = cluster(10, 2);
+    net.kill(1);
+    net.nodes[1].config.autoheal = true;
+    net.start(1);
+    net.until_whole();
+    split(&mut net, &[0], &[1]);
+    net.run(WHILE_MS);
+    assert!(net.shows(0, &[0], &[1]) && net.shows(1, &[1], &[0]));
+    heal(&mut net, 1);
+    net.until_whole();
+}
+
+#[test]
+fn a_member_held_apart_may_be_removed_and_hears_it() {
+    let mut net = cluster(11, 2);
+    split(&mut net, &[0], &[1]);
+    net.until(3_000, "held apart", |net| !held(net, 0).is_empty());
+    let node = net.nodes[1].name.clone();
+    let removed = net.run_operation(0, Operation::ForceLeave { node });
+    assert_eq!(removed, Ok(()));
+    net.until(3_000, "it stands alone", |net| net.shows(1, &[1], &[]));
+    assert!(net.shows(0, &[0], &[]));
+}
+
+#[test]
+fn a_joiner_of_one_side_keeps_off_the_other() {
+    let mut net = cluster(12, 2);
+    split(&mut net, &[0], &[1]);
+    net.put(1, USERS, "right", Some("2"));
+    let joiner = net.add("emqx3@10.0.0.3");
+    net.nodes[joiner].config.autoheal = false;
+    net.start(joiner);
+    net.run(10);
+    assert_eq!(net.join(joiner, 0), Ok(()));
+    net.run(WHILE_MS);
+    assert!(net.shows(joiner, &[0, 2], &[1]), "{}", net.describe());
+    assert_eq!(net.get(joiner, USERS, "right"), None);
+    heal(&mut net, joiner);
+    net.until_whole();
+}
+
+#[test]
+fn autoclean_removes_nobody_who_is_held_apart() {
+    let mut net = cluster(13, 2);
+    for node in [0, 1] {
+        net.kill(node);
+        net.nodes[node].config.autoclean_ms = Some(15_000);
+        net.start(node);
+    }
+    net.until_whole();
+    split(&mut net, &[0], &[1]);
+    net.run(60_000);
+    assert!(net.shows(0, &[0], &[1]) && net.shows(1, &[1], &[0]));
+    heal(&mut net, 0);
+    net.until_whole();
+}
