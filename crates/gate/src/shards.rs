@@ -64,11 +64,13 @@ impl Node {
             mono_ms: 1_000_000,
             wall_ms: 1_700_000_000_000,
         };
+        // No message of these scenarios is retained, and nobody is banned.
+        let table = || Arc::new(Merged::new(RETAINED));
         let shared = Arc::new(Shared::new(
             Settings::default(),
             shards,
             Arc::new(Clock::new()),
-            Arc::new(Merged::new(RETAINED)),
+            (table(), table()),
             SiteId([1; 16]),
             7,
         ));
