@@ -698,6 +698,12 @@ impl Output {
         n
     }
 
+    /// Everything that waits, where it lies in one piece, as it mostly does.
+    #[inline]
+    pub fn whole(&self) -> Option<&[u8]> {
+        self.chunks.is_empty().then_some(&self.tail[..])
+    }
+
     /// Moves everything into `out`, for drivers that keep their own queue (TLS, WebSocket, tests).
     pub fn take(&mut self, out: &mut Vec<Bytes>) {
         out.extend(self.chunks.drain(..));

@@ -18,7 +18,7 @@ use dunlin_broker::control::ControlInput;
 use dunlin_broker::{
     Accepted, CloseReason, Conn, PeerConn, Shard, ShardEffects, ShardId, ToControl, ToShard,
 };
-use dunlin_cluster::{DialError, Hello};
+use dunlin_cluster::{DialError, Hello, Now};
 use tokio::io::AsyncWrite;
 
 use crate::control_thread::ControlLetter;
@@ -38,6 +38,11 @@ const REST_COPY_BYTES: usize = 4 * 1024;
 
 /// Slices per vectored write; the kernel takes at most 1024, and 64 small packets share a slice.
 const SLICES: usize = 64;
+
+/// Letters waiting for one mailbox at which they are posted at once instead of with the next run of
+/// the letter loop: enough for one wake-up of the other thread to be worth it, few enough for that
+/// thread to begin while this one still reads.
+const LETTERS_HELD_MAX: usize = 64;
 
 /// The mailboxes of a node's threads.
 #[derive(Clone)]
@@ -71,6 +76,12 @@ struct Core {
     parked: Vec<Conn>,
     /// When the letter loop will tick the shard next, in monotonic milliseconds.
     armed_ms: u64,
+    /// The time of the present wake-up of a connection: what it reads and writes then happens at
+    /// one time, and clocks are read once for it.
+    now: Now,
+    /// Letters are held that the letter loop posts when it runs next, which is behind all tasks
+    /// that are ready now: what these have for another thread travels together.
+    held: bool,
 }
 
 /// What the driver knows about a client connection.
@@ -118,6 +129,8 @@ impl Driver {
                 spare: BytesMut::new(),
                 parked: Vec::new(),
                 armed_ms: u64::MAX,
+                now: now(),
+                held: false,
             }),
             letters: RefCell::new(None),
             congested: Cell::new(false),
@@ -147,9 +160,10 @@ impl Driver {
         conn
     }
 
-    /// Remembers whom to wake for a connection.
+    /// A connection was woken: notes the time, and whom to wake next.
     pub(crate) fn attach(&self, conn: Conn, waker: &Waker) {
         let mut core = self.core.borrow_mut();
+        core.now = now();
         match &mut core.slot(conn).waker {
             Some(known) => known.clone_from(waker),
             none => *none = Some(waker.clone()),
@@ -213,7 +227,7 @@ impl Driver {
     pub(crate) fn receive(self: &Rc<Self>, conn: Conn, buf: &mut BytesMut) {
         let mut guard = self.core.borrow_mut();
         let core = &mut *guard;
-        core.shard.receive(now(), conn, buf, &mut core.fx);
+        core.shard.receive(core.now, conn, buf, &mut core.fx);
         self.dispatch(guard, Some(conn));
     }
 
@@ -240,9 +254,14 @@ impl Driver {
         };
         let mut some = false;
         while !output.is_empty() {
-            let mut slices = [IoSlice::new(&[]); SLICES];
-            let count = output.slices(&mut slices);
-            match Pin::new(&mut *stream).poll_write_vectored(cx, &slices[..count]) {
+            let written = if let Some(whole) = output.whole() {
+                Pin::new(&mut *stream).poll_write(cx, whole)
+            } else {
+                let mut slices = [IoSlice::new(&[]); SLICES];
+                let count = output.slices(&mut slices);
+                Pin::new(&mut *stream).poll_write_vectored(cx, &slices[..count])
+            };
+            match written {
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(Ok(bytes)) => output.wrote(bytes),
                 Poll::Ready(Err(error)) => return Err(error),
@@ -250,7 +269,7 @@ impl Driver {
             }
             some = true;
         }
-        core.shard.writable_drained(now(), conn, &mut core.fx);
+        core.shard.writable_drained(core.now, conn, &mut core.fx);
         self.dispatch(guard, Some(conn));
         Ok(Written::All)
     }
@@ -279,8 +298,9 @@ impl Driver {
     pub(crate) fn letters(self: &Rc<Self>, letters: impl Iterator<Item = ToShard>) {
         let mut guard = self.core.borrow_mut();
         let core = &mut *guard;
+        let now = now();
         for letter in letters {
-            core.shard.message(now(), letter, &mut core.fx);
+            core.shard.message(now, letter, &mut core.fx);
         }
         self.dispatch(guard, None);
     }
@@ -396,7 +416,10 @@ impl Driver {
         let core = &mut *guard;
         let mut fx = std::mem::take(&mut core.fx);
         core.clients(&mut fx, current);
-        self.post_letters(&mut fx);
+        for (token, proof) in fx.prove.drain(..) {
+            self.post.provers.check(self.id, token, proof);
+        }
+        self.hold_letters(core, &mut fx);
         core.peers(&mut fx);
         self.rearm(core);
         let dials = std::mem::take(&mut fx.peer_dial);
@@ -410,10 +433,27 @@ impl Driver {
         }
     }
 
-    fn post_letters(&self, fx: &mut ShardEffects) {
-        for (token, proof) in fx.prove.drain(..) {
-            self.post.provers.check(self.id, token, proof);
+    /// Leaves letters to the letter loop, or posts them if they are many.
+    fn hold_letters(&self, core: &mut Core, fx: &mut ShardEffects) {
+        let most = fx.to_shard.iter().map(|letters| weight(letters)).max();
+        let most = most.unwrap_or(0).max(fx.to_control.len());
+        if most >= LETTERS_HELD_MAX {
+            self.post_letters(fx);
+        } else if most > 0 && !core.held {
+            core.held = true;
+            self.wake_letters();
         }
+    }
+
+    /// Posts the letters that are held.
+    pub(crate) fn post_held(&self) {
+        let mut core = self.core.borrow_mut();
+        if std::mem::take(&mut core.held) {
+            self.post_letters(&mut core.fx);
+        }
+    }
+
+    fn post_letters(&self, fx: &mut ShardEffects) {
         for (shard, letters) in fx.to_shard.iter_mut().enumerate() {
             if letters.is_empty() {
                 continue;
@@ -445,6 +485,14 @@ impl Driver {
         if let Some(waker) = &*self.letters.borrow() {
             waker.wake_by_ref();
         }
+    }
+}
+
+/// How much a mailbox gets: a letter of deliveries counts as many as it carries.
+fn weight(letters: &[ToShard]) -> usize {
+    match letters.last() {
+        Some(ToShard::Deliver(deliveries)) => letters.len() - 1 + deliveries.len(),
+        _ => letters.len(),
     }
 }
 

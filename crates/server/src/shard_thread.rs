@@ -142,6 +142,7 @@ impl Letters {
         let mut batches = 0;
         while inbox.poll_take(cx, &mut self.waiting).is_ready() {
             if self.take_batch().is_break() {
+                self.driver.post_held();
                 return Poll::Ready(());
             }
             batches += 1;
@@ -150,8 +151,9 @@ impl Letters {
                 break;
             }
         }
-        self.driver.relieve(cx.waker());
         self.keep_time(cx);
+        self.driver.post_held();
+        self.driver.relieve(cx.waker());
         Poll::Pending
     }
 
