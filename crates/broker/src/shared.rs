@@ -6,7 +6,7 @@
 //! Must never hold two of these locks at once.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use dunlin_cluster::{Clock, Hlc, Merged, NodeName, Now, Peer, SiteId};
@@ -79,6 +79,8 @@ pub struct Shared {
     /// One bit for each node that can be reached.
     reachable: Box<[AtomicU64]>,
     live_peers: AtomicUsize,
+    /// Another node has asked for this one's node state, or may have.
+    followed: AtomicBool,
 }
 
 impl Shared {
@@ -106,6 +108,7 @@ impl Shared {
             peers: Lock::new(Peers::default()),
             reachable: (0..NODES_MAX / 64).map(|_| AtomicU64::new(0)).collect(),
             live_peers: AtomicUsize::new(0),
+            followed: AtomicBool::new(false),
         }
     }
 
@@ -186,6 +189,7 @@ impl Shared {
 
     /// A node can be reached: numbers it if it is new. `None` if [`NODES_MAX`] are known.
     pub fn try_peer_up(&self, peer: &Peer) -> Option<NodeIndex> {
+        self.follow();
         let mut peers = self.peers.write();
         let index = match peers.by_site.get_mut(&peer.site) {
             Some(known) => {
@@ -213,6 +217,7 @@ impl Shared {
     /// A node is a member, whether it can be reached or not: numbers it if it is new. `None` if
     /// [`NODES_MAX`] are known.
     pub fn peer_known(&self, peer: &Peer) -> Option<NodeIndex> {
+        self.follow();
         let mut peers = self.peers.write();
         match peers.by_site.get(&peer.site) {
             Some(known) => Some(known.index),
@@ -259,6 +264,21 @@ impl Shared {
     #[inline]
     pub fn live_peers(&self) -> usize {
         self.live_peers.load(Ordering::Relaxed)
+    }
+
+    /// From here on changes of routes, groups and clients are told to control. Called before any of
+    /// them is read for another node.
+    pub fn follow(&self) {
+        self.followed.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether changes have to be told to control. A node that never met another one spares itself
+    /// the letters. To be asked *after* the change was made: whoever then reads the router or the
+    /// registry for another node has either seen the change, or called [`Shared::follow`] before,
+    /// which the lock of what was changed makes visible here.
+    #[inline]
+    pub fn is_followed(&self) -> bool {
+        self.followed.load(Ordering::Relaxed)
     }
 
     /// The number of a site.

@@ -56,6 +56,9 @@ pub struct Cluster {
     pub(crate) deltas: BTreeMap<TableId, Vec<WireRow>>,
     pub(crate) failure: Failure,
     pub(crate) own_log: OwnLog,
+    /// Own changes were noted and not yet spread: the next call does it, and is wanted at once. So
+    /// a burst of them costs one round instead of one each.
+    own_waits: bool,
     pub(crate) settled: u64,
     pub(crate) calls: Calls,
     pub(crate) operations: Operations,
@@ -127,6 +130,7 @@ impl Cluster {
             deltas: BTreeMap::new(),
             failure,
             own_log: OwnLog::default(),
+            own_waits: false,
             settled: 0,
             operations: Operations::new(now),
             discovery,
@@ -148,6 +152,12 @@ impl Cluster {
 
     /// Takes one input and appends what is to be done.
     pub fn handle(&mut self, now: Now, input: Input, out: &mut Vec<Effect>) {
+        if let Input::Own { table, key, value } = input {
+            self.now = now;
+            self.own_log.push(OwnChange { table, key, value });
+            self.own_waits = true;
+            return;
+        }
         let late_ms = now.mono_ms.saturating_sub(self.next_tick());
         let before = std::mem::replace(&mut self.now, now);
         self.watch_clock(before);
@@ -155,15 +165,13 @@ impl Cluster {
             self.stalled(late_ms);
         }
         match input {
-            Input::Tick => {}
+            // A change of the own node state was noted above.
+            Input::Tick | Input::Own { .. } => {}
             Input::Accepted { conn, from } => self.accepted(conn, &from),
             Input::Connected { conn } => self.connected(conn),
             Input::DialFailed { conn, error } => self.dial_failed(conn, error),
             Input::Received { conn, bytes } => self.received(conn, &bytes),
             Input::Closed { conn } => self.closed(conn),
-            Input::Own { table, key, value } => {
-                self.own_log.push(OwnChange { table, key, value });
-            }
             Input::SnapshotRows { want, rows, done } => self.snapshot_rows(want, rows, done),
             Input::Put { table, key, value } => self.put(table, key, value),
             Input::Wrote { table, key, stamp } => self.wrote(table, key, stamp),
@@ -209,6 +217,7 @@ impl Cluster {
         self.discovery_tick();
         self.dial_members();
         self.spread_deltas();
+        self.own_waits = false;
         self.pump_owned();
         self.pump_comparisons();
         self.pump_strangers();
@@ -267,6 +276,9 @@ impl Cluster {
 
     /// When to call with [`Input::Tick`] at the latest, in `Now::mono_ms`.
     pub fn next_tick(&self) -> u64 {
+        if self.own_waits {
+            return self.now.mono_ms;
+        }
         [
             self.failure.next_tick(),
             self.calls.next_tick(),

@@ -273,13 +273,18 @@ impl ControlDriver {
         }
     }
 
+    /// Works off a batch of letters; what they lead to is carried out once for all of them.
     fn take(self: &Rc<Self>, letters: &mut Vec<ControlLetter>) {
         for letter in letters.drain(..) {
             match letter {
-                ControlLetter::Core(input) => self.input(input),
+                ControlLetter::Core(input) => {
+                    let core = &mut *self.core.borrow_mut();
+                    core.control.handle(time::now(), input, &mut core.fx);
+                }
                 ControlLetter::Ask(request) => self.request(request),
             }
         }
+        self.dispatch();
     }
 
     fn tick(self: &Rc<Self>) -> u64 {

@@ -232,7 +232,9 @@ impl Shard {
             }
         };
         drop(router);
-        tell_routes(wanted.filter, wanted.group, done.first_local, fx);
+        if self.shared.is_followed() {
+            tell_routes(wanted.filter, wanted.group, done.first_local, fx);
+        }
         let Some(session) = self.sessions.get_mut(key) else {
             return done;
         };
@@ -393,7 +395,7 @@ impl Shard {
             Some(group) => router.remove_member(group, filter, subscriber),
         };
         drop(router);
-        if gone.removed.is_some() {
+        if gone.removed.is_some() && self.shared.is_followed() {
             tell_routes(filter, group, gone.last_local, fx);
         }
     }

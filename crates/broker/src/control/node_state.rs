@@ -112,6 +112,8 @@ impl Control {
         cursor: Option<(u8, Bytes)>,
         fx: &mut ControlEffects,
     ) {
+        // Before the rows are read: what changes from here on is told.
+        self.shared.follow();
         let rows = self.rows_after(cursor);
         let done = rows.len() < SNAPSHOT_CHUNK;
         self.cluster(now, Input::SnapshotRows { want, rows, done }, fx);

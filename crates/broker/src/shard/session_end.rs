@@ -303,9 +303,7 @@ impl Shard {
         }
         let clientid = session.clientid();
         if self.shared.registry().release(clientid, session.stamp) {
-            fx.tell(ToControl::ClientChanged {
-                clientid: clientid.to_owned(),
-            });
+            self.tell_client(clientid, fx);
         }
         Some(session)
     }

@@ -187,6 +187,7 @@ fn a_snapshot_cut_short_comes_again_whole() {
 fn settled_means_that_every_live_member_has_it() {
     let mut net = Net::with(26, 1);
     net.own(0, "alone", Some(""));
+    net.run(1);
     assert_eq!(net.nodes[0].settled, 1, "alone it is settled at once");
     let mut net = Net::clustered(27, 3);
     net.own(0, "route", Some(""));
