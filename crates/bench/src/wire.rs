@@ -68,7 +68,7 @@ impl Template {
         let payload = vec![b'x'; payload_bytes.max(STAMP_BYTES)];
         let packet_id = (qos != QoS::AtMostOnce).then_some(NonZeroU16::MIN);
         let outgoing = Outgoing {
-            topic,
+            topic: topic.as_bytes(),
             payload: &payload,
             qos,
             retain,

@@ -5,6 +5,7 @@
 //! have nothing in flight, so an empty window is 16 bytes.
 
 use std::collections::VecDeque;
+use std::num::NonZeroU16;
 
 use crate::queue::Queued;
 
@@ -77,7 +78,9 @@ impl Default for Window {
 
 impl Window {
     fn enter(&mut self, slot: Slot) {
-        if let (Some(first), Some(last)) = (self.slots.front(), self.slots.back()) {
+        if let (Some(first), Some(last)) = (self.slots.front(), self.slots.back())
+            && (slot.packet_id != after(last.packet_id) || slot.packet_id == first.packet_id)
+        {
             let from_first = |id| distance(first.packet_id, id);
             self.in_turn &= from_first(slot.packet_id) > from_first(last.packet_id);
         }
@@ -102,10 +105,23 @@ impl Window {
         self.slots.get(at).is_some_and(is_it).then_some(at)
     }
 
+    /// Whether the identifier after the one given last is certain to be free: identifiers run from
+    /// the first to there, and have not come round to the first.
+    fn ends_before(&self, next: u16) -> bool {
+        let first = self.slots.front();
+        self.in_turn && first.is_none_or(|first| first.packet_id != next)
+    }
+
     /// Ends the exchange at a place and returns what it was.
     fn finish(&mut self, at: usize) -> State {
-        let state = std::mem::replace(&mut self.slots[at].state, State::Over);
         self.live -= 1;
+        let state = if at == 0 {
+            self.slots
+                .pop_front()
+                .map_or(State::Over, |slot| slot.state)
+        } else {
+            std::mem::replace(&mut self.slots[at].state, State::Over)
+        };
         while matches!(
             self.slots.front(),
             Some(Slot {
@@ -120,6 +136,11 @@ impl Window {
         }
         state
     }
+}
+
+/// The identifier whose turn is next; 0 is none.
+fn after(id: u16) -> u16 {
+    if id == u16::MAX { 1 } else { id + 1 }
 }
 
 /// How many identifiers after `first` the other one has its turn: they run 1..=65535 and round.
@@ -167,15 +188,36 @@ impl Inflight {
         self.len() >= usize::from(max)
     }
 
-    /// Enters a message that is being sent and gives it a packet identifier; hands it back if
-    /// all identifiers are in use.
-    pub fn send(&mut self, queued: Queued, mono_ms: u64) -> Result<u16, Box<Queued>> {
-        let Some(packet_id) = self.free_id() else {
-            return Err(Box::new(queued));
-        };
-        self.last_id = packet_id;
-        self.enter(packet_id, State::Sent(queued), mono_ms);
-        Ok(packet_id)
+    /// The packet identifier of the next message to be [entered](Self::send); `None` if all are in
+    /// use.
+    #[inline]
+    pub fn next_id(&self) -> Option<NonZeroU16> {
+        let mut id = after(self.last_id);
+        if self
+            .window
+            .as_ref()
+            .is_none_or(|window| window.ends_before(id))
+        {
+            return NonZeroU16::new(id);
+        }
+        // The identifiers have run round to one that is stuck.
+        for _ in 0..u16::MAX {
+            if self.find(id).is_none() {
+                return NonZeroU16::new(id);
+            }
+            id = after(id);
+        }
+        None
+    }
+
+    /// Enters a message that is being sent under the identifier that [`Self::next_id`] gave.
+    pub fn send(&mut self, packet_id: NonZeroU16, queued: Queued, mono_ms: u64) {
+        debug_assert!(
+            self.find(packet_id.get()).is_none(),
+            "two under one identifier"
+        );
+        self.last_id = packet_id.get();
+        self.enter(packet_id.get(), State::Sent(queued), mono_ms);
     }
 
     /// PUBACK: the message is the client's.
@@ -315,18 +357,6 @@ impl Inflight {
         state
     }
 
-    fn free_id(&self) -> Option<u16> {
-        let mut id = self.last_id;
-        // One look is enough unless the identifiers have run round to one that is stuck.
-        for _ in 0..u16::MAX {
-            id = if id == u16::MAX { 1 } else { id + 1 };
-            if self.find(id).is_none() {
-                return Some(id);
-            }
-        }
-        None
-    }
-
     fn find(&self, packet_id: u16) -> Option<usize> {
         self.window.as_ref()?.find(packet_id)
     }
@@ -365,16 +395,18 @@ mod tests {
         }
     }
 
+    fn send(inflight: &mut Inflight, queued: Queued, mono_ms: u64) -> u16 {
+        let id = inflight.next_id().expect("an identifier is free");
+        inflight.send(id, queued, mono_ms);
+        id.get()
+    }
+
     fn one(inflight: &mut Inflight) -> u16 {
-        inflight
-            .send(queued(QoS::AtLeastOnce, "1"), 0)
-            .expect("an identifier is free")
+        send(inflight, queued(QoS::AtLeastOnce, "1"), 0)
     }
 
     fn two(inflight: &mut Inflight) -> u16 {
-        inflight
-            .send(queued(QoS::ExactlyOnce, "2"), 0)
-            .expect("an identifier is free")
+        send(inflight, queued(QoS::ExactlyOnce, "2"), 0)
     }
 
     fn order(inflight: &Inflight) -> Vec<(u16, bool)> {
@@ -459,7 +491,7 @@ mod tests {
         for _ in 0..u16::MAX {
             one(&mut inflight);
         }
-        assert!(inflight.send(queued(QoS::AtLeastOnce, "x"), 0).is_err());
+        assert_eq!(inflight.next_id(), None);
         assert!(inflight.puback(777).is_ok());
         assert_eq!(one(&mut inflight), 777);
         assert!(inflight.puback(777).is_ok(), "found although out of turn");
@@ -515,12 +547,8 @@ mod tests {
     fn retry_takes_what_is_due_and_says_when_to_come_again() {
         let mut inflight = Inflight::new();
         assert_eq!(inflight.retry(1_000, 10, |_| ()), None);
-        let a = inflight
-            .send(queued(QoS::AtLeastOnce, "a"), 100)
-            .expect("free");
-        let b = inflight
-            .send(queued(QoS::ExactlyOnce, "b"), 150)
-            .expect("free");
+        let a = send(&mut inflight, queued(QoS::AtLeastOnce, "a"), 100);
+        let b = send(&mut inflight, queued(QoS::ExactlyOnce, "b"), 150);
         let mut again = Vec::new();
         let mut note = |resend: Resend<'_>| match resend {
             Resend::Publish(id, _) => again.push((id, true)),

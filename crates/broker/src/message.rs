@@ -161,7 +161,7 @@ impl Message {
     /// go on while others must. An empty topic (an alias stands for it) is for the caller to fill
     /// in with [`Message::with_topic`].
     #[inline]
-    pub fn from_publish(publish: &Publish, received: &Received<'_>) -> Self {
+    pub fn from_publish(publish: Publish, received: &Received<'_>) -> Self {
         let mut head = Head {
             qos: publish.qos,
             retain: publish.retain,
@@ -171,7 +171,7 @@ impl Message {
             expires_wall_ms: received.expires_wall_ms(None),
         };
         let topic = publish.topic_range();
-        let begin = topic.start;
+        let (begin, topic_bytes) = (topic.start, topic.len() as u16);
         let payload_at = publish.payload_range().start - begin;
         let mut properties_at = payload_at;
         if !publish.raw_properties().is_empty() {
@@ -191,10 +191,10 @@ impl Message {
                 }
             }
         }
-        let mut body = publish.frame().clone();
+        let mut body = publish.into_frame();
         body.advance(begin);
         let layout = Layout {
-            topic_bytes: topic.len() as u16,
+            topic_bytes,
             properties_at: properties_at as u32,
             payload_at: payload_at as u32,
             payload_end: body.len() as u32,
@@ -250,6 +250,15 @@ impl Message {
         match &self.topic {
             Some(topic) => topic,
             None => text(&self.body[..usize::from(self.topic_bytes)]),
+        }
+    }
+
+    /// The bytes of [`Message::topic`], for whoever does not need to know that they are text.
+    #[inline]
+    pub fn topic_bytes(&self) -> &[u8] {
+        match &self.topic {
+            Some(topic) => topic.as_bytes(),
+            None => &self.body[..usize::from(self.topic_bytes)],
         }
     }
 
@@ -335,30 +344,54 @@ impl Message {
     /// The message in a buffer of its own if it now sits in a much larger one. For everything that
     /// is kept: queued, in flight, retained.
     #[must_use]
+    #[inline]
     pub fn compact(self) -> Self {
-        let own = self.body.len().max(1) * BUFFER_SHARE_MAX;
-        if self.buffer_log2 == 0 || 1_usize << self.buffer_log2.min(62) <= own {
+        if self.sits_alone() {
             return self;
         }
-        let parts = Parts {
-            topic: self.topic(),
-            properties: self.properties(),
-            payload: self.payload(),
-            clientid: if self.origin.is_some() {
-                ""
-            } else {
-                self.clientid()
-            },
-        };
-        let head = Head {
-            qos: self.qos(),
-            retain: self.retain(),
-            dup: self.dup(),
+        self.copied()
+    }
+
+    /// [`Message::compact`] of a message that goes on to others.
+    #[must_use]
+    #[inline]
+    pub fn kept(&self) -> Self {
+        if self.sits_alone() {
+            return self.clone();
+        }
+        self.copied()
+    }
+
+    /// Whether the buffer behind the body is not much larger than the body.
+    #[inline]
+    fn sits_alone(&self) -> bool {
+        let own = self.body.len().max(1) * BUFFER_SHARE_MAX;
+        self.buffer_log2 == 0 || 1_usize << self.buffer_log2.min(62) <= own
+    }
+
+    fn copied(&self) -> Self {
+        let topic = &self.body[..usize::from(self.topic_bytes)];
+        let rest = &self.body[self.properties_at as usize..];
+        let mut body = Vec::with_capacity(topic.len() + rest.len());
+        body.extend_from_slice(topic);
+        body.extend_from_slice(rest);
+        let gap = self.properties_at - u32::from(self.topic_bytes);
+        Self {
+            body: Bytes::from(body),
+            topic: self.topic.clone(),
             origin: self.origin.clone(),
-            received_mono_ms: self.received_mono_ms,
-            expires_wall_ms: self.expires_wall_ms(),
-        };
-        Self::new(parts, head)
+            properties_at: self.properties_at - gap,
+            payload_at: self.payload_at - gap,
+            payload_end: self.payload_end - gap,
+            buffer_log2: 0,
+            ..*self
+        }
+    }
+
+    /// Whether two messages are one: they lie at the same place.
+    #[inline]
+    pub fn is_same(&self, other: &Self) -> bool {
+        std::ptr::eq(&raw const self.body[..], &raw const other.body[..])
     }
 }
 
@@ -470,7 +503,7 @@ mod tests {
         };
         let mut properties = Properties::new();
         let publish = decoded(&properties);
-        let message = Message::from_publish(&publish, &received);
+        let message = Message::from_publish(publish.clone(), &received);
         assert_eq!(message.payload().as_ptr(), publish.payload().as_ptr());
         assert_eq!((message.topic(), message.payload()), ("a/b", &b"hello"[..]));
         assert_eq!((message.clientid(), message.properties()), ("c1", &[][..]));
@@ -479,14 +512,14 @@ mod tests {
 
         properties.push(PropertyId::ContentType, Value::Str("x".into()));
         let publish = decoded(&properties);
-        let message = Message::from_publish(&publish, &received);
+        let message = Message::from_publish(publish.clone(), &received);
         assert_eq!(message.payload().as_ptr(), publish.payload().as_ptr());
         assert_eq!(message.properties(), publish.raw_properties());
         same(&message, &message.clone().compact());
 
         properties.push(PropertyId::MessageExpiryInterval, Value::U32(2));
         let publish = decoded(&properties);
-        let mixed = Message::from_publish(&publish, &received);
+        let mixed = Message::from_publish(publish, &received);
         assert_eq!(
             mixed.properties(),
             message.properties(),

@@ -66,6 +66,16 @@ pub(crate) struct Client {
 }
 
 impl Client {
+    /// The topic of a message as the client knows it.
+    #[inline]
+    pub(crate) fn topic_of<'a>(&self, message: &'a Message) -> &'a [u8] {
+        let topic = message.topic_bytes();
+        match &self.mountpoint {
+            Some(mountpoint) => topic.strip_prefix(mountpoint.as_bytes()).unwrap_or(topic),
+            None => topic,
+        }
+    }
+
     /// A topic or filter of the router as the client knows it.
     pub(crate) fn unmounted<'a>(&self, topic: &'a str) -> &'a str {
         match &self.mountpoint {

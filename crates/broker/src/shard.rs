@@ -227,24 +227,27 @@ impl Shard {
 
     fn packet(&mut self, now: Now, conn: Conn, packet: Packet, fx: &mut ShardEffects) {
         let phase = self.channels[conn.0 as usize].phase;
-        match (packet, phase) {
-            (Packet::Publish(publish), Phase::Open) => self.on_publish(now, conn, &publish, fx),
-            (Packet::Ack(ack), Phase::Open) => self.on_ack(now, conn, &ack, fx),
-            (Packet::Connect(connect), Phase::New) => self.on_connect(now, conn, connect, fx),
-            (Packet::Pingreq, Phase::Open) => self.on_ping(conn, fx),
-            (Packet::Subscribe(packet), Phase::Open) => {
+        let open = phase == Phase::Open;
+        match packet {
+            Packet::Publish(publish) if open => self.on_publish(now, conn, publish, fx),
+            Packet::Ack(ack) if open => self.on_ack(now, conn, &ack, fx),
+            Packet::Connect(connect) if phase == Phase::New => {
+                self.on_connect(now, conn, connect, fx);
+            }
+            Packet::Pingreq if open => self.on_ping(conn, fx),
+            Packet::Subscribe(packet) if open => {
                 self.flush(now, fx);
                 self.on_subscribe(now, conn, packet, fx);
             }
-            (Packet::Unsubscribe(packet), Phase::Open) => {
+            Packet::Unsubscribe(packet) if open => {
                 self.flush(now, fx);
                 self.on_unsubscribe(conn, &packet, fx);
             }
-            (Packet::Disconnect(packet), Phase::Open) => {
+            Packet::Disconnect(packet) if open => {
                 self.flush(now, fx);
                 self.on_disconnect(now, conn, &packet, fx);
             }
-            (Packet::Auth(packet), Phase::Open) => {
+            Packet::Auth(packet) if open => {
                 self.flush(now, fx);
                 self.on_auth(now, conn, &packet, fx);
             }
@@ -413,15 +416,7 @@ impl Shard {
     /// The buffer to encode small packets for a connection into; wakes it.
     pub(crate) fn write(&mut self, conn: Conn, fx: &mut ShardEffects) -> Option<&mut BytesMut> {
         let channel = self.channels.get_mut(conn.0 as usize)?;
-        if !channel.woken {
-            channel.woken = true;
-            fx.wake.push(conn);
-        }
-        if channel.output.wants_buffer()
-            && let Some(spare) = self.spares.pop()
-        {
-            channel.output.lend(spare);
-        }
+        open_output(channel, conn, &mut self.spares, fx);
         Some(channel.output.buffer())
     }
 
@@ -475,5 +470,24 @@ impl Shard {
         {
             fx.pause.push(conn);
         }
+    }
+}
+
+/// Has a connection's output written, and lends it a buffer if it has none.
+#[inline]
+pub(crate) fn open_output(
+    channel: &mut Channel,
+    conn: Conn,
+    spares: &mut Vec<BytesMut>,
+    fx: &mut ShardEffects,
+) {
+    if !channel.woken {
+        channel.woken = true;
+        fx.wake.push(conn);
+    }
+    if channel.output.wants_buffer()
+        && let Some(spare) = spares.pop()
+    {
+        channel.output.lend(spare);
     }
 }

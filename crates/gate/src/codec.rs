@@ -40,7 +40,7 @@ fn properties() -> Vec<u8> {
 
 fn outgoing(forwarded: &[u8], packet_id: u16) -> Outgoing<'_> {
     Outgoing {
-        topic: TOPIC,
+        topic: TOPIC.as_bytes(),
         payload: PAYLOAD,
         qos: QoS::AtLeastOnce,
         retain: false,

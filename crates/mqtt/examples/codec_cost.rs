@@ -88,7 +88,7 @@ fn main() {
         ("5, two properties", Version::V5, &raw[..]),
     ] {
         let outgoing = Outgoing {
-            topic: "site/12/line/3/temperature",
+            topic: b"site/12/line/3/temperature",
             payload: &payload,
             qos: QoS::AtMostOnce,
             retain: false,

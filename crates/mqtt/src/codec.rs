@@ -70,7 +70,11 @@ pub fn decode(
         return Publish::decode(buf, at, version, limits.strict).map(|p| Some(Packet::Publish(p)));
     }
     let reader = Reader::new(&buf[header.len..header.total], limits.strict);
-    let packet = read_body(header.packet, version, reader)?;
+    // As many acknowledgements come as messages: they do not go through the long match.
+    let packet = match AckKind::of(header.packet) {
+        Some(kind) => Packet::Ack(Ack::decode(kind, version, reader)?),
+        None => read_body(header.packet, version, reader)?,
+    };
     buf.advance(header.total);
     Ok(Some(packet))
 }
@@ -185,15 +189,14 @@ fn read_body(
     version: Version,
     reader: Reader<'_>,
 ) -> Result<Packet, DecodeError> {
-    let ack = |kind| Ack::decode(kind, version, reader).map(Packet::Ack);
     match packet {
         PacketType::Connect => Connect::decode(reader).map(|p| Packet::Connect(Box::new(p))),
         PacketType::Connack => Connack::decode(version, reader).map(Packet::Connack),
-        PacketType::Publish => unreachable!("decode takes PUBLISH off itself"),
-        PacketType::Puback => ack(AckKind::Puback),
-        PacketType::Pubrec => ack(AckKind::Pubrec),
-        PacketType::Pubrel => ack(AckKind::Pubrel),
-        PacketType::Pubcomp => ack(AckKind::Pubcomp),
+        PacketType::Publish
+        | PacketType::Puback
+        | PacketType::Pubrec
+        | PacketType::Pubrel
+        | PacketType::Pubcomp => unreachable!("decode takes them off itself"),
         PacketType::Subscribe => Subscribe::decode(version, reader).map(Packet::Subscribe),
         PacketType::Suback => Suback::decode(version, reader).map(Packet::Suback),
         PacketType::Unsubscribe => Unsubscribe::decode(version, reader).map(Packet::Unsubscribe),

@@ -415,7 +415,7 @@ proptest! {
         }
         let forwarded = forwarded.raw_forwardable();
         let outgoing = Outgoing {
-            topic: &topic,
+            topic: topic.as_bytes(),
             payload: &payload,
             qos,
             retain: true,

@@ -103,6 +103,8 @@ pub(crate) struct Channel {
     pub(crate) paused: Paused,
     /// Already in `wake` since the driver last took the output.
     pub(crate) woken: bool,
+    /// A deadline runs at which what is in flight is looked at.
+    pub(crate) retry_armed: bool,
     pub(crate) superuser: bool,
     pub(crate) wants_response_information: bool,
     /// Raised when the place is used again, so that an old deadline does not hit a new connection.
@@ -132,6 +134,7 @@ impl Channel {
             version: Version::V3_1_1,
             paused: Paused::default(),
             woken: false,
+            retry_armed: false,
             superuser: false,
             wants_response_information: false,
             generation,

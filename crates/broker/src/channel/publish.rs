@@ -16,7 +16,7 @@ use crate::channel::acks::{AckKind, PendingAck, Waits};
 use crate::channel::alias::AliasError;
 use crate::channel::{Channel, HeldPublish, Paused};
 use crate::effects::{CloseReason, Conn, ShardEffects};
-use crate::message::{Head, Layout, Message, Parts};
+use crate::message::{Message, Received};
 use crate::metrics::Metric;
 use crate::router::SessionKey;
 use crate::session::Session;
@@ -39,7 +39,7 @@ impl Shard {
         &mut self,
         now: Now,
         conn: Conn,
-        publish: &Publish,
+        publish: Publish,
         fx: &mut ShardEffects,
     ) {
         let qos = publish.qos;
@@ -48,13 +48,13 @@ impl Shard {
         self.metrics.count(Metric::received_at(qos.as_u8()));
         let channel = &mut self.channels[conn.0 as usize];
         channel.traffic.recv_msg += 1;
-        let ack = ack_of(publish);
+        let ack = ack_of(&publish);
         let key = channel.session;
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
-        let made = check_caps(channel, publish)
-            .and_then(|()| check_window(channel, session, publish))
+        let made = check_caps(channel, &publish)
+            .and_then(|()| check_window(channel, session, &publish))
             .and_then(|()| make_message(now, channel, session, publish, self.batch.buffer_bytes));
         let checked = made.and_then(|message| {
             self.authorize_publish(conn, key, &message, qos)?;
@@ -88,10 +88,10 @@ impl Shard {
                 self.repeated(now, conn, id, publish.message.dup(), fx);
                 return;
             }
-            let first = waiting.is_empty();
             waiting.insert(id, (now.mono_ms / 1_000) as u32);
             let timeout_ms = session.client.mqtt.await_rel_timeout_ms;
-            if let Some(timeout_ms) = timeout_ms.filter(|_| first) {
+            if let Some(timeout_ms) = timeout_ms.filter(|_| !waiting.armed) {
+                waiting.armed = true;
                 self.wheel
                     .arm(now.mono_ms.saturating_add(timeout_ms), Timer::AwaitRel(key));
             }
@@ -300,16 +300,13 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
-        let waited = match &mut session.awaiting_rel {
-            Some(waiting) => {
-                let waited = waiting.remove(id.get());
-                if waiting.is_empty() {
-                    session.awaiting_rel = None;
-                }
-                waited
-            }
-            None => false,
-        };
+        let waiting = session.awaiting_rel.as_mut();
+        let waited = waiting.is_some_and(|waiting| waiting.remove(id.get()));
+        // While its deadline runs an empty set stays, so that a busy client does not arm one after
+        // another.
+        session
+            .awaiting_rel
+            .take_if(|waiting| waiting.is_empty() && !waiting.armed);
         let reason = if waited {
             Reason::Success
         } else {
@@ -329,23 +326,23 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
-        let Some(timeout_ms) = session.client.mqtt.await_rel_timeout_ms else {
+        let Some(waiting) = &mut session.awaiting_rel else {
             return;
         };
-        let Some(waiting) = &mut session.awaiting_rel else {
+        waiting.armed = false;
+        let Some(timeout_ms) = session.client.mqtt.await_rel_timeout_ms else {
             return;
         };
         let Some(limit_ms) = now.mono_ms.checked_sub(timeout_ms) else {
             return;
         };
         let expired = waiting.expire((limit_ms / 1_000) as u32) as u64;
-        let oldest_s = waiting.oldest_s();
-        if waiting.is_empty() {
-            session.awaiting_rel = None;
-        }
-        if let Some(oldest_s) = oldest_s {
+        if let Some(oldest_s) = waiting.oldest_s() {
+            waiting.armed = true;
             let at = u64::from(oldest_s + 1) * 1_000 + timeout_ms;
             self.wheel.arm(at, Timer::AwaitRel(key));
+        } else {
+            session.awaiting_rel = None;
         }
         self.metrics.add(Metric::MessagesDropped, expired);
         self.metrics
@@ -402,9 +399,9 @@ fn check_caps(channel: &Channel, publish: &Publish) -> Result<(), Refusal> {
         return Err(Refusal::Violation(Reason::RetainNotSupported));
     }
     // Only a topic longer than the limit can have more levels than it.
-    let topic = publish.topic();
-    if topic.len() >= mqtt.max_topic_levels as usize
-        && dunlin_mqtt::topic::level_count(topic) > mqtt.max_topic_levels as usize
+    let levels_max = mqtt.max_topic_levels as usize;
+    if publish.topic_range().len() >= levels_max
+        && dunlin_mqtt::topic::level_count(publish.topic()) > levels_max
     {
         return Err(Refusal::Violation(Reason::TopicNameInvalid));
     }
@@ -440,17 +437,16 @@ fn check_window(channel: &Channel, session: &Session, publish: &Publish) -> Resu
     Ok(())
 }
 
-/// The message of a publish: in place when its topic and properties can stay as they are.
+/// The message of a publish, under the topic that its alias and the client's mountpoint make.
 fn make_message(
     now: Now,
     channel: &mut Channel,
     session: &Session,
-    publish: &Publish,
+    publish: Publish,
     buffer_bytes: usize,
 ) -> Result<Message, Refusal> {
-    let properties = publish.properties();
     let mut topic = None;
-    let mut expiry_s = None;
+    let properties = publish.properties();
     if !properties.is_empty() {
         if properties.subscription_ids().next().is_some() {
             // [MQTT-3.3.4-6]: only servers send them.
@@ -459,12 +455,7 @@ fn make_message(
         if let Some(alias) = properties.topic_alias() {
             topic = resolve(channel, alias, publish.topic())?;
         }
-        expiry_s = properties.message_expiry_interval();
     }
-    let expiry_ms = match expiry_s {
-        Some(seconds) => Some(u64::from(seconds) * 1_000),
-        None => session.client.mqtt.message_expiry_interval_ms,
-    };
     if let Some(mountpoint) = &session.client.mountpoint {
         let name = match &topic {
             Some(topic) => topic,
@@ -472,42 +463,17 @@ fn make_message(
         };
         topic = Some(Arc::new(format!("{mountpoint}{name}").into()));
     }
-    let head = Head {
-        qos: publish.qos,
-        retain: publish.retain,
-        dup: publish.dup,
-        origin: Some(Arc::clone(&session.origin)),
-        received_mono_ms: now.mono_ms,
-        expires_wall_ms: expiry_ms.map(|ms| now.wall_ms.saturating_add(ms)),
+    let received = Received {
+        origin: &session.origin,
+        now,
+        default_expiry_ms: session.client.mqtt.message_expiry_interval_ms,
+        buffer_bytes,
     };
-    let forwardable = properties.forwardable();
-    let message = if let std::borrow::Cow::Owned(forwarded) = &forwardable {
-        let parts = Parts {
-            topic: publish.topic(),
-            properties: forwarded,
-            payload: publish.payload(),
-            clientid: "",
-        };
-        Message::new(parts, head)
-    } else {
-        in_place(publish, head, buffer_bytes)
-    };
+    let message = Message::from_publish(publish, &received);
     Ok(match topic {
         Some(topic) => message.with_topic(topic),
         None => message,
     })
-}
-
-fn in_place(publish: &Publish, head: Head, buffer_bytes: usize) -> Message {
-    let topic = publish.topic_range();
-    let at = topic.start;
-    let layout = Layout {
-        topic_bytes: topic.len() as u16,
-        properties_at: (publish.properties_range().start - at) as u32,
-        payload_at: (publish.payload_range().start - at) as u32,
-        payload_end: (publish.payload_range().end - at) as u32,
-    };
-    Message::in_place(publish.frame().slice(at..), layout, head, buffer_bytes)
 }
 
 fn resolve(

@@ -8,6 +8,8 @@
 pub(crate) struct AwaitingRel {
     // A hundred entries by default: scanning them beats hashing, and releases come in order.
     ids: Vec<(u16, u32)>,
+    /// A deadline runs at which the oldest are looked at.
+    pub(crate) armed: bool,
 }
 
 impl AwaitingRel {
@@ -60,6 +62,7 @@ impl AwaitingRel {
     pub(crate) fn from_ids(ids: impl Iterator<Item = u16>, since_s: u32) -> Self {
         Self {
             ids: ids.map(|id| (id, since_s)).collect(),
+            armed: false,
         }
     }
 }

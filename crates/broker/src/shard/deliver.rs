@@ -21,7 +21,8 @@ use crate::metrics::{Metric, Metrics};
 use crate::queue::{DropReason, Queued};
 use crate::router::{GroupKey, SessionKey, SubOptions};
 use crate::session::{Client, Session};
-use crate::shard::{OUTPUT_HIGH_BYTES, Shard, Timer};
+use crate::shard::wheel::Wheel;
+use crate::shard::{OUTPUT_HIGH_BYTES, Shard, Timer, open_output};
 
 /// Payloads from this size on are shared by all receivers' outputs instead of copied into each:
 /// above it a vectored write is cheaper than the copy.
@@ -52,11 +53,9 @@ impl Encoded {
     /// The message for somebody who keeps it; compacted once for all of them.
     fn keep(&mut self, message: &Message) -> Message {
         if !self.several {
-            return message.clone().compact();
+            return message.kept();
         }
-        self.kept
-            .get_or_insert_with(|| message.clone().compact())
-            .clone()
+        self.kept.get_or_insert_with(|| message.kept()).clone()
     }
 }
 
@@ -127,203 +126,64 @@ impl Shard {
         encoded: &mut Encoded,
         fx: &mut ShardEffects,
     ) {
-        let Some(session) = self.sessions.get_mut(key) else {
-            return;
-        };
-        let conn = session.conn.filter(|_| !session.collects());
-        let room = conn.is_some_and(|conn| {
-            let channel = &self.channels[conn.0 as usize];
-            channel.is_open() && channel.output.len() < OUTPUT_HIGH_BYTES
-        });
-        let free = session.queue.is_empty();
-        if let Some(conn) = conn.filter(|_| room) {
+        if let Some(mut receiver) = self.receiver(key)
+            && receiver.has_room()
+            && !receiver.session.collects()
+        {
+            let free = receiver.session.queue.is_empty();
             if sending.qos == QoS::AtMostOnce {
                 // Behind a full window QoS 0 is queued too, so that its order is kept; without
                 // such a queue it goes out at once.
-                if free || !session.client.mqtt.mqueue_store_qos0 {
-                    self.send_now(now, key, conn, sending, encoded, fx);
+                if free || !receiver.session.client.mqtt.mqueue_store_qos0 {
+                    receiver.send_now(now, sending, encoded, fx);
                     return;
                 }
-            } else if free && !session.inflight.is_full(session.window) {
+            } else if free && !receiver.is_full() {
                 let queued = queued(encoded, &sending, group);
-                self.send_inflight(now, key, conn, queued, encoded, fx);
+                receiver.send_inflight(now, queued, encoded, fx);
                 return;
             }
         }
-        let queued = queued(encoded, &sending, group);
-        enqueue(&self.metrics, session, queued);
+        if let Some(session) = self.sessions.get_mut(key) {
+            enqueue(&self.metrics, session, queued(encoded, &sending, group));
+        }
     }
 
-    /// Writes a QoS 0 message.
-    fn send_now(
-        &mut self,
-        now: Now,
-        key: SessionKey,
-        conn: Conn,
-        sending: Sending<'_>,
-        encoded: &mut Encoded,
-        fx: &mut ShardEffects,
-    ) {
-        if sending.message.is_expired(now.wall_ms) {
-            count_expired(&self.metrics);
-            return;
-        }
-        self.put(now, key, conn, sending, encoded, fx);
-    }
-
-    /// Gives a message a packet identifier and writes it.
-    fn send_inflight(
-        &mut self,
-        now: Now,
-        key: SessionKey,
-        conn: Conn,
-        queued: Queued,
-        encoded: &mut Encoded,
-        fx: &mut ShardEffects,
-    ) {
-        if queued.message.is_expired(now.wall_ms) {
-            count_expired(&self.metrics);
-            return;
-        }
-        let Some(session) = self.sessions.get_mut(key) else {
-            return;
-        };
-        let first = session.inflight.is_empty();
-        let retry_ms = session.client.mqtt.retry_interval_ms;
-        let sending = sending_of(&queued);
-        if self.is_too_large(now, key, conn, &sending) {
-            return;
-        }
-        let (message, qos) = (queued.message.clone(), queued.qos);
-        let (retain, sub_id) = (queued.retain, queued.sub_id);
-        let Some(session) = self.sessions.get_mut(key) else {
-            return;
-        };
-        let Ok(id) = session.inflight.send(queued, now.mono_ms) else {
-            return;
-        };
-        let packet_id = NonZeroU16::new(id);
-        if let Some(retry_ms) = retry_ms.filter(|_| first) {
-            let generation = self.channels[conn.0 as usize].generation;
-            self.wheel
-                .arm(now.mono_ms + retry_ms, Timer::Retry(conn, generation));
-        }
-        let sending = Sending {
-            message: &message,
-            qos,
-            retain,
-            sub_id,
-            packet_id,
-            dup: false,
-        };
-        self.put(now, key, conn, sending, encoded, fx);
-    }
-
-    /// Whether a receiver's Maximum Packet Size forbids a message; it is dropped and counted then
-    /// [MQTT-3.1.2-25].
-    fn is_too_large(&self, now: Now, key: SessionKey, conn: Conn, sending: &Sending<'_>) -> bool {
-        let channel = &self.channels[conn.0 as usize];
-        let Some(session) = self.sessions.get(key) else {
-            return true;
-        };
-        if channel.packet_bytes_max == u32::MAX {
-            return false;
-        }
-        let sub_ids = [sending.sub_id];
-        let packet = outgoing(now, &session.client, sending, &sub_ids);
-        let too_large = publish_len(channel.version, &packet) > channel.packet_bytes_max as usize;
-        if too_large {
-            self.metrics.count(Metric::DeliveryDropped);
-            self.metrics.count(Metric::DeliveryDroppedTooLarge);
-        }
-        too_large
-    }
-
-    /// Encodes a PUBLISH into a connection's output and counts it.
-    fn put(
-        &mut self,
-        now: Now,
-        key: SessionKey,
-        conn: Conn,
-        sending: Sending<'_>,
-        encoded: &mut Encoded,
-        fx: &mut ShardEffects,
-    ) {
-        // Lends a buffer and wakes the connection.
-        _ = self.write(conn, fx);
-        let Some(session) = self.sessions.get(key) else {
-            return;
-        };
-        let channel = &mut self.channels[conn.0 as usize];
-        let before = channel.output.len();
-        if encoded.several && is_common(channel, &session.client, &sending) {
-            put_common(now, channel, &session.client, &sending, encoded);
-        } else if !put_own(now, channel, &session.client, &sending) {
-            self.metrics.count(Metric::DeliveryDropped);
-            self.metrics.count(Metric::DeliveryDroppedTooLarge);
-            return;
-        }
-        let bytes = (channel.output.len() - before) as u64;
-        channel.traffic.send_pkt += 1;
-        channel.traffic.send_msg += 1;
-        channel.traffic.send_oct += bytes;
-        let metrics = &self.metrics;
-        metrics.count(Metric::PacketsSent);
-        metrics.count(Metric::PacketsPublishSent);
-        metrics.count(Metric::MessagesSent);
-        metrics.count(Metric::MessagesDelivered);
-        metrics.count(Metric::sent_at(sending.qos.as_u8()));
-        metrics.add(Metric::BytesSent, bytes);
+    /// A session that has a connection, with all that sending to it touches.
+    fn receiver(&mut self, key: SessionKey) -> Option<Receiver<'_>> {
+        let session = self.sessions.get_mut(key)?;
+        let conn = session.conn?;
+        Some(Receiver {
+            conn,
+            session,
+            channel: self.channels.get_mut(conn.0 as usize)?,
+            metrics: &self.metrics,
+            wheel: &mut self.wheel,
+            spares: &mut self.spares,
+        })
     }
 
     /// Sends what waits in a session's queue, as far as window and output allow.
     pub(crate) fn pump(&mut self, now: Now, key: SessionKey, fx: &mut ShardEffects) {
-        if self
-            .sessions
-            .get(key)
-            .is_none_or(|session| session.queue.is_empty())
-        {
+        let waits = self.sessions.get(key).map(|s| !s.queue.is_empty());
+        if waits != Some(true) {
             return;
         }
-        let mut encoded = std::mem::take(&mut self.batch.encoded);
-        encoded.begin(1);
-        while let Some((conn, queued)) = self.next_queued(now, key) {
+        let Some(mut receiver) = self.receiver(key) else {
+            return;
+        };
+        if receiver.session.is_away() {
+            return;
+        }
+        // Each message has this receiver alone.
+        let mut encoded = Encoded::default();
+        while let Some(queued) = receiver.next_queued(now) {
             if queued.qos == QoS::AtMostOnce {
-                let sending = sending_of(&queued);
-                self.put(now, key, conn, sending, &mut encoded, fx);
+                receiver.put(now, sending_of(&queued), &mut encoded, fx);
             } else {
-                self.send_inflight(now, key, conn, queued, &mut encoded, fx);
+                receiver.send_inflight(now, queued, &mut encoded, fx);
             }
         }
-        self.batch.encoded = encoded;
-    }
-
-    /// The next queued message that may be sent now.
-    fn next_queued(&mut self, now: Now, key: SessionKey) -> Option<(Conn, Queued)> {
-        let session = self.sessions.get_mut(key)?;
-        let conn = session.conn.filter(|_| !session.is_away())?;
-        let channel = &self.channels[conn.0 as usize];
-        if !channel.is_open() || channel.output.len() >= OUTPUT_HIGH_BYTES {
-            return None;
-        }
-        if session.inflight.is_full(session.window)
-            && session
-                .queue
-                .iter()
-                .next()
-                .is_none_or(|next| next.qos != QoS::AtMostOnce)
-        {
-            return None;
-        }
-        let metrics = &self.metrics;
-        let queued = session.queue.pop(now.wall_ms, |_| count_expired(metrics))?;
-        // Behind messages that expired there may be one the window has no room for.
-        if queued.qos != QoS::AtMostOnce && session.inflight.is_full(session.window) {
-            let rule = Arc::clone(&session.client.mqtt);
-            session.queue.push_front(queued, &rule);
-            return None;
-        }
-        Some((conn, queued))
     }
 
     /// A session has a connection again: everything in flight is sent again, in order
@@ -348,8 +208,7 @@ impl Shard {
             put_again(now, channel, &session.client, again, &self.metrics);
         }
         if let Some(retry_ms) = session.client.mqtt.retry_interval_ms {
-            let timer = Timer::Retry(conn, channel.generation);
-            self.wheel.arm(now.mono_ms + retry_ms, timer);
+            arm_retry(&mut self.wheel, channel, conn, now.mono_ms + retry_ms);
         }
     }
 
@@ -361,7 +220,11 @@ impl Shard {
         generation: u32,
         fx: &mut ShardEffects,
     ) {
-        if !self.is_current(conn, generation) || !self.channels[conn.0 as usize].is_open() {
+        if !self.is_current(conn, generation) {
+            return;
+        }
+        self.channels[conn.0 as usize].retry_armed = false;
+        if !self.channels[conn.0 as usize].is_open() {
             return;
         }
         _ = self.write(conn, fx);
@@ -377,7 +240,7 @@ impl Shard {
             put_again(now, channel, client, again, metrics);
         });
         if let Some(next) = next {
-            self.wheel.arm(next, Timer::Retry(conn, generation));
+            arm_retry(&mut self.wheel, channel, conn, next);
         }
     }
 
@@ -499,6 +362,135 @@ impl Shard {
     }
 }
 
+/// A session and its connection, looked up once for all that a delivery does with them.
+struct Receiver<'a> {
+    conn: Conn,
+    session: &'a mut Session,
+    channel: &'a mut Channel,
+    metrics: &'a Metrics,
+    wheel: &'a mut Wheel<Timer>,
+    spares: &'a mut Vec<BytesMut>,
+}
+
+impl Receiver<'_> {
+    /// Whether its connection takes more.
+    fn has_room(&self) -> bool {
+        self.channel.is_open() && self.channel.output.len() < OUTPUT_HIGH_BYTES
+    }
+
+    /// Whether its window takes no more.
+    fn is_full(&self) -> bool {
+        self.session.inflight.is_full(self.session.window)
+    }
+
+    /// Writes a QoS 0 message.
+    fn send_now(
+        &mut self,
+        now: Now,
+        sending: Sending<'_>,
+        encoded: &mut Encoded,
+        fx: &mut ShardEffects,
+    ) {
+        if sending.message.is_expired(now.wall_ms) {
+            count_expired(self.metrics);
+            return;
+        }
+        self.put(now, sending, encoded, fx);
+    }
+
+    /// Gives a message a packet identifier and writes it.
+    fn send_inflight(
+        &mut self,
+        now: Now,
+        queued: Queued,
+        encoded: &mut Encoded,
+        fx: &mut ShardEffects,
+    ) {
+        if queued.message.is_expired(now.wall_ms) {
+            count_expired(self.metrics);
+            return;
+        }
+        let mut sending = sending_of(&queued);
+        // The window is at most as large as there are identifiers.
+        let Some(packet_id) = self.session.inflight.next_id() else {
+            return;
+        };
+        sending.packet_id = Some(packet_id);
+        if !self.put(now, sending, encoded, fx) {
+            return;
+        }
+        self.session.inflight.send(packet_id, queued, now.mono_ms);
+        if let Some(retry_ms) = self.session.client.mqtt.retry_interval_ms {
+            arm_retry(self.wheel, self.channel, self.conn, now.mono_ms + retry_ms);
+        }
+    }
+
+    /// Encodes a PUBLISH into the output and counts it. False, and it is counted as dropped, if the
+    /// client's Maximum Packet Size forbids it [MQTT-3.1.2-25].
+    fn put(
+        &mut self,
+        now: Now,
+        sending: Sending<'_>,
+        encoded: &mut Encoded,
+        fx: &mut ShardEffects,
+    ) -> bool {
+        open_output(self.channel, self.conn, self.spares, fx);
+        let (channel, client, metrics) = (&mut *self.channel, &self.session.client, self.metrics);
+        let before = channel.output.len();
+        if encoded.several && is_common(channel, client, &sending) {
+            put_common(now, channel, client, &sending, encoded);
+        } else if !put_own(now, channel, client, &sending) {
+            metrics.count(Metric::DeliveryDropped);
+            metrics.count(Metric::DeliveryDroppedTooLarge);
+            return false;
+        }
+        let bytes = (channel.output.len() - before) as u64;
+        channel.traffic.send_pkt += 1;
+        channel.traffic.send_msg += 1;
+        channel.traffic.send_oct += bytes;
+        metrics.count(Metric::PacketsSent);
+        metrics.count(Metric::PacketsPublishSent);
+        metrics.count(Metric::MessagesSent);
+        metrics.count(Metric::MessagesDelivered);
+        metrics.count(Metric::sent_at(sending.qos.as_u8()));
+        metrics.add(Metric::BytesSent, bytes);
+        true
+    }
+
+    /// The next queued message that may be sent now.
+    fn next_queued(&mut self, now: Now) -> Option<Queued> {
+        if !self.has_room() {
+            return None;
+        }
+        let full = self.is_full();
+        let queue = &mut self.session.queue;
+        if full
+            && queue
+                .iter()
+                .next()
+                .is_none_or(|next| next.qos != QoS::AtMostOnce)
+        {
+            return None;
+        }
+        let metrics = self.metrics;
+        let queued = queue.pop(now.wall_ms, |_| count_expired(metrics))?;
+        // Behind messages that expired there may be one the window has no room for.
+        if full && queued.qos != QoS::AtMostOnce {
+            queue.push_front(queued, &self.session.client.mqtt);
+            return None;
+        }
+        Some(queued)
+    }
+}
+
+/// Has [`Shard::on_retry`] look at a connection's window, unless it will anyhow: one deadline runs
+/// for each connection, however often its window empties and fills.
+fn arm_retry(wheel: &mut Wheel<Timer>, channel: &mut Channel, conn: Conn, at_ms: u64) {
+    if !std::mem::replace(&mut channel.retry_armed, true) {
+        wheel.arm(at_ms, Timer::Retry(conn, channel.generation));
+    }
+}
+
 /// Whether a message is the client's own.
 fn is_own(session: &Session, message: &Message) -> bool {
     match message.origin() {
@@ -537,12 +529,11 @@ fn sending_of(queued: &Queued) -> Sending<'_> {
 
 /// Puts a message into a session's queue; what falls out is counted.
 pub(crate) fn enqueue(metrics: &Metrics, session: &mut Session, queued: Queued) {
-    let rule = Arc::clone(&session.client.mqtt);
     let queue = match &mut session.arriving {
         Some(arriving) => &mut arriving.collected,
         None => &mut session.queue,
     };
-    let Some((_, reason)) = queue.push(queued, &rule) else {
+    let Some((_, reason)) = queue.push(queued, &session.client.mqtt) else {
         return;
     };
     session.dropped = session.dropped.saturating_add(1);
@@ -566,7 +557,7 @@ fn outgoing<'a>(
     sub_ids: &'a [u32; 1],
 ) -> Outgoing<'a> {
     Outgoing {
-        topic: client.unmounted(sending.message.topic()),
+        topic: client.topic_of(sending.message),
         payload: sending.message.payload(),
         qos: sending.qos,
         retain: sending.retain,
@@ -641,12 +632,12 @@ fn put_own(now: Now, channel: &mut Channel, client: &Client, sending: &Sending<'
         .as_mut()
         .and_then(|rare| rare.aliases_out.as_mut());
     if let Some(aliases) = aliases {
-        match aliases.pick(packet.topic.as_bytes()) {
+        match aliases.pick(packet.topic) {
             Alias::None => {}
             Alias::Set(alias) => packet.topic_alias = Some(alias),
             Alias::Use(alias) => {
                 packet.topic_alias = Some(alias);
-                packet.topic = "";
+                packet.topic = b"";
             }
         }
     }

@@ -53,13 +53,16 @@ struct Pending {
     scope: Scope,
 }
 
-/// A message with its receivers; ranges of the batch's lists.
-#[derive(Debug, Default, Clone)]
+/// A message's receivers; ranges of the batch's lists.
+#[derive(Clone, Copy, Debug, Default)]
 struct Routed {
     subscribers: (u32, u32),
     nodes: (u32, u32),
-    picks: SmallVec<[(Pick, Arc<GroupKey>); 1]>,
+    picks: (u32, u32),
 }
+
+/// The members picked of shared groups, each with its group.
+type Picks = [(Pick, Arc<GroupKey>)];
 
 /// Messages that wait for their match, and the scratch of matching and encoding.
 #[derive(Debug, Default)]
@@ -71,6 +74,7 @@ pub(crate) struct Batch {
     matches: Matches,
     subscribers: Vec<Subscriber>,
     nodes: Vec<NodeIndex>,
+    picks: Vec<(Pick, Arc<GroupKey>)>,
     pub(crate) encoded: Encoded,
     head: Vec<u8>,
 }
@@ -162,17 +166,19 @@ impl Shard {
         while from < pending.len() {
             let upto = self.match_some(&mut batch, &pending[from..]) + from;
             for at in from..upto {
-                let routed = std::mem::take(&mut batch.routed[at - from]);
-                if self.must_wait(&batch, &routed, &pending[at]) {
-                    self.hold(&batch, &routed, &mut pending, at, fx);
+                let routed = batch.routed[at - from];
+                if self.must_wait(&batch, routed, &pending[at]) {
+                    self.hold(&batch, routed, &mut pending, at, fx);
                     from = pending.len();
                     break;
                 }
-                matched = self.dispatch(now, &mut batch, &routed, &pending[at], fx);
+                matched = self.dispatch(now, &mut batch, routed, &pending[at], fx);
             }
             from = from.max(upto);
         }
         pending.clear();
+        // Groups must not be kept alive by who was picked last.
+        batch.picks.clear();
         batch.pending = pending;
         // Delivering never publishes; should it, what was added is not lost.
         batch.pending.append(&mut self.batch.pending);
@@ -190,25 +196,26 @@ impl Shard {
         batch.routed.clear();
         batch.subscribers.clear();
         batch.nodes.clear();
+        batch.picks.clear();
         let mut deliveries = 0;
-        let mut last: Option<(&str, Routed)> = None;
+        let mut last: Option<(&[u8], Routed)> = None;
         for message in pending {
-            let topic = message.message.topic();
-            let known = last.as_ref().filter(|(known, _)| *known == topic);
+            let topic = message.message.topic_bytes();
+            let known = last.filter(|(known, _)| *known == topic);
             let mut routed = match (&message.scope, known) {
-                (Scope::Everywhere, Some((_, routed))) => routed.clone(),
+                (Scope::Everywhere, Some((_, routed))) => routed,
                 (Scope::Everywhere, None) => {
-                    let routed = match_everywhere(&router, topic, batch);
-                    last = Some((topic, routed.clone()));
+                    let routed = match_everywhere(&router, message.message.topic(), batch);
+                    last = Some((topic, routed));
                     routed
                 }
                 (Scope::Here { plain, .. }, _) => {
                     last = None;
-                    match_here(&router, topic, *plain, batch)
+                    match_here(&router, message.message.topic(), *plain, batch)
                 }
                 (Scope::Group { .. }, _) => Routed::default(),
             };
-            self.pick(&router, rule, batch, message, &mut routed);
+            routed.picks = self.pick(&router, rule, batch, message);
             deliveries += (routed.subscribers.1 - routed.subscribers.0) as usize + 1;
             batch.routed.push(routed);
             if deliveries >= DELIVERIES_MAX {
@@ -223,10 +230,13 @@ impl Shard {
         &mut self,
         router: &Router,
         rule: SharedRule,
-        batch: &Batch,
+        batch: &mut Batch,
         pending: &Pending,
-        routed: &mut Routed,
-    ) {
+    ) -> (u32, u32) {
+        let from = batch.picks.len() as u32;
+        if matches!(pending.scope, Scope::Everywhere) && batch.matches.groups.is_empty() {
+            return (from, from);
+        }
         let publisher = Publisher {
             id: pending.conn.map_or(u64::MAX, |conn| u64::from(conn.0)),
             clientid: pending.message.clientid(),
@@ -234,6 +244,7 @@ impl Shard {
         };
         let picker = &mut self.picker;
         let shared = &self.shared;
+        let picks = &mut batch.picks;
         let mut add = |picker: &mut crate::router::Picker, at: GroupRef, here, exclude| {
             let group = router.group(at);
             let pick = if here {
@@ -245,7 +256,7 @@ impl Shard {
                 picker.pick((at, group), rule, publisher, reachable, exclude)
             };
             if let Some(pick) = pick {
-                routed.picks.push((pick, Arc::clone(group.key())));
+                picks.push((pick, Arc::clone(group.key())));
             }
         };
         match &pending.scope {
@@ -267,19 +278,22 @@ impl Shard {
                 }
             }
         }
+        (from, picks.len() as u32)
     }
 
     /// Whether a QoS 1 or 2 publish finds a link to one of its nodes without room.
-    fn must_wait(&self, batch: &Batch, routed: &Routed, pending: &Pending) -> bool {
+    fn must_wait(&self, batch: &Batch, routed: Routed, pending: &Pending) -> bool {
         pending.conn.is_some() && pending.ack.is_some() && self.full_node(batch, routed).is_some()
     }
 
-    fn full_node(&self, batch: &Batch, routed: &Routed) -> Option<NodeIndex> {
-        let nodes = &batch.nodes[routed.nodes.0 as usize..routed.nodes.1 as usize];
-        let picked = routed.picks.iter().filter_map(|(pick, _)| match pick {
-            Pick::Remote(node) => Some(*node),
-            Pick::Local(_) => None,
-        });
+    fn full_node(&self, batch: &Batch, routed: Routed) -> Option<NodeIndex> {
+        let nodes = part(&batch.nodes, routed.nodes);
+        let picked = part(&batch.picks, routed.picks)
+            .iter()
+            .filter_map(|(pick, _)| match pick {
+                Pick::Remote(node) => Some(*node),
+                Pick::Local(_) => None,
+            });
         nodes
             .iter()
             .copied()
@@ -291,7 +305,7 @@ impl Shard {
     fn hold(
         &mut self,
         batch: &Batch,
-        routed: &Routed,
+        routed: Routed,
         pending: &mut Vec<Pending>,
         at: usize,
         fx: &mut ShardEffects,
@@ -323,7 +337,7 @@ impl Shard {
         &mut self,
         now: Now,
         batch: &mut Batch,
-        routed: &Routed,
+        routed: Routed,
         pending: &Pending,
         fx: &mut ShardEffects,
     ) -> bool {
@@ -337,49 +351,43 @@ impl Shard {
                 return true;
             }
         }
-        let (from, to) = routed.subscribers;
-        let nodes = &batch.nodes[routed.nodes.0 as usize..routed.nodes.1 as usize];
-        let found = to > from || !nodes.is_empty() || !routed.picks.is_empty();
-        batch.encoded.begin(to - from);
-        let subscribers = &batch.subscribers[from as usize..to as usize];
+        let Batch {
+            subscribers,
+            nodes,
+            picks,
+            encoded,
+            head,
+            ..
+        } = batch;
+        let subscribers = part(subscribers, routed.subscribers);
+        let (nodes, picks) = (part(nodes, routed.nodes), part(picks, routed.picks));
+        let found = !subscribers.is_empty() || !nodes.is_empty() || !picks.is_empty();
+        encoded.begin(subscribers.len() as u32);
         for subscriber in subscribers {
             if subscriber.shard == self.id {
                 let Subscriber {
                     session, options, ..
                 } = *subscriber;
-                self.deliver(now, session, options, None, message, &mut batch.encoded, fx);
+                self.deliver(now, session, options, None, message, encoded, fx);
             } else {
                 hand_over(*subscriber, None, message, fx);
             }
         }
-        for (pick, key) in &routed.picks {
+        for (pick, key) in picks {
             match *pick {
                 Pick::Local(Subscriber {
                     session,
                     options,
                     shard,
                 }) if shard == self.id => {
-                    let encoded = &mut batch.encoded;
                     self.deliver(now, session, options, Some(key), message, encoded, fx);
                 }
                 Pick::Local(member) => hand_over(member, Some(key), message, fx),
                 Pick::Remote(_) => {}
             }
         }
-        if !nodes.is_empty()
-            || routed
-                .picks
-                .iter()
-                .any(|(p, _)| matches!(p, Pick::Remote(_)))
-        {
-            self.forward(
-                now,
-                (nodes, routed),
-                &mut batch.head,
-                pending,
-                &mut waits,
-                fx,
-            );
+        if !nodes.is_empty() || picks.iter().any(|(p, _)| matches!(p, Pick::Remote(_))) {
+            self.forward(now, (nodes, picks), head, pending, &mut waits, fx);
         }
         if !found && everywhere {
             self.metrics.count(Metric::MessagesDropped);
@@ -440,7 +448,7 @@ impl Shard {
     fn forward(
         &mut self,
         now: Now,
-        (nodes, routed): (&[NodeIndex], &Routed),
+        (nodes, picks): (&[NodeIndex], &Picks),
         head: &mut Vec<u8>,
         pending: &Pending,
         waits: &mut Waits,
@@ -450,7 +458,7 @@ impl Shard {
         let mut plain_head = false;
         for node in nodes {
             groups.clear();
-            groups.extend(groups_of(routed, *node).cloned());
+            groups.extend(groups_of(picks, *node).cloned());
             if !groups.is_empty() || !plain_head {
                 head.clear();
                 forward::put_head(head, now, &pending.message, true, &groups);
@@ -459,14 +467,14 @@ impl Shard {
             self.forward_to(now, *node, head, pending, waits, fx);
         }
         let mut done: SmallVec<[NodeIndex; 2]> = SmallVec::new();
-        for (pick, _) in &routed.picks {
+        for (pick, _) in picks {
             let Pick::Remote(node) = *pick else { continue };
             if nodes.contains(&node) || done.contains(&node) {
                 continue;
             }
             done.push(node);
             groups.clear();
-            groups.extend(groups_of(routed, node).cloned());
+            groups.extend(groups_of(picks, node).cloned());
             head.clear();
             forward::put_head(head, now, &pending.message, false, &groups);
             self.forward_to(now, node, head, pending, waits, fx);
@@ -555,7 +563,7 @@ fn hand_over(
         return;
     };
     match deliveries.last_mut() {
-        Some(last) if is_same(&last.message, message) => last.to.push(target),
+        Some(last) if last.message.is_same(message) => last.to.push(target),
         _ => {
             let to = SmallVec::from_iter([target]);
             deliveries.push(Delivery {
@@ -566,14 +574,16 @@ fn hand_over(
     }
 }
 
-fn groups_of(routed: &Routed, node: NodeIndex) -> impl Iterator<Item = &Arc<GroupKey>> {
-    routed
-        .picks
-        .iter()
-        .filter_map(move |(pick, key)| match pick {
-            Pick::Remote(there) if *there == node => Some(key),
-            _ => None,
-        })
+fn groups_of(picks: &Picks, node: NodeIndex) -> impl Iterator<Item = &Arc<GroupKey>> {
+    picks.iter().filter_map(move |(pick, key)| match pick {
+        Pick::Remote(there) if *there == node => Some(key),
+        _ => None,
+    })
+}
+
+/// A range of one of the batch's lists.
+fn part<T>(list: &[T], (from, to): (u32, u32)) -> &[T] {
+    &list[from as usize..to as usize]
 }
 
 /// Everybody: this node's subscribers and the other nodes; the groups stay in the scratch.
@@ -584,7 +594,7 @@ fn match_everywhere(router: &Router, topic: &str, batch: &mut Batch) -> Routed {
     Routed {
         subscribers,
         nodes,
-        picks: SmallVec::new(),
+        ..Routed::default()
     }
 }
 
@@ -605,9 +615,4 @@ fn append<T: Copy>(list: &mut Vec<T>, more: &[T]) -> (u32, u32) {
     let from = list.len() as u32;
     list.extend_from_slice(more);
     (from, list.len() as u32)
-}
-
-/// Whether two messages are one: their parts lie at the same place.
-fn is_same(a: &Message, b: &Message) -> bool {
-    std::ptr::eq(a.topic(), b.topic()) && std::ptr::eq(a.payload(), b.payload())
 }

@@ -137,10 +137,17 @@ impl Shard {
             session.stamp = stamp;
             session.superseded = false;
         }
-        fx.tell(ToControl::ClientChanged {
-            clientid: clientid.to_owned(),
-        });
+        self.tell_client(clientid, fx);
         previous
+    }
+
+    /// This node's claim on a client identifier has changed.
+    pub(crate) fn tell_client(&self, clientid: &str, fx: &mut ShardEffects) {
+        if self.shared.is_followed() {
+            fx.tell(ToControl::ClientChanged {
+                clientid: clientid.to_owned(),
+            });
+        }
     }
 
     /// The session is in this shard: only the connection is exchanged.
@@ -572,11 +579,13 @@ impl Shard {
         if !state.awaiting_rel.is_empty() {
             let since_s = (now.mono_ms / 1_000) as u32;
             let ids = state.awaiting_rel.into_iter();
-            session.awaiting_rel = Some(Box::new(AwaitingRel::from_ids(ids, since_s)));
+            let mut waiting = AwaitingRel::from_ids(ids, since_s);
             if let Some(timeout_ms) = rule.await_rel_timeout_ms {
+                waiting.armed = true;
                 self.wheel
                     .arm(now.mono_ms + timeout_ms, Timer::AwaitRel(key));
             }
+            session.awaiting_rel = Some(Box::new(waiting));
         }
     }
 

@@ -29,6 +29,18 @@ impl AckKind {
     /// All four, in the order of their numbers.
     pub const ALL: [Self; 4] = [Self::Puback, Self::Pubrec, Self::Pubrel, Self::Pubcomp];
 
+    /// Which of the four a packet type is, if it is one.
+    #[inline]
+    pub const fn of(packet: PacketType) -> Option<Self> {
+        match packet {
+            PacketType::Puback => Some(Self::Puback),
+            PacketType::Pubrec => Some(Self::Pubrec),
+            PacketType::Pubrel => Some(Self::Pubrel),
+            PacketType::Pubcomp => Some(Self::Pubcomp),
+            _ => None,
+        }
+    }
+
     /// The packet type.
     pub const fn packet_type(self) -> PacketType {
         match self {
@@ -83,6 +95,7 @@ impl Ack {
         });
     }
 
+    #[inline]
     pub(crate) fn decode(
         kind: AckKind,
         version: Version,

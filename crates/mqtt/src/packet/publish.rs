@@ -121,6 +121,12 @@ impl Publish {
         &self.frame
     }
 
+    /// [`Publish::frame`] itself, for whoever keeps the message and not the packet.
+    #[inline]
+    pub fn into_frame(self) -> Bytes {
+        self.frame
+    }
+
     /// Where the topic lies in the frame.
     #[inline]
     pub fn topic_range(&self) -> Range<usize> {
@@ -143,7 +149,7 @@ impl Publish {
     /// Appends the packet, all its properties included.
     pub fn encode(&self, version: Version, out: &mut BytesMut) {
         let outgoing = Outgoing {
-            topic: self.topic(),
+            topic: &self.frame[self.topic_range()],
             payload: self.payload(),
             qos: self.qos,
             retain: self.retain,
@@ -268,8 +274,9 @@ fn check_odd_topic(topic: &[u8], alias: bool) -> Result<(), DecodeError> {
 /// A PUBLISH to be written: everything borrowed.
 #[derive(Debug, Clone, Copy)]
 pub struct Outgoing<'a> {
-    /// The topic name; empty when the receiver knows the alias.
-    pub topic: &'a str,
+    /// The topic name, which is UTF-8 text; empty when the receiver knows the alias. Bytes, because
+    /// who forwards a message has checked them already.
+    pub topic: &'a [u8],
     /// The application's bytes.
     pub payload: &'a [u8],
     /// How often it may arrive.
@@ -339,7 +346,7 @@ struct Lengths {
 
 #[inline]
 fn lengths(version: Version, p: &Outgoing<'_>) -> Lengths {
-    let topic = wire::fit_str(p.topic).len();
+    let topic = wire::fit(p.topic).len();
     let id = if p.qos == QoS::AtMostOnce { 0 } else { 2 };
     let mut remaining = 2 + topic + id + p.payload.len();
     let mut properties = 0;
@@ -383,7 +390,7 @@ pub fn encode_publish_head(version: Version, p: &Outgoing<'_>, out: &mut BytesMu
 
 #[inline]
 fn put_head(version: Version, p: &Outgoing<'_>, lengths: &Lengths, out: &mut BytesMut) {
-    let topic = wire::fit_str(p.topic);
+    let topic = wire::fit(p.topic);
     // One write for the fixed header and the topic's length: fewer capacity checks.
     let (varint, count) = wire::varint_bytes(lengths.remaining as u32);
     let mut head = [0; 7];

@@ -355,6 +355,33 @@ fn nothing_is_sent_again_on_a_live_connection_unless_asked_for() {
     }
 }
 
+/// One deadline for each client, not one for each time its exchanges are all over.
+#[test]
+fn a_busy_client_does_not_pile_up_deadlines() {
+    let mut net = Net::mqtt(Mqtt {
+        retry_interval_ms: Some(30_000),
+        ..Mqtt::default()
+    });
+    let (p, s) = (
+        net.client(Version::V3_1_1, "p"),
+        net.client(Version::V3_1_1, "s"),
+    );
+    net.subscribe(s, "t", QoS::AtLeastOnce);
+    let before = net.nodes[0].shards[0].wheel.len();
+    for _ in 0..100 {
+        net.publish_acked(p, "t", "x", 2);
+        let packets = net.take(s);
+        let id = publish_of(&packets[0]).packet_id.expect("QoS 1").get();
+        net.send(s, puback(id));
+        net.pass(100);
+    }
+    let armed = net.nodes[0].shards[0].wheel.len();
+    assert!(armed <= before + 2, "{before} deadlines became {armed}");
+    net.pass(400_000);
+    let left = net.nodes[0].shards[0].wheel.len();
+    assert!(left <= before, "{before} deadlines became {left}");
+}
+
 #[test]
 fn a_smaller_window_after_resume_is_kept() {
     let mut net = Net::new();
