@@ -2,6 +2,7 @@
 //! begin with a letter and a number are items of the EMQX compatibility checklist.
 
 mod access;
+mod bench;
 mod cli;
 mod configuration;
 mod discovery;

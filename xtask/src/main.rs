@@ -1,11 +1,13 @@
-//! Automation of this repository: `cargo xtask tidy`, `ci`, `gate`, `reference`.
+//! Automation of this repository: `cargo xtask tidy`, `ci`, `gate`, `figures`, `reference`.
 //!
 //! Everything a contributor or the build server runs goes through here, so that both run the same.
 
 #![allow(clippy::print_stdout, reason = "a command line tool talks on stdout")]
 
 mod ci;
+mod figures;
 mod gate;
+mod plot;
 mod reference;
 mod tidy;
 
@@ -22,11 +24,12 @@ fn main() -> ExitCode {
     {
         ["tidy"] => tidy::check(&root()),
         ["ci"] => ci::run(&root()),
+        ["figures"] => figures::write(&root()),
         ["gate"] => gate::check(&root()),
         ["gate", "--record"] => gate::record(&root()),
         ["reference"] => reference::write(&root()),
         _ => Err(anyhow::anyhow!(
-            "usage: cargo xtask tidy | ci | gate [--record] | reference"
+            "usage: cargo xtask tidy | ci | gate [--record] | figures | reference"
         )),
     };
     match result {

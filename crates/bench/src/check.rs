@@ -57,7 +57,7 @@ impl Stream {
     }
 
     /// Messages 0..`sent` had to arrive.
-    fn faults(&self, sent: u64) -> Faults {
+    pub(crate) fn faults(&self, sent: u64) -> Faults {
         let mut faults = self.faults;
         faults.lost += self.missing.len() as u64 + sent.saturating_sub(self.next);
         faults

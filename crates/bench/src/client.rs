@@ -1,48 +1,83 @@
 //! A blocking MQTT 3.1.1 connection: just enough to set a scenario up.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use bytes::BytesMut;
 use dunlin_mqtt::{Connect, QoS, Version};
 
+use crate::access::Access;
+use crate::stream::Stream;
+use crate::target::Endpoint;
 use crate::wire::{self, CONNACK, DISCONNECT, Frame, SUBACK};
 
 /// No broker worth measuring takes longer for an answer; a longer silence is a failure.
 const ANSWER: Duration = Duration::from_secs(30);
 
-/// A CONNECT with a clean session and no keepalive.
-pub(crate) fn connect_packet(client_id: &str) -> Vec<u8> {
+/// What becomes of the session when its connection ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keep {
+    Nothing,
+    Session,
+}
+
+/// A CONNECT without keepalive.
+pub(crate) fn connect_packet(client_id: &str, access: &Access, keep: Keep) -> Vec<u8> {
     let mut connect = Connect::new(Version::V3_1_1, client_id);
-    connect.clean_start = true;
+    connect.clean_start = keep == Keep::Nothing;
     connect.keepalive = 0;
+    connect.username = access.username.as_deref().map(Into::into);
+    connect.password = access.password.clone().map(Into::into);
     let mut out = BytesMut::new();
     connect.encode(Version::V3_1_1, &mut out);
     out.to_vec()
 }
 
+/// Connects with a clean session and waits for CONNACK.
+pub(crate) fn connect(endpoint: &Endpoint, client_id: &str) -> anyhow::Result<Stream> {
+    connect_and(endpoint, client_id, Keep::Nothing)
+}
+
 /// Connects and waits for CONNACK.
-pub(crate) fn connect(address: SocketAddr, client_id: &str) -> anyhow::Result<TcpStream> {
-    let mut stream =
-        TcpStream::connect_timeout(&address, ANSWER).with_context(|| format!("{address}"))?;
-    stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(ANSWER))?;
-    stream.write_all(&connect_packet(client_id))?;
-    let answer = receive(&mut stream, CONNACK)?;
+pub(crate) fn connect_and(
+    endpoint: &Endpoint,
+    client_id: &str,
+    keep: Keep,
+) -> anyhow::Result<Stream> {
+    let mut stream = open(endpoint)?;
+    stream.write_all(&connect_packet(client_id, &endpoint.access, keep))?;
+    welcome(&mut stream, endpoint)?;
+    Ok(stream)
+}
+
+/// A connection that has said nothing of MQTT.
+pub(crate) fn open(endpoint: &Endpoint) -> anyhow::Result<Stream> {
+    let address = endpoint.address;
+    let tcp = TcpStream::connect_timeout(&address, ANSWER).with_context(|| {
+        format!("{address}: is the broker running? Name another one behind the scenario")
+    })?;
+    tcp.set_nodelay(true)?;
+    tcp.set_read_timeout(Some(ANSWER))?;
+    Stream::new(tcp, endpoint)
+}
+
+/// Waits for CONNACK.
+pub(crate) fn welcome(stream: &mut Stream, endpoint: &Endpoint) -> anyhow::Result<()> {
+    let answer = receive(stream, CONNACK).with_context(|| endpoint.address.to_string())?;
     match answer.as_slice() {
-        [_, 0] => Ok(stream),
-        other => bail!("{address} refused CONNECT: {other:?}"),
+        [_, 0] => Ok(()),
+        [_, 4 | 5] => bail!(
+            "{} refused CONNECT: not authorized. Use --username and --password",
+            endpoint.address
+        ),
+        other => bail!("{} refused CONNECT: {other:?}", endpoint.address),
     }
 }
 
 /// Subscribes and waits for SUBACK.
-pub(crate) fn subscribe(
-    stream: &mut TcpStream,
-    filters: &[String],
-    qos: QoS,
-) -> anyhow::Result<()> {
+pub(crate) fn subscribe(stream: &mut Stream, filters: &[String], qos: QoS) -> anyhow::Result<()> {
     let mut out = Vec::new();
     for chunk in filters.chunks(wire::SUBSCRIBE_FILTERS) {
         out.clear();
@@ -55,28 +90,47 @@ pub(crate) fn subscribe(
     Ok(())
 }
 
-/// Reads one packet of this type; answers its body. Reads byte by byte, so that nothing that
-/// follows is taken from whoever reads next.
-pub(crate) fn receive(stream: &mut TcpStream, kind: u8) -> anyhow::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    loop {
-        if let Some(frame) = Frame::first(&bytes)? {
-            let found = frame.kind();
-            ensure!(found == kind, "packet {found:#x} instead of {kind:#x}");
-            return Ok(frame.body().to_vec());
+/// Reads one packet of this type; answers its body.
+pub(crate) fn receive(stream: &mut Stream, kind: u8) -> anyhow::Result<Vec<u8>> {
+    let packet = next(stream)?;
+    let found = packet[0];
+    ensure!(found == kind, "packet {found:#x} instead of {kind:#x}");
+    let frame = Frame::first(&packet)?.context("a whole packet")?;
+    Ok(frame.body().to_vec())
+}
+
+/// Reads one packet, and nothing beyond it that belongs to whoever reads next: its header byte by
+/// byte, then the rest at once.
+pub(crate) fn next(stream: &mut Stream) -> anyhow::Result<Vec<u8>> {
+    let mut packet = Vec::new();
+    let mut left = loop {
+        if let Some((_, len)) = wire::header(&packet)? {
+            break len;
         }
         let mut byte = [0];
         let count = stream.read(&mut byte).context("waiting for an answer")?;
         ensure!(count == 1, "the broker closed the connection");
-        bytes.push(byte[0]);
+        packet.push(byte[0]);
+    };
+    while left > 0 {
+        let at = packet.len();
+        packet.resize(at + left, 0);
+        let count = stream
+            .read(&mut packet[at..])
+            .context("waiting for an answer")?;
+        ensure!(count > 0, "the broker closed the connection");
+        packet.truncate(at + count);
+        left -= count;
     }
+    Ok(packet)
 }
 
 /// Says good-bye and waits until the broker has closed: what it has to clean up is then under way
 /// and falls on nobody else's measurement, and the port is free at once for the next connection.
-pub(crate) fn disconnect(mut stream: TcpStream) -> anyhow::Result<()> {
-    stream.set_nonblocking(false)?;
+pub(crate) fn disconnect(mut stream: Stream) -> anyhow::Result<()> {
+    stream.tcp().set_nonblocking(false)?;
     stream.write_all(&[DISCONNECT, 0])?;
+    stream.flush()?;
     let mut sink = [0; 4096];
     while stream.read(&mut sink).is_ok_and(|count| count > 0) {}
     Ok(())

@@ -5,7 +5,6 @@
 //! a copy to send, a look at the stamp to receive.
 
 use std::io;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
@@ -19,7 +18,7 @@ use crate::link::Link;
 use crate::progress::Progress;
 use crate::sample::{Clocks, Sample};
 use crate::scenario::flow::{Flow, Pace};
-use crate::target::Target;
+use crate::target::{Endpoint, Target};
 use crate::wire::{Frame, PUBACK, PUBCOMP, PUBREC, PUBREL, Stamp, Template, acknowledge};
 
 const EVENTS_MAX: usize = 1_024;
@@ -48,6 +47,16 @@ struct Publisher {
 }
 
 impl Publisher {
+    /// Messages both acknowledged and delivered to all `fan` receivers; with none, it is enough that
+    /// they have left.
+    fn done(&self, fan: u64) -> u64 {
+        match self.delivered.checked_div(fan) {
+            Some(delivered) => self.acked.min(delivered),
+            None if self.link.unwritten_bytes() > 0 => 0,
+            None => self.acked,
+        }
+    }
+
     fn append(&mut self, publisher: usize, due_ns: u64) {
         let template = &self.templates[(self.sent % self.templates.len() as u64) as usize];
         let stamp = Stamp {
@@ -74,6 +83,8 @@ pub(crate) struct Engine<'a> {
     measured_ns: u64,
     last_arrival: Instant,
     delivered: u64,
+    /// Without subscribers: what the last arrival was seen by.
+    acknowledged: u64,
     /// Messages of the open loop sent so far.
     paced: u64,
 }
@@ -85,7 +96,7 @@ impl<'a> Engine<'a> {
         let mut subscribers = Vec::new();
         for index in 0..flow.subscribers {
             let id = format!("bench-subscriber-{index}");
-            let mut stream = client::connect(target.for_subscribers(), &id)?;
+            let mut stream = client::connect(target.for_subscriber(index), &id)?;
             client::subscribe(&mut stream, &[flow.filter(index)], flow.qos)?;
             let token = Token(flow.publishers + index);
             subscribers.push(Link::adopt(stream, poll.registry(), token)?);
@@ -116,6 +127,7 @@ impl<'a> Engine<'a> {
             measured_ns: u64::MAX,
             last_arrival: now,
             delivered: 0,
+            acknowledged: 0,
             paced: 0,
         })
     }
@@ -133,15 +145,16 @@ impl<'a> Engine<'a> {
         self.send_until(begin, progress)?;
         self.measured_ns = (begin - self.start).as_nanos() as u64;
         let clocks = Clocks::read(target)?;
-        let before = self.delivered;
+        let before = self.units();
         let mut end = begin + self.flow.duration;
         self.send_until(end, progress)?;
         // A figure needs a message, however short the run and busy the machine.
-        while self.delivered == before && end - self.last_arrival < SILENCE {
+        while self.units() == before && end - self.last_arrival < SILENCE && !progress.is_stopped()
+        {
             end = Instant::now() + WAIT_MAX;
             self.send_until(end, progress)?;
         }
-        clocks.charge(target, self.delivered - before, &mut sample)?;
+        clocks.charge(target, self.units() - before, &mut sample)?;
         self.drain(progress)?;
         let sent: Vec<u64> = self.publishers.iter().map(|each| each.sent).collect();
         sample.faults = self.checker.faults(&sent);
@@ -156,7 +169,7 @@ impl<'a> Engine<'a> {
     fn close(self) -> anyhow::Result<()> {
         let publishers = self.publishers.into_iter().map(|each| each.link);
         for link in publishers.chain(self.subscribers) {
-            client::disconnect(link.into_std())?;
+            client::disconnect(link.into_stream())?;
         }
         Ok(())
     }
@@ -164,19 +177,23 @@ impl<'a> Engine<'a> {
     fn send_until(&mut self, end: Instant, progress: &mut Progress) -> anyhow::Result<()> {
         loop {
             let now = Instant::now();
-            if now >= end || now - self.last_arrival > SILENCE {
+            if now >= end || now - self.last_arrival > SILENCE || progress.is_stopped() {
                 if let Pace::Open { per_second } = self.flow.pace {
                     // What was due and could not be sent is as late as what was sent late.
-                    self.send_due(end, per_second)?;
+                    self.send_due(end.min(now), per_second)?;
                 }
                 return Ok(());
             }
-            progress.tick(now, self.delivered);
+            progress.tick(now, self.units());
             let wait = match self.flow.pace {
                 Pace::Closed { window } => self.send_window(window)?,
                 Pace::Open { per_second } => self.send_due(now, per_second)?,
             };
             self.receive(wait.min(end - now))?;
+            if self.flow.fan() == 0 && self.units() > self.acknowledged {
+                self.acknowledged = self.units();
+                self.last_arrival = now;
+            }
         }
     }
 
@@ -186,8 +203,16 @@ impl<'a> Engine<'a> {
             if self.under_way() == 0 || now - self.last_arrival > SILENCE {
                 return Ok(());
             }
-            progress.tick(now, self.delivered);
+            progress.tick(now, self.units());
             self.receive(WAIT_MAX)?;
+        }
+    }
+
+    /// What the run counts: deliveries, or acknowledged messages if nobody subscribes.
+    fn units(&self) -> u64 {
+        match self.flow.fan() {
+            0 => self.publishers.iter().map(|each| each.acked).sum(),
+            _ => self.delivered,
         }
     }
 
@@ -196,10 +221,7 @@ impl<'a> Engine<'a> {
         let fan = self.flow.fan();
         self.publishers
             .iter()
-            .map(|each| {
-                each.sent
-                    .saturating_sub(each.acked.min(each.delivered / fan))
-            })
+            .map(|each| each.sent.saturating_sub(each.done(fan)))
             .sum()
     }
 
@@ -208,8 +230,8 @@ impl<'a> Engine<'a> {
     fn send_window(&mut self, window: u64) -> anyhow::Result<Duration> {
         let fan = self.flow.fan();
         for (index, publisher) in self.publishers.iter_mut().enumerate() {
-            let done = publisher.acked.min(publisher.delivered / fan);
-            let room = window.saturating_sub(publisher.sent.saturating_sub(done));
+            let under_way = publisher.sent.saturating_sub(publisher.done(fan));
+            let room = window.saturating_sub(under_way);
             if room < window.div_ceil(2) {
                 continue;
             }
@@ -218,7 +240,14 @@ impl<'a> Engine<'a> {
             }
             flush(publisher, self.flow.qos)?;
         }
-        Ok(WAIT_MAX)
+        // Nothing will arrive that could wake us: the next window goes as soon as this one has.
+        let free = |each: &Publisher| each.link.unwritten_bytes() == 0;
+        let is_silent = fan == 0 && self.flow.qos == QoS::AtMostOnce;
+        Ok(if is_silent && self.publishers.iter().any(free) {
+            Duration::ZERO
+        } else {
+            WAIT_MAX
+        })
     }
 
     /// Sends whatever is due, then answers how long nothing will be.
@@ -341,8 +370,8 @@ impl<'a> Engine<'a> {
     }
 }
 
-fn publisher_link(address: SocketAddr, index: usize, poll: &Poll) -> anyhow::Result<Link> {
-    let stream = client::connect(address, &format!("bench-publisher-{index}"))?;
+fn publisher_link(endpoint: &Endpoint, index: usize, poll: &Poll) -> anyhow::Result<Link> {
+    let stream = client::connect(endpoint, &format!("bench-publisher-{index}"))?;
     Ok(Link::adopt(stream, poll.registry(), Token(index))?)
 }
 

@@ -2,11 +2,13 @@
 //! but does not fit the socket yet. The load generator and the null broker share it.
 
 use std::io::{self, Read, Write};
-use std::net;
+use std::os::fd::AsRawFd;
 
 use mio::event::Source;
-use mio::net::TcpStream;
+use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
+
+use crate::stream::Stream;
 
 /// Bytes asked for per read. Large, so that a busy connection is drained by few system calls.
 pub(crate) const READ_BYTES: usize = 256 * 1024;
@@ -14,7 +16,7 @@ pub(crate) const READ_BYTES: usize = 256 * 1024;
 /// A connection registered with a poll.
 #[derive(Debug)]
 pub(crate) struct Link {
-    stream: TcpStream,
+    stream: Stream,
     /// The beginning of a packet whose rest has not come.
     held: Vec<u8>,
     /// Bytes for the peer; those before `written` have left.
@@ -35,20 +37,17 @@ pub(crate) struct Filled {
 impl Link {
     /// Takes a connection over, blocking or not.
     pub(crate) fn adopt(
-        stream: net::TcpStream,
+        stream: impl Into<Stream>,
         registry: &Registry,
         token: Token,
     ) -> io::Result<Self> {
-        stream.set_nonblocking(true)?;
-        Self::register(TcpStream::from_std(stream), registry, token)
-    }
-
-    pub(crate) fn register(
-        mut stream: TcpStream,
-        registry: &Registry,
-        token: Token,
-    ) -> io::Result<Self> {
-        stream.register(registry, token, Interest::READABLE | Interest::WRITABLE)?;
+        let stream = stream.into();
+        stream.tcp().set_nonblocking(true)?;
+        SourceFd(&stream.as_raw_fd()).register(
+            registry,
+            token,
+            Interest::READABLE | Interest::WRITABLE,
+        )?;
         Ok(Self {
             stream,
             held: Vec::new(),
@@ -70,8 +69,9 @@ impl Link {
             return match self.stream.read(&mut buffer[held..]) {
                 Ok(count) => Ok(Filled {
                     len: held + count,
-                    // The poll is edge-triggered; a short read has drained the socket.
-                    more: count == buffer.len() - held,
+                    // The poll is edge-triggered. A short read has drained a bare socket; layers
+                    // may hold more.
+                    more: count > 0 && (count == buffer.len() - held || !self.stream.is_plain()),
                     closed: count == 0,
                 }),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Filled {
@@ -111,7 +111,10 @@ impl Link {
         }
         self.out.clear();
         self.written = 0;
-        Ok(())
+        match self.stream.flush() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            other => other,
+        }
     }
 
     /// Bytes that have left go only when they are the larger part: each is moved at most once.
@@ -123,11 +126,11 @@ impl Link {
     }
 
     /// Gives the connection up, with whatever was not written or not read.
-    pub(crate) fn into_std(self) -> net::TcpStream {
-        self.stream.into()
+    pub(crate) fn into_stream(self) -> Stream {
+        self.stream
     }
 
     pub(crate) fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
-        self.stream.deregister(registry)
+        SourceFd(&self.stream.as_raw_fd()).deregister(registry)
     }
 }

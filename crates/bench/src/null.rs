@@ -147,7 +147,11 @@ impl Null {
             stream.set_nodelay(true)?;
             let index = self.free.pop().unwrap_or(self.peers.len());
             let peer = Peer {
-                link: Link::register(stream, self.poll.registry(), Token(index))?,
+                link: Link::adopt(
+                    std::net::TcpStream::from(stream),
+                    self.poll.registry(),
+                    Token(index),
+                )?,
                 filters: Vec::new(),
                 packet_id: 0,
                 dirty: false,

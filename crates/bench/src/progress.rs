@@ -1,7 +1,10 @@
 //! The live line: which round, which target, how fast. On a terminal it rewrites itself; elsewhere
-//! it says only which measurement begins.
+//! it says only which measurement begins. Here Ctrl-C is heard too: a measurement that it ends is
+//! reported as far as it came.
 
 use std::io::{IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Often enough to look alive, seldom enough to cost nothing.
@@ -14,6 +17,7 @@ pub(crate) struct Progress {
     label: String,
     /// When the line was written last, and the count then.
     last: (Instant, u64),
+    stop: Arc<AtomicBool>,
 }
 
 impl Progress {
@@ -22,7 +26,28 @@ impl Progress {
             is_live: std::io::stderr().is_terminal(),
             label: String::new(),
             last: (Instant::now(), 0),
+            stop: Arc::default(),
         }
+    }
+
+    /// From here on a first Ctrl-C asks for the end; a second one is it.
+    pub(crate) fn hear_ctrl_c(&self) -> std::io::Result<()> {
+        let (signal, stop) = (signal_hook::consts::SIGINT, &self.stop);
+        signal_hook::flag::register_conditional_default(signal, Arc::clone(stop))?;
+        signal_hook::flag::register(signal, Arc::clone(stop))?;
+        Ok(())
+    }
+
+    /// Whether the measurement has to come to its end.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn stopped() -> Self {
+        let progress = Self::silent();
+        progress.stop.store(true, Ordering::Relaxed);
+        progress
     }
 
     #[cfg(test)]

@@ -1,10 +1,12 @@
-//! Medians and ratios, for people and as JSON.
+//! Medians and ratios, for people and as JSON; and whether a run is a failure.
 
+use anyhow::ensure;
 use serde_json::{Value, json};
 
 use crate::Plan;
 use crate::check::Faults;
 use crate::latency::Quantiles;
+use crate::process;
 use crate::sample::Sample;
 
 /// One target over all rounds: medians, except where a maximum or a sum says more.
@@ -51,6 +53,8 @@ pub(crate) fn print(plan: &Plan, results: &[Vec<Sample>]) {
         .targets
         .iter()
         .zip(results)
+        // Ctrl-C came before its turn.
+        .filter(|(_, samples)| !samples.is_empty())
         .map(|(target, samples)| row(&target.name, samples, first))
         .collect();
     if plan.json {
@@ -58,6 +62,31 @@ pub(crate) fn print(plan: &Plan, results: &[Vec<Sample>]) {
     } else {
         table(plan, &rows);
     }
+}
+
+/// Fails for messages lost, and for memory above the budget.
+pub(crate) fn judge(plan: &Plan, results: &[Vec<Sample>]) -> anyhow::Result<()> {
+    let unit = plan.scenario.unit();
+    for (target, samples) in plan.targets.iter().zip(results) {
+        let name = &target.name;
+        let lost: u64 = samples.iter().map(|sample| sample.faults.lost).sum();
+        ensure!(lost == 0, "{name} lost {lost}, see above");
+        let Some(budget) = plan.budget else {
+            continue;
+        };
+        let bytes = samples.iter().filter_map(|sample| sample.unit_bytes);
+        let bytes = bytes.reduce(f64::max);
+        ensure!(
+            bytes.is_some(),
+            "{name}: no memory figure; --budget is for scenarios that have one, on this machine"
+        );
+        let bytes = bytes.unwrap_or_default();
+        ensure!(
+            bytes <= budget,
+            "{name} takes {bytes:.0} bytes for each {unit}, its budget is {budget:.0}"
+        );
+    }
+    Ok(())
 }
 
 fn row<'a>(name: &'a str, samples: &'a [Sample], first: &[Sample]) -> Row<'a> {
@@ -110,7 +139,11 @@ fn latency(quantile: impl Fn(fn(&Quantiles) -> f64) -> Option<f64>) -> Option<Qu
 fn table(plan: &Plan, rows: &[Row<'_>]) {
     let unit = plan.scenario.unit();
     println!("{}", plan.scenario.title());
-    println!("median of {} rounds; targets in turn", plan.rounds);
+    println!(
+        "median of {} rounds; targets in turn; load of the machine {:.1}",
+        plan.rounds,
+        process::load()
+    );
     println!();
     let mut head = vec![
         "target".to_owned(),
@@ -190,6 +223,7 @@ fn document(plan: &Plan, rows: &[Row<'_>]) -> Value {
         "scenario": plan.scenario.title(),
         "unit": plan.scenario.unit(),
         "rounds": plan.rounds,
+        "load": process::load(),
         "targets": rows.iter().map(row_json).collect::<Vec<_>>(),
     })
 }

@@ -1,11 +1,14 @@
 //! What can be measured: each scenario by its name, with the sizes of the project's targets as
 //! defaults.
 
-pub(crate) mod connects;
+pub(crate) mod conn;
 pub(crate) mod flow;
 pub(crate) mod idle;
-pub(crate) mod replay;
+pub(crate) mod resume;
+pub(crate) mod retained;
 pub(crate) mod storm;
+pub(crate) mod sub;
+pub(crate) mod takeover;
 #[cfg(test)]
 mod tests;
 
@@ -18,11 +21,14 @@ use crate::check::Spread;
 use crate::progress::Progress;
 use crate::sample::Sample;
 use crate::target::Target;
-use connects::Connects;
+use conn::Conn;
 use flow::{Flow, Pace};
-use idle::Idle;
-use replay::Replay;
-use storm::Storm;
+use idle::{Are, Idle};
+use resume::Resume;
+use retained::Retained;
+use storm::{Memory, Storm};
+use sub::Sub;
+use takeover::Takeover;
 
 /// Messages under way for one subscriber: EMQX and Mosquitto queue at most 1,000.
 const UNDER_WAY: usize = 500;
@@ -46,14 +52,18 @@ pub(crate) struct Sizes {
     pub(crate) window: Option<u64>,
     pub(crate) per_second: Option<u64>,
     pub(crate) duration: Option<Duration>,
+    pub(crate) topic: Option<String>,
 }
 
 /// One scenario with all its sizes.
 #[derive(Clone, Debug)]
 pub(crate) enum Scenario {
     Flow(Flow),
-    Replay(Replay),
-    Connects(Connects),
+    Sub(Sub),
+    Retained(Retained),
+    Takeover(Takeover),
+    Resume(Resume),
+    Conn(Conn),
     Storm(Storm),
     Idle(Idle),
 }
@@ -63,6 +73,19 @@ impl Scenario {
         let duration = sizes.duration.unwrap_or(Duration::from_secs(3));
         let payload_bytes = sizes.payload_bytes.unwrap_or(64);
         let scenario = match name {
+            "pub" => {
+                let alone = Sizes {
+                    subscribers: Some(0),
+                    ..sizes.clone()
+                };
+                Self::Flow(flow(&alone, Spread::All, (1, 0), 0))
+            }
+            "sub" => Self::Sub(Sub {
+                subscribers: sizes.subscribers.or(sizes.clients).unwrap_or(1),
+                filter: sizes.topic.clone().unwrap_or_else(|| "bench/#".to_owned()),
+                qos: sizes.qos,
+                duration,
+            }),
             "one-to-one" => Self::Flow(flow(sizes, Spread::Pairs, (1, 1), 0)),
             "pairs" | "cross-node" => Self::Flow(flow(sizes, Spread::Pairs, (10, 10), 0)),
             "fan-in" => Self::Flow(flow(sizes, Spread::All, (100, 1), 0)),
@@ -72,25 +95,45 @@ impl Scenario {
                 let held_filters = sizes.count.unwrap_or(10_000);
                 Self::Flow(flow(sizes, Spread::Pairs, (10, 10), held_filters))
             }
-            "replay" => Self::Replay(Replay {
+            "retained" => Self::Retained(Retained {
                 messages: sizes.count.unwrap_or(50_000),
                 qos: sizes.qos,
                 payload_bytes,
                 duration,
             }),
-            "connects" => Self::Connects(Connects {
+            "takeover" => Self::Takeover(Takeover {
+                messages: sizes.count.unwrap_or(10),
+                qos: sizes.qos.max(QoS::AtLeastOnce),
+                payload_bytes,
+                duration,
+            }),
+            "resume" => Self::Resume(Resume {
+                sessions: sizes.clients.unwrap_or(100),
+                messages: sizes.count.unwrap_or(500),
+                payload_bytes,
+                duration,
+            }),
+            "conn" => Self::Conn(Conn {
                 at_once: sizes.clients.unwrap_or(32),
                 duration,
             }),
-            "storm" => Self::Storm(Storm {
+            "storm" | "routes" => Self::Storm(Storm {
                 filters: sizes.count.unwrap_or(1_000_000),
                 clients: sizes.clients.unwrap_or(100),
                 qos: sizes.qos,
+                memory: match name {
+                    "routes" => Memory::Route,
+                    _ => Memory::Subscription,
+                },
             }),
-            "idle" => Self::Idle(Idle {
-                connections: sizes.count.unwrap_or(10_000),
+            "idle" | "sessions" => Self::Idle(Idle {
+                clients: sizes.count.unwrap_or(10_000),
+                are: match name {
+                    "sessions" => Are::Away,
+                    _ => Are::Connected,
+                },
             }),
-            _ => bail!("there is no scenario {name}"),
+            _ => bail!("there is no scenario {name}; --help lists them"),
         };
         scenario.check()?;
         Ok(scenario)
@@ -107,12 +150,15 @@ impl Scenario {
                     Pace::Closed { window } => window as usize,
                     Pace::Open { per_second } => per_second as usize,
                 };
-                vec![flow.publishers, flow.subscribers, open]
+                vec![flow.publishers, open]
             }
-            Self::Replay(replay) => vec![replay.messages],
-            Self::Connects(connects) => vec![connects.at_once],
+            Self::Sub(sub) => vec![sub.subscribers],
+            Self::Retained(retained) => vec![retained.messages],
+            Self::Takeover(takeover) => vec![takeover.messages],
+            Self::Resume(resume) => vec![resume.sessions, resume.messages],
+            Self::Conn(conn) => vec![conn.at_once],
             Self::Storm(storm) => vec![storm.filters, storm.clients],
-            Self::Idle(idle) => vec![idle.connections],
+            Self::Idle(idle) => vec![idle.clients],
         };
         ensure!(counts.iter().all(|&count| count > 0), "nothing to do");
         Ok(())
@@ -125,8 +171,11 @@ impl Scenario {
     ) -> anyhow::Result<Sample> {
         match self {
             Self::Flow(flow) => flow.measure(target, progress),
-            Self::Replay(replay) => replay.measure(target, progress),
-            Self::Connects(connects) => connects.measure(target, progress),
+            Self::Sub(sub) => sub.measure(target, progress),
+            Self::Retained(retained) => retained.measure(target, progress),
+            Self::Takeover(takeover) => takeover.measure(target, progress),
+            Self::Resume(resume) => resume.measure(target, progress),
+            Self::Conn(conn) => conn.measure(target, progress),
             Self::Storm(storm) => storm.measure(target, progress),
             Self::Idle(idle) => idle.measure(target, progress),
         }
@@ -135,8 +184,11 @@ impl Scenario {
     /// What is counted.
     pub(crate) fn unit(&self) -> &'static str {
         match self {
-            Self::Flow(_) | Self::Replay(_) => "message",
-            Self::Connects(_) | Self::Idle(_) => "connection",
+            Self::Flow(_) | Self::Sub(_) | Self::Retained(_) | Self::Resume(_) => "message",
+            Self::Takeover(_) => "takeover",
+            Self::Idle(idle) if idle.are == Are::Away => "session",
+            Self::Conn(_) | Self::Idle(_) => "connection",
+            Self::Storm(storm) if storm.memory == Memory::Route => "route",
             Self::Storm(_) => "filter",
         }
     }
@@ -145,22 +197,40 @@ impl Scenario {
     pub(crate) fn title(&self) -> String {
         match self {
             Self::Flow(flow) => flow_title(flow),
-            Self::Replay(replay) => format!(
-                "replay of {} retained messages to one subscriber, QoS {}, {} bytes",
-                replay.messages,
-                replay.qos.as_u8(),
-                replay.payload_bytes
+            Self::Sub(sub) => format!(
+                "{} subscribers of {}, QoS {}",
+                sub.subscribers,
+                sub.filter,
+                sub.qos.as_u8()
             ),
-            Self::Connects(connects) => {
-                format!("connect and disconnect, {} at once", connects.at_once)
-            }
+            Self::Retained(retained) => format!(
+                "replay of {} retained messages to one subscriber, QoS {}, {} bytes",
+                retained.messages,
+                retained.qos.as_u8(),
+                retained.payload_bytes
+            ),
+            Self::Takeover(takeover) => format!(
+                "takeovers of a session with {} messages under way, QoS {}; latency from CONNECT \
+                 to the first message",
+                takeover.messages,
+                takeover.qos.as_u8()
+            ),
+            Self::Resume(resume) => format!(
+                "{} sessions resumed with {} queued messages each, QoS 1, {} bytes",
+                resume.sessions, resume.messages, resume.payload_bytes
+            ),
+            Self::Conn(conn) => format!("connect and disconnect, {} at once", conn.at_once),
             Self::Storm(storm) => format!(
                 "{} different filters subscribed by {} clients",
                 storm.filters, storm.clients
             ),
             Self::Idle(idle) => format!(
-                "{} idle connections with one subscription each",
-                idle.connections
+                "{} {} with one subscription each",
+                idle.clients,
+                match idle.are {
+                    Are::Connected => "idle connections",
+                    Are::Away => "sessions without connection",
+                }
             ),
         }
     }
@@ -179,10 +249,13 @@ fn flow_title(flow: &Flow) -> String {
         Pace::Closed { window } => format!("window {window}"),
         Pace::Open { per_second } => format!("{per_second} published/s"),
     };
+    let receivers = match flow.subscribers {
+        0 => " publishers alone".to_owned(),
+        count => format!(" {to} {count}"),
+    };
     format!(
-        "{} {to} {}{held}, QoS {}, {} bytes, {pace}",
+        "{}{receivers}{held}, QoS {}, {} bytes, {pace}",
         flow.publishers,
-        flow.subscribers,
         flow.qos.as_u8(),
         flow.payload_bytes
     )
@@ -217,6 +290,7 @@ fn flow(
         payload_bytes,
         pace,
         duration: sizes.duration.unwrap_or(Duration::from_secs(3)),
+        topic: sizes.topic.clone(),
         held_filters,
     }
 }

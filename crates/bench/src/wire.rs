@@ -139,6 +139,22 @@ pub(crate) fn clear_retained(topic: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(&bytes);
 }
 
+/// Where a packet's fixed header ends and how many bytes follow it; `None` until it is whole.
+#[inline]
+pub(crate) fn header(bytes: &[u8]) -> Result<Option<(usize, usize)>, Malformed> {
+    let mut len = 0_usize;
+    for index in 0..4 {
+        let Some(&byte) = bytes.get(1 + index) else {
+            return Ok(None);
+        };
+        len |= ((byte & 0x7F) as usize) << (7 * index);
+        if byte & 0x80 == 0 {
+            return Ok(Some((2 + index, len)));
+        }
+    }
+    Err(Malformed)
+}
+
 /// One packet of a byte stream.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Frame<'a> {
@@ -156,19 +172,11 @@ pub(crate) struct Malformed;
 impl<'a> Frame<'a> {
     /// The first packet of `bytes`; `None` until it is whole.
     pub(crate) fn first(bytes: &'a [u8]) -> Result<Option<Self>, Malformed> {
-        let mut len = 0_usize;
-        for index in 0..4 {
-            let Some(&byte) = bytes.get(1 + index) else {
-                return Ok(None);
-            };
-            len |= ((byte & 0x7F) as usize) << (7 * index);
-            if byte & 0x80 == 0 {
-                let body_at = 2 + index;
-                let whole = bytes.get(..body_at + len);
-                return Ok(whole.map(|bytes| Self { bytes, body_at }));
-            }
-        }
-        Err(Malformed)
+        let Some((body_at, len)) = header(bytes)? else {
+            return Ok(None);
+        };
+        let whole = bytes.get(..body_at + len);
+        Ok(whole.map(|bytes| Self { bytes, body_at }))
     }
 
     /// Packet type and flags.

@@ -21,6 +21,8 @@ pub(crate) enum Command<'a> {
     Version,
     /// The words after `ctl`.
     Ctl(&'a [&'a str]),
+    /// The words after `bench`.
+    Bench(&'a [&'a str]),
     /// Usage of everything; `asked` for it, or nothing else was understood.
     Usage {
         asked: bool,
@@ -63,6 +65,7 @@ fn emqx<'a>(words: &'a [&'a str]) -> Command<'a> {
         ("root_dir", []) => Command::RootDir,
         ("version" | "versions" | "--version" | "-V", []) => Command::Version,
         ("ctl", args) => Command::Ctl(args),
+        ("bench", args) => Command::Bench(args),
         // As `emqx ctl status`, where hands expect it.
         ("status", []) => Command::Ctl(words),
         ("help" | "--help" | "-h", _) => Command::Usage { asked: true },
@@ -84,6 +87,7 @@ pub(crate) fn run(installation: &Installation, command: Command<'_>) -> ExitCode
         Command::Pid => remote::about_one(installation, stop::pid),
         Command::CheckConfig { verbose } => exit(boot::check(installation, verbose)),
         Command::Ctl(args) => remote::ctl(installation, args),
+        Command::Bench(args) => bench(args),
         Command::RootDir => printed(&installation.root.display().to_string()),
         Command::Version => printed(&format!("dunlin {VERSION}")),
         Command::Usage { asked } => {
@@ -99,6 +103,14 @@ pub(crate) fn run(installation: &Installation, command: Command<'_>) -> ExitCode
             ExitCode::FAILURE
         }
     }
+}
+
+/// Measures; the node of this installation, if it runs, is a broker like any other to it.
+fn bench(words: &[&str]) -> ExitCode {
+    let executable = std::env::current_exe().unwrap_or_else(|_| "dunlin".into());
+    let program = [executable.display().to_string(), "bench".to_owned()];
+    let words: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
+    dunlin_bench::run(&program, &words)
 }
 
 fn printed(line: &str) -> ExitCode {
@@ -145,6 +157,7 @@ mod tests {
         check("./emqx", &["start"], &Command::Start);
         check("dunlin", &["--version"], &Command::Version);
         check("emqx_ctl", &[], &Command::Ctl(&[]));
+        check("dunlin", &["bench", "--help"], &Command::Bench(&["--help"]));
     }
 
     #[test]

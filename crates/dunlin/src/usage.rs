@@ -18,6 +18,7 @@ More:
   Install Info:     root_dir | version
   Runtime Status:   status | pid | ping
   Validate Config:  check_config [--verbose]
+  Measure Brokers:  bench
 
 Execute '{program} COMMAND help' for more information
 "
@@ -48,6 +49,7 @@ pub(crate) fn of(command: &str) -> Option<&'static str> {
              Prints nothing when all is well; with --verbose it lists warnings and the keys \
              that are accepted without effect.\n"
         }
+        "bench" => return Some(dunlin_bench::USAGE),
         "root_dir" => "Print the directory this installation lies in.\n",
         "version" | "versions" => "Print the version.\n",
         _ => return None,
@@ -101,9 +103,10 @@ mod tests {
             "ctl",
             "root_dir",
         ];
-        for command in named
-            .iter()
-            .chain(&["version", "status", "pid", "ping", "check_config"])
+        for command in
+            named
+                .iter()
+                .chain(&["version", "status", "pid", "ping", "check_config", "bench"])
         {
             assert!(text.contains(command), "{command} is missing in the usage");
             assert!(of(command).is_some(), "{command} has no help");

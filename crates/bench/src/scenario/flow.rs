@@ -33,6 +33,8 @@ pub(crate) struct Flow {
     pub(crate) payload_bytes: usize,
     pub(crate) pace: Pace,
     pub(crate) duration: Duration,
+    /// Instead of the scenario's own; publishers and subscribers of all share it.
+    pub(crate) topic: Option<String>,
     /// Wildcard filters held by one more client, which match nothing that is published but
     /// share its first levels.
     pub(crate) held_filters: usize,
@@ -53,8 +55,7 @@ impl Flow {
                 .map(|site| format!("bench/{site}/line{publisher}/temperature"))
                 .collect(),
             Spread::Pairs => vec![format!("bench/pair/{publisher}")],
-            Spread::All => vec!["bench/all".to_owned()],
-            Spread::Shared => vec!["bench/shared".to_owned()],
+            Spread::All | Spread::Shared => vec![self.topic().to_owned()],
         }
     }
 
@@ -64,9 +65,13 @@ impl Flow {
                 format!("bench/+/line{subscriber}/temperature")
             }
             Spread::Pairs => format!("bench/pair/{subscriber}"),
-            Spread::All => "bench/all".to_owned(),
-            Spread::Shared => "$share/bench/bench/shared".to_owned(),
+            Spread::All => self.topic().to_owned(),
+            Spread::Shared => format!("$share/bench/{}", self.topic()),
         }
+    }
+
+    fn topic(&self) -> &str {
+        self.topic.as_deref().unwrap_or("bench/all")
     }
 
     pub(crate) fn measure(
@@ -74,6 +79,9 @@ impl Flow {
         target: &Target,
         progress: &mut Progress,
     ) -> anyhow::Result<Sample> {
+        if self.held_filters == 0 {
+            return Engine::connect(self, target)?.run(target, progress);
+        }
         let mut holder = client::connect(target.for_subscribers(), "bench-holder")?;
         let filters: Vec<String> = (0..self.held_filters)
             .map(|index| format!("bench/{index}/+/alarm"))

@@ -1,6 +1,7 @@
 //! A storm of subscriptions, all with different filters, and the memory each takes.
 
 use std::io;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -29,12 +30,24 @@ pub(crate) struct Storm {
     pub(crate) filters: usize,
     pub(crate) clients: usize,
     pub(crate) qos: QoS,
+    /// Whose memory is charged.
+    pub(crate) memory: Memory,
 }
+
+/// Where the memory of a filter is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Memory {
+    /// On the node of its subscriber.
+    Subscription,
+    /// On the target's first node, for which it is a route to the last.
+    Route,
+}
+
+/// Routes are told to other nodes a little later than their subscribers.
+const SETTLE: Duration = Duration::from_secs(2);
 
 struct Subscriber {
     link: Link,
-    /// The same connection, for the good-bye.
-    stream: std::net::TcpStream,
     share: usize,
     asked: usize,
     answered: usize,
@@ -50,18 +63,30 @@ impl Storm {
         let mut poll = Poll::new()?;
         let mut subscribers = self.connect(target, &poll)?;
         let mut sample = Sample::default();
-        let memory_before = target.resident_bytes()?;
+        let charged = match self.memory {
+            Memory::Subscription => target.for_subscribers(),
+            Memory::Route => target.for_publishers(),
+        };
+        let memory_before = charged.resident_bytes()?;
         let clocks = Clocks::read(target)?;
         self.subscribe(&mut poll, &mut subscribers, progress)?;
         let answered: usize = subscribers.iter().map(|each| each.answered).sum();
         clocks.charge(target, answered as u64, &mut sample)?;
-        let grown = target.resident_bytes()?.zip(memory_before);
+        if self.memory == Memory::Route {
+            thread::sleep(SETTLE);
+        }
+        let grown = charged.resident_bytes()?.zip(memory_before);
         sample.unit_bytes =
             grown.map(|(after, before)| (after as f64 - before as f64) / answered.max(1) as f64);
         let refused: usize = subscribers.iter().map(|each| each.refused).sum();
-        sample.faults.lost = (self.filters - answered + refused) as u64;
+        let asked: usize = subscribers.iter().map(|each| each.asked).sum();
+        // What was not asked any more, after Ctrl-C, is not lost.
+        sample.faults.lost = (asked - answered + refused) as u64;
+        if progress.is_stopped() {
+            sample.faults.lost = refused as u64;
+        }
         for subscriber in subscribers {
-            client::disconnect(subscriber.stream)?;
+            client::disconnect(subscriber.link.into_stream())?;
         }
         Ok(sample)
     }
@@ -71,12 +96,11 @@ impl Storm {
         for index in 0..self.clients {
             let id = format!("bench-storm-{index}");
             let stream = client::connect(target.for_subscribers(), &id)?;
-            let link = Link::adopt(stream.try_clone()?, poll.registry(), Token(index))?;
+            let link = Link::adopt(stream, poll.registry(), Token(index))?;
             let share =
                 self.filters * (index + 1) / self.clients - self.filters * index / self.clients;
             subscribers.push(Subscriber {
                 link,
-                stream,
                 share,
                 asked: 0,
                 answered: 0,
@@ -99,7 +123,7 @@ impl Storm {
         for (index, subscriber) in subscribers.iter_mut().enumerate() {
             subscriber.ask(index, self.qos)?;
         }
-        while answered < self.filters && last.elapsed() < SILENCE {
+        while answered < self.filters && last.elapsed() < SILENCE && !progress.is_stopped() {
             match poll.poll(&mut events, Some(WAIT_MAX)) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 other => other?,

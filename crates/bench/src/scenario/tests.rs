@@ -139,18 +139,18 @@ fn open_loop_has_latencies() {
 }
 
 #[test]
-fn replay_connects_storm_and_idle() {
+fn retained_conn_storm_and_idle() {
     for qos in [QoS::AtMostOnce, QoS::AtLeastOnce] {
         let count = Some(1_000);
         check(
-            "replay",
+            "retained",
             &Sizes {
                 count,
                 ..short(qos)
             },
         );
     }
-    check("connects", &short(QoS::AtMostOnce));
+    check("conn", &short(QoS::AtMostOnce));
     let storm = Sizes {
         count: Some(2_345),
         clients: Some(7),
@@ -165,6 +165,32 @@ fn replay_connects_storm_and_idle() {
     let sample = measure("idle", &idle);
     assert_eq!(sample.units, 20);
     assert!(sample.unit_bytes.is_some());
+}
+
+#[test]
+fn publishers_and_subscribers_alone() {
+    for qos in [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce] {
+        check("pub", &short(qos));
+    }
+    let none = measure("sub", &short(QoS::AtLeastOnce));
+    assert_eq!(none.units, 0);
+}
+
+#[test]
+fn ctrl_c_reports_what_there_is() {
+    let null = Running::start();
+    let long = Sizes {
+        duration: Some(Duration::from_secs(3_600)),
+        count: Some(10_000_000),
+        ..Sizes::default()
+    };
+    for name in ["pairs", "pub", "sub", "conn", "storm", "idle"] {
+        let scenario = Scenario::build(name, &long).expect("a scenario");
+        let sample = scenario
+            .measure(&Target::at(null.address), &mut Progress::stopped())
+            .unwrap_or_else(|error| panic!("{name}: {error:?}"));
+        assert_eq!(sample.faults, Faults::default(), "{name}");
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Retained messages replayed to one subscriber of all of them, again and again.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -12,17 +12,21 @@ use crate::client;
 use crate::link::READ_BYTES;
 use crate::progress::Progress;
 use crate::sample::{Clocks, Sample};
+use crate::stream::Stream;
 use crate::target::Target;
 use crate::wire::{self, Frame, PUBACK, PUBREC, PUBREL, SUBACK, Stamp, Template};
 
 /// Retained messages written before their acknowledgements are read.
-const STORE_BURST: usize = 100;
+const STORE_BURST: usize = 1_000;
 /// Nothing arrives for so long: the rest counts as lost.
 const SILENCE: Duration = Duration::from_secs(3);
 
+/// Between the last message stored and the look at the memory.
+const SETTLE: Duration = Duration::from_secs(1);
+
 /// A scenario of this kind.
 #[derive(Clone, Debug)]
-pub(crate) struct Replay {
+pub(crate) struct Retained {
     pub(crate) messages: usize,
     pub(crate) qos: QoS,
     pub(crate) payload_bytes: usize,
@@ -30,16 +34,26 @@ pub(crate) struct Replay {
     pub(crate) duration: Duration,
 }
 
-impl Replay {
+impl Retained {
     pub(crate) fn measure(
         &self,
         target: &Target,
         progress: &mut Progress,
     ) -> anyhow::Result<Sample> {
         let mut keeper = client::connect(target.for_publishers(), "bench-keeper")?;
-        self.store(&mut keeper)?;
-        let mut sample = Sample::default();
-        while sample.seconds < self.duration.as_secs_f64() {
+        let memory_before = target.resident_bytes()?;
+        if let Err(error) = self.store(&mut keeper, progress) {
+            self.clear(&mut keeper)?;
+            return Err(error);
+        }
+        thread::sleep(SETTLE);
+        let grown = target.resident_bytes()?.zip(memory_before);
+        let mut sample = Sample {
+            unit_bytes: grown
+                .map(|(after, before)| (after as f64 - before as f64) / self.messages as f64),
+            ..Sample::default()
+        };
+        while sample.seconds < self.duration.as_secs_f64() && !progress.is_stopped() {
             self.replay(target, &mut sample)?;
             progress.tick(Instant::now(), sample.units);
             if sample.faults != Faults::default() {
@@ -52,10 +66,10 @@ impl Replay {
     }
 
     fn topic(index: usize) -> String {
-        format!("bench/replay/{index:06}")
+        format!("bench/retained/{index:06}")
     }
 
-    fn store(&self, keeper: &mut TcpStream) -> anyhow::Result<()> {
+    fn store(&self, keeper: &mut Stream, progress: &mut Progress) -> anyhow::Result<()> {
         let mut out = Vec::new();
         for burst in (0..self.messages).step_by(STORE_BURST) {
             out.clear();
@@ -74,11 +88,16 @@ impl Replay {
             for _ in burst..end {
                 client::receive(keeper, PUBACK).context("storing")?;
             }
+            ensure!(
+                !progress.is_stopped(),
+                "stopped before the messages were stored"
+            );
+            progress.tick(Instant::now(), end as u64);
         }
         Ok(())
     }
 
-    fn clear(&self, keeper: &mut TcpStream) -> anyhow::Result<()> {
+    fn clear(&self, keeper: &mut Stream) -> anyhow::Result<()> {
         let mut out = Vec::new();
         for index in 0..self.messages {
             wire::clear_retained(&Self::topic(index), &mut out);
@@ -87,10 +106,10 @@ impl Replay {
     }
 
     fn replay(&self, target: &Target, sample: &mut Sample) -> anyhow::Result<()> {
-        let mut stream = client::connect(target.for_subscribers(), "bench-replay")?;
-        stream.set_read_timeout(Some(SILENCE))?;
+        let mut stream = client::connect(target.for_subscribers(), "bench-retained")?;
+        stream.tcp().set_read_timeout(Some(SILENCE))?;
         let mut out = Vec::new();
-        wire::subscribe(1, &["bench/replay/#".to_owned()], self.qos, &mut out);
+        wire::subscribe(1, &["bench/retained/#".to_owned()], self.qos, &mut out);
         let clocks = Clocks::read(target)?;
         stream.write_all(&out)?;
         let mut seen = vec![false; self.messages];
@@ -103,7 +122,7 @@ impl Replay {
     /// Reads until all have come; answers how many have. Retained messages have no order.
     fn read(
         &self,
-        stream: &mut TcpStream,
+        stream: &mut Stream,
         seen: &mut [bool],
         faults: &mut Faults,
     ) -> anyhow::Result<usize> {
