@@ -21,6 +21,9 @@ pub(crate) const SEEN_DEAD: Duration = Duration::from_secs(6);
 /// What is dropped from a full queue is no fault of the network's.
 const UNBOUNDED: &str = "mqtt.max_mqueue_len = infinity";
 
+/// Between two messages of a publisher.
+const REST: Duration = Duration::from_millis(2);
+
 /// An operator of every field, for the REST API.
 const USER: (&str, &str) = ("watcher", "watcher-1234");
 
@@ -132,7 +135,7 @@ impl Field {
 }
 
 /// A publisher and a subscriber of everything on each node; each publishes at QoS 1, one message at
-/// a time, as fast as the node answers.
+/// a time, with a little rest, so that a small machine has time for the rest.
 pub(crate) struct Load {
     stop: Arc<AtomicBool>,
     publishers: Vec<JoinHandle<Result<Publisher>>>,
@@ -204,6 +207,7 @@ fn publish(address: SocketAddr, number: usize, stop: &AtomicBool) -> Result<Publ
     while !stop.load(Ordering::Relaxed) {
         client.publish(&topic(number), &acked.len().to_string(), 1, false)?;
         acked.push(Instant::now());
+        thread::park_timeout(REST);
     }
     Ok((client, acked))
 }

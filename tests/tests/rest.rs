@@ -1,9 +1,11 @@
 //! The REST API in EMQX's shapes.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
-use dunlin_tests::Node;
 use dunlin_tests::http::Api;
 use dunlin_tests::node::cluster;
+use dunlin_tests::{Node, until};
 use serde_json::{Value, json};
 
 const PASSWORD: &str = "changed-1234";
@@ -323,4 +325,67 @@ fn publishing_over_the_api_reaches_clients_of_both_nodes() -> Result<()> {
     let answer = api.post("/api/v5/publish", &nobody)?.status(202)?.json()?;
     ensure!(answer["reason_code"] == 16, "{answer}");
     Ok(())
+}
+
+#[test]
+fn x14_bans_in_emqx_s_shapes_hold_on_all_nodes_until_they_end() -> Result<()> {
+    let nodes = cluster(2)?;
+    let api = admin(&nodes[0])?;
+    let path = "/api/v5/banned";
+    let mut stays = nodes[1].connect("bad")?;
+    let ban = json!({ "as": "clientid", "who": "bad", "reason": "test", "by": "me" });
+    let made = api.post(path, &ban)?.status(200)?.json()?;
+    ensure!(made["until"] == "infinity" && made["by"] == "me", "{made}");
+    ensure!(made["at"].is_string() && made["who"] == "bad", "{made}");
+    let again = api.post(path, &ban)?.status(400)?.json()?;
+    ensure!(again["code"] == "ALREADY_EXISTS", "{again}");
+    let refused = || Ok(nodes[1].connect("bad").is_err());
+    until(Duration::from_secs(1), "banned on the other node", refused)?;
+    stays
+        .ping()
+        .context("who is connected stays until kicked")?;
+    let listed = api
+        .get(&format!("{path}?clientid=bad"))?
+        .status(200)?
+        .json()?;
+    ensure!(listed["meta"]["count"] == 1, "{listed}");
+    ensure!(listed["data"][0]["as"] == "clientid", "{listed}");
+    for (field, value) in [
+        ("as", "mood"),
+        ("who", ""),
+        ("until", "2001-01-01T00:00:00Z"),
+    ] {
+        let mut wrong = json!({ "as": "clientid", "who": "other" });
+        wrong[field] = value.into();
+        let body = api.post(path, &wrong)?.status(400)?.json()?;
+        ensure!(body["code"] == "BAD_REQUEST", "{field}: {body}");
+    }
+    let soon = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)?
+        .as_secs()
+        + 2;
+    let net = json!({ "as": "peerhost_net", "who": "127.0.0.0/8", "until": soon });
+    api.post(path, &net)?.status(200)?;
+    until(Duration::from_secs(1), "a network is banned", || {
+        Ok(nodes[1].connect("anybody").is_err())
+    })?;
+    until(Duration::from_secs(4), "until its time", || {
+        Ok(nodes[1].connect("anybody").is_ok())
+    })?;
+    let lift = format!("{path}/clientid/bad");
+    api.request("DELETE", &lift, None)?.status(204)?;
+    api.request("DELETE", &lift, None)?.status(404)?;
+    until(Duration::from_secs(1), "lifted on the other node", || {
+        Ok(nodes[1].connect("bad").is_ok())
+    })?;
+    let expression = json!({ "as": "clientid_re", "who": "^x-[0-9]+$" });
+    api.post(path, &expression)?.status(200)?;
+    until(Duration::from_secs(1), "an expression bans", || {
+        Ok(nodes[1].connect("x-17").is_err() && nodes[1].connect("x-y").is_ok())
+    })?;
+    api.request("DELETE", path, None)?.status(204)?;
+    until(Duration::from_secs(1), "all are lifted", || {
+        Ok(nodes[1].connect("x-17").is_ok())
+    })
+    .map(drop)
 }

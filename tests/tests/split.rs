@@ -40,6 +40,11 @@ fn admins(field: &Field, node: usize) -> Result<String> {
     Ok(field.api(node)?.get("/api/v5/users")?.status(200)?.body)
 }
 
+fn alarms(field: &Field, node: usize) -> Result<String> {
+    let path = "/api/v5/alarms?activated=true";
+    Ok(field.api(node)?.get(path)?.status(200)?.body)
+}
+
 /// Both sides change what they hold; after the return all hold all of it.
 fn write_on(field: &Field, node: usize) -> Result<()> {
     let on = &field.nodes[node];
@@ -287,6 +292,12 @@ fn p09_without_autoheal_the_sides_stay_apart_until_heal_is_run() -> Result<()> {
         ensure!(retained(node1)? == "kept/0\n" && retained(node2)? == "kept/1\n");
         ensure!(!admins(&field, 0)?.contains("split1"));
         ensure!(!admins(&field, 1)?.contains("split0"));
+        let alarm = format!("held_apart/{}", node2.name);
+        ensure!(
+            alarms(&field, 0)?.contains(&alarm),
+            "{}",
+            alarms(&field, 0)?
+        );
         let json = node1.ctl(&["cluster", "status", "--json"])?.ok()?;
         ensure!(json.stdout.contains("\"held_apart\" : ["), "{json}");
         let healed = node2.ctl(&["cluster", "heal"])?.ok()?;
@@ -294,6 +305,9 @@ fn p09_without_autoheal_the_sides_stay_apart_until_heal_is_run() -> Result<()> {
         healed.prints(&format!("Heal the cluster successfully.\n{both}\n"))?;
         field.whole(WHOLE)?;
         all_hold(&field, &[0, 1])?;
+        until(WHOLE, "the alarm is over", || {
+            Ok(!alarms(&field, 0)?.contains(&alarm))
+        })?;
         let none = node1.ctl(&["cluster", "heal"])?.ok()?;
         none.prints(&format!("No member is held apart.\n{both}\n"))?;
         field.none_restarted()
@@ -346,6 +360,9 @@ fn p08_x14_in_a_split_a_deleted_user_stays_deleted_and_a_ban_holds() -> Result<(
                 Ok(node.connect("mallory").is_err())
             })?;
         }
+        until(WHOLE, "an alarm tells of the lost change", || {
+            Ok(alarms(&field, 1)?.contains("concurrent_write_overwritten"))
+        })?;
         let told = node2.log_tail();
         ensure!(told.contains("concurrent_write_overwritten"), "{told}");
         Ok(())

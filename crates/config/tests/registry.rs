@@ -290,6 +290,8 @@ fn what_acts_and_what_does_not() {
         "cluster.static.seeds",
         "cluster.dns.record_type",
         "cluster.autoclean",
+        "cluster.autoclean_quorum",
+        "cluster.autoheal",
         "rpc.mode",
         "rpc.listen_address",
         "listeners.tcp.access_rules",
@@ -313,7 +315,6 @@ fn what_acts_and_what_does_not() {
     }
     for path in [
         "node.role",
-        "cluster.autoheal",
         "rpc.certfile",
         "rpc.client_num",
         "listeners.tcp.messages_rate",
