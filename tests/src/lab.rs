@@ -175,6 +175,19 @@ impl Lab {
         address(TESTER)
     }
 
+    /// Gives the test a second address, which all these hosts reach.
+    pub fn add_own_ip(&self, address: Ipv4Addr, hosts: &[Host]) -> Result<()> {
+        ip(
+            "ip",
+            &["addr", "add", &format!("{address}/32"), "dev", "br0"],
+        )?;
+        let via = self.address().to_string();
+        for host in hosts {
+            host.ip(&["route", "add", &address.to_string(), "via", &via])?;
+        }
+        Ok(())
+    }
+
     /// Adds a host that knows these names, and is itself the last address handed out.
     pub fn host(&self, name: &str) -> Result<Host> {
         if self.hosts.get() == 0 {

@@ -6,10 +6,12 @@
 //! Most tests start nodes on ports of their own and may run side by side. A test that needs the
 //! well-known ports, or several hosts, runs in a [`lab`]: network, mounts and processes of its own.
 
+pub mod certificates;
 pub mod client;
 pub mod etcd;
 pub mod http;
 pub mod installation;
+pub mod kubernetes;
 pub mod lab;
 pub mod missing;
 pub mod mosquitto;

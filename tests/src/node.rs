@@ -242,6 +242,11 @@ impl Node {
             .with_context(|| format!("a process id: {output}"))
     }
 
+    /// The host of a lab that it runs on.
+    pub fn host(&self) -> Option<&Host> {
+        self.host.as_ref()
+    }
+
     /// The process id; the node must have been started here.
     pub fn pid(&self) -> Result<u32> {
         self.pid.get().context("the node was not started")

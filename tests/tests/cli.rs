@@ -15,6 +15,7 @@ cluster force-leave <Node> # Force the node leave from cluster
 cluster status [--json]    # Cluster status
 cluster discovery enable   # Enable and run automatic cluster discovery (if configured)
 cluster heal               # Merge the sides of a split that autoheal = false keeps apart
+cluster discovery status   # How this node finds others, and what is in the way
 ";
 
 #[test]

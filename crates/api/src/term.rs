@@ -27,6 +27,8 @@ fn of_operation(error: &OperationError, named: &str) -> String {
         | E::TimedOut { node, .. }
         | E::Unreachable { node, .. }
         | E::CookieMismatch { node }
+        | E::Tls { node, .. }
+        | E::TlsMismatch { node, .. }
         | E::VersionMismatch { node, .. } => node_down(node.as_str()),
         E::NameMismatch { expected, .. } => node_down(expected.as_str()),
         E::NotInCluster { .. } => "node_not_in_cluster".to_owned(),

@@ -142,6 +142,13 @@ impl Cluster {
                 if refused && lost {
                     self.process_gone(site);
                 }
+                let node = self.neighbours.get(&site);
+                // Repeated every second while it lasts: said loudly once.
+                if let (DialError::Tls(fault), Some(neighbour)) = (&error, node)
+                    && neighbour.attempts <= 1
+                {
+                    tracing::warn!(node = %neighbour.name, error = %fault, "peer_tls_failed");
+                }
                 self.ended(&conn);
             }
             Stage::Dialing(Goal::Join) => self.join_dial_failed(error),

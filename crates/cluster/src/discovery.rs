@@ -10,6 +10,8 @@
 //! could only dangle. Discovery never removes anyone, never waits for a
 //! candidate longer than a round, and never makes a node serve later than [`READY_MAX_MS`].
 
+mod k8s;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,6 +30,8 @@ use crate::node::Cluster;
 use crate::peer::{Conn, Goal, Stage};
 use crate::table::merged::MEMBERS;
 use crate::wire::Message;
+
+pub use k8s::{K8sAddress, K8sEndpoint, K8sError, K8sRule, K8sService};
 
 /// How long the first search may keep a node from serving, milliseconds.
 pub const READY_MAX_MS: u64 = 5_000;
@@ -108,6 +112,13 @@ pub enum Lookup {
         /// First part of the keys, up to and with the last slash.
         directory: String,
     },
+    /// The hosts of the end points of a service of Kubernetes, ready or not.
+    K8s {
+        /// Whose end points.
+        service: K8sService,
+        /// Short name of all nodes; `None` is this node's own.
+        short: Option<String>,
+    },
 }
 
 /// What the driver is to do for discovery.
@@ -153,6 +164,8 @@ pub enum Service {
     Dns,
     /// The servers of `cluster.etcd.server`.
     Etcd,
+    /// The API server of Kubernetes.
+    K8s,
 }
 
 impl Service {
@@ -161,6 +174,7 @@ impl Service {
         match self {
             Self::Dns => "check the DNS servers of this host (/etc/resolv.conf)",
             Self::Etcd => "check cluster.etcd.server and that etcd runs there",
+            Self::K8s => "check cluster.k8s.apiserver and the network policies of this namespace",
         }
     }
 }
@@ -179,6 +193,7 @@ impl Lookup {
         match self {
             Self::Dns { .. } => Service::Dns,
             Self::Etcd { .. } => Service::Etcd,
+            Self::K8s { .. } => Service::K8s,
         }
     }
 
@@ -190,6 +205,10 @@ impl Lookup {
                 NodeName::parse(&format!("{}@{host}", own.short()))
             }
             Self::Etcd { .. } => NodeName::parse(found),
+            Self::K8s { short, .. } => {
+                let short = short.as_deref().unwrap_or_else(|| own.short());
+                NodeName::parse(&format!("{short}@{found}"))
+            }
         }
     }
 }
@@ -305,6 +324,11 @@ impl Discovery {
             failed: BTreeSet::new(),
             callers: BTreeSet::new(),
         }
+    }
+
+    /// Why the last look-up failed; `None` if it did not.
+    pub(crate) fn failure(&self) -> Option<&str> {
+        self.said.get(&None).map(String::as_str)
     }
 
     /// A node that was told to go must not be led back a moment later.
@@ -491,6 +515,10 @@ impl Cluster {
             return Vec::new();
         };
         let node = |found: &String| {
+            if k8s::is_other_family(found, self.own.name.host()) {
+                tracing::debug!(found, "discovered_address_of_other_family");
+                return None;
+            }
             let node = lookup.node(found, &self.own.name);
             node.inspect_err(|error| tracing::warn!(%error, "discovered_node_unusable"))
                 .ok()

@@ -2,11 +2,12 @@
 
 use std::net::SocketAddr;
 
-use crate::discovery::{Record, Service};
+use crate::discovery::{K8sError, Record, Service};
 use crate::identity::SiteId;
 use crate::input::JoinStep;
 use crate::link::HandshakeError;
 use crate::name::NodeName;
+use crate::tls::TlsFault;
 
 /// Why a connection could not be made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -23,6 +24,9 @@ pub enum DialError {
     /// There is no way to the host.
     #[error("unreachable: {0}")]
     Unreachable(String),
+    /// The handshake of TLS failed.
+    #[error(transparent)]
+    Tls(#[from] TlsFault),
     /// Anything else the system reported.
     #[error("{0}")]
     Io(String),
@@ -111,6 +115,9 @@ pub enum DiscoveryError {
         /// What the resolver said.
         error: String,
     },
+    /// Kubernetes named no nodes.
+    #[error(transparent)]
+    K8s(#[from] K8sError),
 }
 
 /// Why a member counts as down.
@@ -223,6 +230,22 @@ pub enum OperationError {
         addr: String,
         /// What the system said.
         error: String,
+    },
+    /// TLS stands between the target and this node.
+    #[error("'{node}': {fault}")]
+    Tls {
+        /// The target.
+        node: NodeName,
+        /// What is wrong, with the cure.
+        fault: TlsFault,
+    },
+    /// One of the two speaks TLS, the other does not.
+    #[error("'{node}': {error}")]
+    TlsMismatch {
+        /// The target.
+        node: NodeName,
+        /// Who does, with the cure.
+        error: HandshakeError,
     },
     /// The target has another cookie.
     #[error("'{node}' has another cookie; set the same node.cookie on both nodes and restart one")]

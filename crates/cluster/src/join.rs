@@ -369,6 +369,7 @@ impl Cluster {
                 addr,
                 ms: JOIN_DIAL_TIMEOUT_MS,
             },
+            DialError::Tls(fault) => OperationError::Tls { node, fault },
             DialError::Unreachable(error) | DialError::Io(error) => {
                 OperationError::Unreachable { node, addr, error }
             }
@@ -390,6 +391,9 @@ impl Cluster {
                 OperationError::NameMismatch { expected, found }
             }
             HandshakeError::SameNode => OperationError::SelfNode { node },
+            error @ HandshakeError::TlsMismatch { .. } => {
+                OperationError::TlsMismatch { node, error }
+            }
             HandshakeError::Malformed => OperationError::Aborted {
                 step: JoinStep::Preflight,
                 node,

@@ -33,12 +33,14 @@ mod stand;
 pub mod status;
 mod sync;
 pub mod table;
+mod tls;
 mod wire;
 
 pub use clock::{Clock, Hlc, Now, SKEW_REPORT_MS, Skew, Stamp};
 pub use config::{Config, META_TABLE, Quorum, Restored};
 pub use discovery::{
-    Discover, Discovered, DiscoveryState, Lookup, READY_MAX_MS, Record, Service, Strategy,
+    Discover, Discovered, DiscoveryState, K8sAddress, K8sEndpoint, K8sError, K8sRule, K8sService,
+    Lookup, READY_MAX_MS, Record, Service, Strategy,
 };
 pub use error::{
     AbortCause, CallError, DialError, DiscoveryError, DownReason, OperationError, RestoreError,
@@ -50,6 +52,7 @@ pub use input::{
 };
 pub use link::{
     Handshake, HandshakeError, Hello, LinkError, Purpose, Receiver, Sender, WindowFull,
+    is_plain_handshake, plain_refusal,
 };
 pub use membership::{Member, Membership};
 pub use name::{NameError, NodeName};
@@ -58,3 +61,4 @@ pub use status::{LinkState, MemberState, MemberStatus, Status};
 pub use table::merged::{
     Applied, MEMBERS, Merged, MergedRead, Row, TOMBSTONE_KEEP_MS, TableId, TableSpec, Wins,
 };
+pub use tls::{CertificateFault, TlsFault};

@@ -322,6 +322,7 @@ impl Cluster {
             skew_refused: self.skew_refused,
             conflicts: self.conflicts,
             discovery: self.discovery_state(),
+            discovery_failure: self.discovery.failure().map(str::to_owned),
         }
     }
 

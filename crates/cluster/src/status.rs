@@ -63,6 +63,8 @@ pub struct Status {
     pub conflicts: u64,
     /// Whether this node looks for others by itself.
     pub discovery: DiscoveryState,
+    /// Why its last look-up failed; `None` if it did not.
+    pub discovery_failure: Option<String>,
 }
 
 impl Status {

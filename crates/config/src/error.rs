@@ -300,6 +300,10 @@ pub enum Rule {
     },
     /// `etcd` without servers.
     EtcdServer,
+    /// `k8s` with an API server that is no URL.
+    K8sUrl,
+    /// `k8s` with an `app_name` that cannot be the short part of a node name.
+    K8sAppName,
     /// `statsd`: samples must not be rarer than datagrams.
     StatsdIntervals,
     /// `dashboard.sample_interval`.
@@ -337,6 +341,14 @@ impl Rule {
             Self::NodeHost => {
                 "The part after @ must be an IP address or a host name, for example \
                  emqx@127.0.0.1."
+            }
+            Self::K8sUrl => {
+                "must be a URL that begins with http:// or https://, for example \
+                 \"https://kubernetes.default.svc:443\""
+            }
+            Self::K8sAppName => {
+                "is the part of all node names before the @ and must be of format \
+                 '^[0-9A-Za-z_-]+$', for example emqx"
             }
             Self::EtcdServer => {
                 "cluster.etcd.server is required when discovery_strategy is etcd, for example \

@@ -53,16 +53,10 @@ pub(crate) fn warnings(settings: &Settings, root: &Checked) -> Vec<Warning> {
 fn without_effect(settings: &Settings, root: &Checked) -> Vec<Warning> {
     let cluster = &settings.cluster;
     let mut left_open = Vec::new();
-    if let Strategy::K8s { .. } | Strategy::Mcast { .. } = cluster.strategy {
+    if let Strategy::Mcast { .. } = cluster.strategy {
         left_open.push((
             "cluster.discovery_strategy",
             "this node looks for no others; join them by `emqx ctl cluster join`",
-        ));
-    }
-    if cluster.proto_dist.is_tls() {
-        left_open.push((
-            "cluster.proto_dist",
-            "what nodes say to each other is not encrypted",
         ));
     }
     let warning = |(path, leaves_open): (&str, _)| Warning::WithoutEffect {
@@ -115,6 +109,21 @@ impl Rules<'_> {
                 self.broken("cluster.etcd.server", Rule::EtcdServer);
             }
             Strategy::Dns { record_type, .. } => self.dns(settings, *record_type),
+            Strategy::K8s {
+                apiserver,
+                app_name,
+                ..
+            } => {
+                if !["http://", "https://"]
+                    .iter()
+                    .any(|scheme| apiserver.starts_with(scheme))
+                {
+                    self.broken("cluster.k8s.apiserver", Rule::K8sUrl);
+                }
+                if app_name.as_deref().is_some_and(|name| !is_short(name)) {
+                    self.broken("cluster.k8s.app_name", Rule::K8sAppName);
+                }
+            }
             _ => {}
         }
     }

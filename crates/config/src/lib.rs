@@ -23,6 +23,7 @@ pub mod render;
 pub mod schema;
 pub mod section;
 pub mod settings;
+pub mod ssl_dist;
 pub mod unit;
 mod view;
 pub mod words;

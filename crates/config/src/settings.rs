@@ -80,6 +80,14 @@ impl fmt::Display for Bind {
     }
 }
 
+impl Settings {
+    /// Whether links between nodes are encrypted. EMQX has two kinds of them, which are switched
+    /// apart; whoever wants one of them private does not mean the other to be open.
+    pub fn links_are_tls(&self) -> bool {
+        self.cluster.proto_dist.is_tls() || self.rpc.protocol == RpcProtocol::Ssl
+    }
+}
+
 /// A rate: so many units per interval.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Rate {

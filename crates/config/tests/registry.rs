@@ -310,12 +310,15 @@ fn what_acts_and_what_does_not() {
         "authorization.sources",
         "prometheus.enable_basic_auth",
         "statsd.server",
+        "cluster.proto_dist",
+        "rpc.certfile",
+        "cluster.k8s.address_type",
     ] {
         assert!(acts(path), "{path}");
     }
     for path in [
         "node.role",
-        "rpc.certfile",
+        "rpc.send_timeout",
         "rpc.client_num",
         "listeners.tcp.messages_rate",
         "listeners.ssl.ssl_options.depth",

@@ -41,7 +41,9 @@ use crate::log::LogHandle;
 pub use crate::alarm::AlarmRow;
 pub use banned::{BanRow, NewBan};
 pub use clients::{ClientFilter, ClientRow, Scope, SubscriptionRow, TopicRow};
-pub use cluster::{ClusterStatus, JoinOutcome, LeaveOutcome, MemberRow, NodeRow, Progress};
+pub use cluster::{
+    ClusterStatus, DiscoveryStatus, JoinOutcome, LeaveOutcome, MemberRow, NodeRow, Progress,
+};
 pub use dunlin_cluster::OperationError;
 pub use error::{AdminError, PasswordRule};
 pub use figures::{BrokerDescription, Figures, NodeStatus};

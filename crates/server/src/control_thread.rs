@@ -7,6 +7,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::future::poll_fn;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -30,7 +31,7 @@ use crate::admin::Progress;
 use crate::alarm::Alarms;
 use crate::discovery::Services;
 use crate::driver::Post;
-use crate::peer::{self, LinkOutput};
+use crate::peer::{self, LinkOutput, PeerStream};
 use crate::shard_thread::ShardLetter;
 use crate::store::StoreHandle;
 use crate::time;
@@ -38,6 +39,9 @@ use crate::time;
 /// Connections accepted from peers that are open at once: all members of the largest cluster with
 /// all their data links while they are handed over, and strangers.
 const ACCEPTED_MAX: usize = 1024;
+
+/// Hosts whose refusals are remembered; more than a cluster has nodes.
+const REFUSALS_MAX: usize = 256;
 
 /// Pause after the system had no more sockets to give.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -114,6 +118,29 @@ struct Core {
     drained: usize,
     drain_waker: Option<Waker>,
     ready_waker: Option<Waker>,
+    refusals: Refusals,
+}
+
+/// What was said last about hosts whose connections TLS refuses: they try again every second, and
+/// what lasts is said once.
+#[derive(Default)]
+struct Refusals(BTreeMap<IpAddr, String>);
+
+impl Refusals {
+    fn note(&mut self, from: IpAddr, result: Result<(), String>) {
+        let Err(reason) = result else {
+            self.0.remove(&from);
+            return;
+        };
+        if self.0.get(&from) == Some(&reason) {
+            return;
+        }
+        tracing::warn!(%from, reason, "peer_tls_refused");
+        if self.0.len() >= REFUSALS_MAX {
+            self.0.clear();
+        }
+        self.0.insert(from, reason);
+    }
 }
 
 /// A connection of the control plane.
@@ -174,6 +201,7 @@ impl ControlDriver {
                 drained: 0,
                 drain_waker: None,
                 ready_waker: None,
+                refusals: Refusals::default(),
             }),
             letters: RefCell::new(None),
         });
@@ -196,7 +224,8 @@ impl ControlDriver {
                     if self.core.borrow().accepted < ACCEPTED_MAX
                         && peer::set_options(&stream).is_ok()
                     {
-                        self.accepted(stream, from.to_string());
+                        self.core.borrow_mut().accepted += 1;
+                        tokio::task::spawn_local(self.clone().welcome(stream, from));
                     }
                 }
                 Err(error) => {
@@ -376,25 +405,31 @@ impl ControlDriver {
 
     // --- links ---
 
-    fn accepted(self: &Rc<Self>, stream: TcpStream, from: String) {
-        let conn = {
-            let mut core = self.core.borrow_mut();
-            let conn = ConnId(core.next_accepted);
-            core.next_accepted += 2;
-            core.accepted += 1;
-            core.links.insert(conn, Link::default());
-            conn
+    /// Serves a connection that somebody made.
+    async fn welcome(self: Rc<Self>, tcp: TcpStream, from: SocketAddr) {
+        let stream = match &self.post.tls {
+            None => Ok(PeerStream::Plain(tcp)),
+            Some(tls) => tls.accept(tcp).await,
         };
-        self.input(ControlInput::Accepted { conn, from });
-        let driver = self.clone();
-        tokio::task::spawn_local(async move {
-            driver.clone().serve_link(conn, stream).await;
-            driver.core.borrow_mut().accepted -= 1;
-        });
+        let result = stream.as_ref().map(|_| ()).map_err(ToString::to_string);
+        self.core.borrow_mut().refusals.note(from.ip(), result);
+        if let Ok(stream) = stream {
+            let conn = {
+                let mut core = self.core.borrow_mut();
+                let conn = ConnId(core.next_accepted);
+                core.next_accepted += 2;
+                core.links.insert(conn, Link::default());
+                conn
+            };
+            let from = from.to_string();
+            self.input(ControlInput::Accepted { conn, from });
+            self.clone().serve_link(conn, stream).await;
+        }
+        self.core.borrow_mut().accepted -= 1;
     }
 
     async fn dial(self: Rc<Self>, conn: ConnId, host: String, port: u16) {
-        let dialed = peer::dial(&host, port).await;
+        let dialed = peer::dial(&host, port, self.post.tls.as_deref()).await;
         match dialed {
             Ok(stream) => {
                 if let Some(link) = self.core.borrow_mut().links.get_mut(&conn) {
@@ -410,7 +445,7 @@ impl ControlDriver {
         }
     }
 
-    async fn serve_link(self: Rc<Self>, conn: ConnId, mut stream: TcpStream) {
+    async fn serve_link(self: Rc<Self>, conn: ConnId, mut stream: PeerStream) {
         let mut buf = BytesMut::new();
         let next = poll_fn(|cx| self.poll_link(cx, conn, &mut stream, &mut buf)).await;
         self.core.borrow_mut().links.remove(&conn);
@@ -425,7 +460,7 @@ impl ControlDriver {
         self: &Rc<Self>,
         cx: &mut Context<'_>,
         conn: ConnId,
-        stream: &mut TcpStream,
+        stream: &mut PeerStream,
         buf: &mut BytesMut,
     ) -> Poll<LinkNext> {
         for _ in 0..READS_PER_WAKE {
@@ -440,7 +475,7 @@ impl ControlDriver {
                     }
                 }
             }
-            match peer::poll_read(stream, buf, cx) {
+            match stream.poll_read(cx, buf) {
                 Poll::Ready(Ok(count)) if count > 0 => {
                     let bytes = buf.split().freeze();
                     self.input(ControlInput::Received { conn, bytes });
@@ -457,13 +492,13 @@ impl ControlDriver {
     }
 
     /// Moves a proven data link's socket to its shard.
-    fn hand_off(&self, stream: TcpStream, hello: Hello, unread: Bytes) {
+    fn hand_off(&self, stream: PeerStream, hello: Hello, unread: Bytes) {
         let index = match hello.purpose {
             Purpose::Data { index } => usize::from(index),
             Purpose::Control => 0,
         };
         let shard = &self.post.shards[index % self.post.shards.len()];
-        match stream.into_std() {
+        match stream.detach() {
             Ok(stream) => {
                 shard.push(ShardLetter::Adopt {
                     stream,
@@ -548,7 +583,7 @@ impl Link {
     }
 
     /// Writes what waits; ready if the connection ends or goes elsewhere.
-    fn poll_write(&mut self, stream: &mut TcpStream, cx: &mut Context<'_>) -> Poll<LinkNext> {
+    fn poll_write(&mut self, stream: &mut PeerStream, cx: &mut Context<'_>) -> Poll<LinkNext> {
         self.waker = Some(cx.waker().clone());
         let Poll::Ready(written) = self.output.poll_write(stream, cx) else {
             return Poll::Pending;

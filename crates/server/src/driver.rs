@@ -23,7 +23,7 @@ use tokio::io::AsyncWrite;
 
 use crate::control_thread::ControlLetter;
 use crate::inbox::Inbox;
-use crate::peer;
+use crate::peer::{self, PeerTls};
 use crate::proving::Provers;
 use crate::shard_thread::ShardLetter;
 use crate::time::now;
@@ -44,12 +44,14 @@ const SLICES: usize = 64;
 /// thread to begin while this one still reads.
 const LETTERS_HELD_MAX: usize = 64;
 
-/// The mailboxes of a node's threads.
+/// The ways from a node's threads to each other and to other nodes.
 #[derive(Clone)]
 pub(crate) struct Post {
     pub(crate) shards: Arc<[Arc<Inbox<ShardLetter>>]>,
     pub(crate) control: Arc<Inbox<ControlLetter>>,
     pub(crate) provers: Provers,
+    /// How links to other nodes are encrypted; `None` if they are not.
+    pub(crate) tls: Option<Arc<PeerTls>>,
 }
 
 /// The driver of one shard.

@@ -34,6 +34,7 @@ mod stream;
 
 pub use access::AccessError;
 pub use lifecycle::{ExitReason, Hooks, Paths, StartError, run};
+pub use peer::PeerTlsError;
 
 /// The release.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -115,7 +115,7 @@ pub fn run(
         .build_local(LocalOptions::default())
         .map_err(StartError::Runtime)?;
     let exit = runtime.block_on(async {
-        let node = start::start(loaded, paths, &log, &hooks).await?;
+        let node = Box::pin(start::start(loaded, paths, &log, &hooks)).await?;
         Ok(node.serve(&hooks).await)
     });
     // A name look-up that hangs in a helper thread must not hold up the end.

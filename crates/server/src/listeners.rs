@@ -260,23 +260,36 @@ impl CertificatePaths {
         options: &SslOptions,
         alpn: Vec<Vec<u8>>,
     ) -> Result<ServerTls, TlsError> {
-        let default = DefaultCertificate {
-            etc: &self.etc,
-            data: &self.data,
-            names: &self.names,
+        let (cert, key) = self.default_pair(&options.certfile, &options.keyfile)?;
+        let cacert = Some(&options.cacertfile).filter(|file| !file.is_empty());
+        let files = Files {
+            cacert: cacert.map(|file| self.default().locate(&self.root.join(file))),
+            cert,
+            key,
         };
-        let path = |configured: &str| self.root.join(configured);
-        let (cert, key) = (path(&options.certfile), path(&options.keyfile));
+        ServerTls::with_alpn(options.clone(), files, alpn)
+    }
+
+    /// The files of a certificate and its key; makes the default ones where they are wanted.
+    pub(crate) fn default_pair(
+        &self,
+        cert: &str,
+        key: &str,
+    ) -> Result<(PathBuf, PathBuf), TlsError> {
+        let default = self.default();
+        let (cert, key) = (self.root.join(cert), self.root.join(key));
         if default.is_wanted(&cert, &key) {
             let dir = default.make()?;
             tracing::warn!(dir = %dir.display(), "self_signed_certificate_made");
         }
-        let cacert = Some(&options.cacertfile).filter(|file| !file.is_empty());
-        let files = Files {
-            cacert: cacert.map(|file| default.locate(&path(file))),
-            cert: default.locate(&cert),
-            key: default.locate(&key),
-        };
-        ServerTls::with_alpn(options.clone(), files, alpn)
+        Ok((default.locate(&cert), default.locate(&key)))
+    }
+
+    fn default(&self) -> DefaultCertificate<'_> {
+        DefaultCertificate {
+            etc: &self.etc,
+            data: &self.data,
+            names: &self.names,
+        }
     }
 }

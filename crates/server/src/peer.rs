@@ -5,11 +5,13 @@
 //! the socket itself moves to the shard it belongs to, so that forwarded messages never pass
 //! through the control thread. Nothing here may wait without a limit.
 
+mod stream;
+mod tls;
+
 use std::collections::VecDeque;
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -18,11 +20,14 @@ use bytes::{Buf, Bytes, BytesMut};
 use dunlin_broker::PeerConn;
 use dunlin_cluster::{DialError, Hello, NodeName};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
-use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, lookup_host};
 use tokio::time::timeout;
 
 use crate::driver::Driver;
+
+pub(crate) use stream::{Detached, PeerStream};
+pub(crate) use tls::PeerTls;
+pub use tls::PeerTlsError;
 
 /// Limit on resolving and connecting together; `rpc.connect_timeout` of EMQX.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -42,9 +47,6 @@ const KEEPALIVE_PROBES: u32 = 3;
 
 /// Sent bytes that nobody acknowledges for so long end the connection.
 const USER_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// Room offered to one read, in bytes: forwarded messages come in large batches.
-const READ_BYTES: usize = 128 * 1024;
 
 /// Reads of a link in a row before other tasks get their turn.
 const READS_PER_WAKE: u32 = 4;
@@ -136,10 +138,16 @@ pub(crate) fn set_options(stream: &TcpStream) -> io::Result<()> {
 }
 
 /// Connects to a node; addresses of its host are tried in turn until one answers.
-pub(crate) async fn dial(host: &str, port: u16) -> Result<TcpStream, DialError> {
-    match timeout(DIAL_TIMEOUT, dial_any(host, port)).await {
-        Ok(dialed) => dialed,
-        Err(_) => Err(DialError::TimedOut),
+pub(crate) async fn dial(
+    host: &str,
+    port: u16,
+    tls: Option<&PeerTls>,
+) -> Result<PeerStream, DialError> {
+    let dialed = timeout(DIAL_TIMEOUT, dial_any(host, port)).await;
+    let tcp = dialed.unwrap_or(Err(DialError::TimedOut))?;
+    match tls {
+        None => Ok(PeerStream::Plain(tcp)),
+        Some(tls) => Ok(tls.connect(tcp, host).await?),
     }
 }
 
@@ -198,7 +206,7 @@ impl LinkOutput {
     /// Writes as much as the stream takes; ready when nothing is left.
     pub(crate) fn poll_write(
         &mut self,
-        stream: &mut TcpStream,
+        stream: &mut PeerStream,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
         while !self.0.is_empty() {
@@ -208,14 +216,14 @@ impl LinkOutput {
                 *slice = IoSlice::new(bytes);
                 count += 1;
             }
-            match Pin::new(&mut *stream).poll_write_vectored(cx, &slices[..count]) {
+            match stream.poll_write(cx, &slices[..count]) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(Ok(written)) => self.wrote(written),
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => return Poll::Pending,
             }
         }
-        Poll::Ready(Ok(()))
+        stream.poll_flush(cx)
     }
 
     fn wrote(&mut self, mut written: usize) {
@@ -230,21 +238,12 @@ impl LinkOutput {
     }
 }
 
-/// Reads once into `buf`.
-pub(crate) fn poll_read(
-    stream: &mut TcpStream,
-    buf: &mut BytesMut,
-    cx: &mut Context<'_>,
-) -> Poll<io::Result<usize>> {
-    buf.reserve(READ_BYTES);
-    pin!(stream.read_buf(buf)).poll(cx)
-}
-
 // --- data links, on the shards' threads ---
 
 /// Dials a shard's data link and serves it.
 pub(crate) async fn dial_data_link(driver: Rc<Driver>, conn: PeerConn, host: String, port: u16) {
-    match dial(&host, port).await {
+    let tls = driver.post().tls.clone();
+    match dial(&host, port, tls.as_deref()).await {
         Ok(stream) => {
             driver.peer_connected(conn);
             DataLink::new(driver, conn, stream).run().await;
@@ -257,13 +256,8 @@ pub(crate) async fn dial_data_link(driver: Rc<Driver>, conn: PeerConn, host: Str
 }
 
 /// Serves a data link another node's shard dialed.
-pub(crate) fn adopt_data_link(
-    driver: &Rc<Driver>,
-    stream: std::net::TcpStream,
-    hello: &Hello,
-    unread: Bytes,
-) {
-    let stream = match TcpStream::from_std(stream) {
+pub(crate) fn adopt_data_link(driver: &Rc<Driver>, stream: Detached, hello: &Hello, unread: Bytes) {
+    let stream = match stream.attach() {
         Ok(stream) => stream,
         Err(error) => {
             // The peer sees the connection end and dials again.
@@ -282,7 +276,7 @@ pub(crate) fn adopt_data_link(
 struct DataLink {
     driver: Rc<Driver>,
     conn: PeerConn,
-    stream: TcpStream,
+    stream: PeerStream,
     buf: BytesMut,
     output: LinkOutput,
     chunks: Vec<Bytes>,
@@ -298,7 +292,7 @@ enum LinkEnd {
 }
 
 impl DataLink {
-    fn new(driver: Rc<Driver>, conn: PeerConn, stream: TcpStream) -> Self {
+    fn new(driver: Rc<Driver>, conn: PeerConn, stream: PeerStream) -> Self {
         let (buf, output, chunks) = (BytesMut::new(), LinkOutput::default(), Vec::new());
         Self {
             driver,
@@ -334,7 +328,7 @@ impl DataLink {
             if !self.driver.peer_may_read() {
                 return Poll::Pending;
             }
-            match poll_read(&mut self.stream, &mut self.buf, cx) {
+            match self.stream.poll_read(cx, &mut self.buf) {
                 Poll::Ready(Ok(count)) if count > 0 => {
                     self.driver.peer_received(self.conn, &mut self.buf);
                 }
@@ -429,13 +423,15 @@ mod tests {
         let free = open(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
         let address = free.local_addr().expect("bound");
         drop(free);
-        let refused = dial("127.0.0.1", address.port())
+        let refused = dial("127.0.0.1", address.port(), None)
             .await
-            .expect_err("nobody listens");
+            .err()
+            .expect("nobody listens");
         assert_eq!(refused, DialError::Refused(Some(address)));
-        let unknown = dial("no-such-host.invalid", 4370)
+        let unknown = dial("no-such-host.invalid", 4370, None)
             .await
-            .expect_err("no such host");
+            .err()
+            .expect("no such host");
         assert!(matches!(unknown, DialError::Resolve(_)), "{unknown:?}");
     }
 }

@@ -22,7 +22,7 @@ use tokio::time::Sleep;
 use crate::driver::{Driver, Post};
 use crate::inbox::Inbox;
 use crate::listener::{Listener, accept_clients};
-use crate::peer;
+use crate::peer::{self, Detached};
 use crate::time;
 
 /// Batches of letters worked off before connections get their turn.
@@ -50,7 +50,7 @@ pub(crate) enum ShardLetter {
     },
     /// Another node's shard dialed this node and proved itself.
     Adopt {
-        stream: std::net::TcpStream,
+        stream: Detached,
         hello: Box<Hello>,
         unread: Bytes,
     },

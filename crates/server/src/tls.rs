@@ -22,7 +22,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion};
 
-pub(crate) use client::client_config;
+pub(crate) use client::{Anybody, client_config};
 pub(crate) use peer_cert::peer_cert;
 
 /// How long a file is trusted not to have changed. EMQX's certificate cache lives as long.
@@ -57,7 +57,7 @@ impl Files {
 pub enum TlsError {
     /// A file cannot be read.
     #[error("cannot read {} `{}`: {source}; put the file there, readable by the broker's user, \
-             or set ssl_options.{option}", .option, .path.display())]
+             or set {option}", .option, .path.display())]
     Read {
         /// The option that names it.
         option: &'static str,
@@ -67,7 +67,7 @@ pub enum TlsError {
         source: io::Error,
     },
     /// A file holds no PEM block of the kind needed.
-    #[error("`{}` (ssl_options.{option}) holds no {wanted} in PEM form", .path.display())]
+    #[error("`{}` ({option}) holds no {wanted} in PEM form", .path.display())]
     Empty {
         /// The option that names it.
         option: &'static str,
@@ -215,7 +215,7 @@ fn server_config(
         Verify::VerifyNone => builder.with_no_client_auth(),
         Verify::VerifyPeer => {
             let cacert = files.cacert.as_deref().ok_or(TlsError::NoAuthorities)?;
-            let roots = Arc::new(authorities(cacert)?);
+            let roots = Arc::new(authorities("ssl_options.cacertfile", cacert)?);
             let mut verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
             if !options.fail_if_no_peer_cert {
                 verifier = verifier.allow_unauthenticated();
@@ -232,10 +232,12 @@ fn server_config(
         key: files.key.clone(),
         source,
     };
-    let (chain, key) = (
-        certificates("certfile", &files.cert)?,
-        private_key(&files.key)?,
-    );
+    let (chain, key) = pair(
+        "ssl_options.certfile",
+        &files.cert,
+        "ssl_options.keyfile",
+        &files.key,
+    )?;
     let mut config = builder.with_single_cert(chain, key).map_err(pair_error)?;
     config.alpn_protocols = alpn.to_vec();
     config.ignore_client_order = options.honor_cipher_order;
@@ -305,9 +307,23 @@ fn is_named(suite: SupportedCipherSuite, name: &str) -> bool {
     ours == theirs || ours == format!("{theirs}SHA256")
 }
 
-fn authorities(path: &Path) -> Result<RootCertStore, TlsError> {
+/// A certificate with those after it, and its key.
+pub(crate) fn pair(
+    cert_option: &'static str,
+    cert: &Path,
+    key_option: &'static str,
+    key: &Path,
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsError> {
+    Ok((
+        certificates(cert_option, cert)?,
+        private_key(key_option, key)?,
+    ))
+}
+
+/// The certificates of a file, each of which may sign others.
+pub(crate) fn authorities(option: &'static str, path: &Path) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
-    for certificate in certificates("cacertfile", path)? {
+    for certificate in certificates(option, path)? {
         roots
             .add(certificate)
             .map_err(|error| TlsError::Authority {
@@ -334,15 +350,15 @@ fn certificates(
     }
 }
 
-fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    let pem = read("keyfile", path)?;
+fn private_key(option: &'static str, path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    let pem = read(option, path)?;
     PrivateKeyDer::from_pem_slice(&pem).map_err(|_| {
         let path = path.to_owned();
         if pem.windows(9).any(|window| window == b"ENCRYPTED") {
             TlsError::EncryptedKey { path }
         } else {
             TlsError::Empty {
-                option: "keyfile",
+                option,
                 path,
                 wanted: "private key",
             }

@@ -26,6 +26,11 @@ pub const VERSIONS: (u16, u16) = (1, 1);
 /// First bytes of every handshake message.
 const MAGIC: [u8; 4] = *b"dnln";
 
+/// How a record of TLS begins: its kind, then the version.
+const TLS_HANDSHAKE: u8 = 0x16;
+const TLS_ALERT: u8 = 0x15;
+const TLS_MAJOR: u8 = 3;
+
 /// Bytes of a message before its body: magic, kind, length.
 const HEAD_BYTES: usize = 9;
 
@@ -111,6 +116,16 @@ pub enum HandshakeError {
     /// Not the bytes of a handshake.
     #[error("not a node of this product, or a damaged message")]
     Malformed,
+    /// One side speaks TLS, the other does not.
+    #[error(
+        "{} speaks TLS and {} does not; set the same cluster.proto_dist on both",
+        if *tls_here { "this node" } else { "the other node" },
+        if *tls_here { "the other one" } else { "this one" }
+    )]
+    TlsMismatch {
+        /// Whether it is the reporting side that speaks it.
+        tls_here: bool,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -216,6 +231,10 @@ impl Handshake {
             let message = match take_message(buf) {
                 Ok(Some(message)) => message,
                 Ok(None) => return Ok(None),
+                Err(error @ HandshakeError::TlsMismatch { .. }) => {
+                    let error = self.report(error);
+                    return self.fail(error);
+                }
                 Err(error) => return self.fail(error),
             };
             if let Err(error) = self.message(message) {
@@ -251,8 +270,7 @@ impl Handshake {
     }
 
     fn report(&mut self, error: HandshakeError) -> HandshakeError {
-        let body = postcard::to_stdvec(&error).unwrap_or_default();
-        self.put(Kind::Error, &body);
+        self.put(Kind::Error, &encode_error(&error));
         error
     }
 
@@ -354,10 +372,7 @@ impl Handshake {
     }
 
     fn put(&mut self, kind: Kind, body: &[u8]) {
-        self.output.put_slice(&MAGIC);
-        self.output.put_u8(kind as u8);
-        self.output.put_u32(body.len() as u32);
-        self.output.put_slice(body);
+        put(&mut self.output, kind, body);
     }
 }
 
@@ -368,11 +383,42 @@ fn from_their_side(said: HandshakeError) -> HandshakeError {
             ours: theirs,
             theirs: ours,
         },
+        HandshakeError::TlsMismatch { tls_here } => HandshakeError::TlsMismatch {
+            tls_here: !tls_here,
+        },
         other => other,
     }
 }
 
+/// Whether a connection that begins with these bytes speaks without TLS.
+pub fn is_plain_handshake(begin: &[u8]) -> bool {
+    let known = begin.len().min(MAGIC.len());
+    begin[..known] == MAGIC[..known]
+}
+
+/// What a node that speaks TLS only says to one that does not.
+pub fn plain_refusal() -> Bytes {
+    let error = HandshakeError::TlsMismatch { tls_here: true };
+    let mut output = BytesMut::new();
+    put(&mut output, Kind::Error, &encode_error(&error));
+    output.freeze()
+}
+
+fn encode_error(error: &HandshakeError) -> Vec<u8> {
+    postcard::to_stdvec(error).unwrap_or_default()
+}
+
+fn put(output: &mut BytesMut, kind: Kind, body: &[u8]) {
+    output.put_slice(&MAGIC);
+    output.put_u8(kind as u8);
+    output.put_u32(body.len() as u32);
+    output.put_slice(body);
+}
+
 fn take_message(buf: &mut BytesMut) -> Result<Option<(Kind, Bytes)>, HandshakeError> {
+    if let [TLS_HANDSHAKE | TLS_ALERT, TLS_MAJOR, ..] = buf[..] {
+        return Err(HandshakeError::TlsMismatch { tls_here: false });
+    }
     // A stranger (a browser, a port scan) is recognised by its first bytes, not waited for.
     let known = buf.len().min(MAGIC.len());
     if buf[..known] != MAGIC[..known] {

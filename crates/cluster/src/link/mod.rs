@@ -11,5 +11,5 @@ pub mod stream;
 #[cfg(test)]
 mod tests;
 
-pub use handshake::{Handshake, HandshakeError, Hello, Purpose};
+pub use handshake::{Handshake, HandshakeError, Hello, Purpose, is_plain_handshake, plain_refusal};
 pub use stream::{LinkError, Receiver, Sender, WindowFull};

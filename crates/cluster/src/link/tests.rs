@@ -4,7 +4,9 @@ use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
 
 use super::frame::{self, Frame, FrameError, FrameKind};
-use super::handshake::{Handshake, HandshakeError, Hello, Purpose};
+use super::handshake::{
+    Handshake, HandshakeError, Hello, Purpose, is_plain_handshake, plain_refusal,
+};
 use super::stream::{Receiver, Sender, WINDOW_FRAMES};
 use crate::clock::Now;
 use crate::identity::{BootId, ClusterId, Cookie, Identity, SiteId};
@@ -367,4 +369,24 @@ proptest! {
         prop_assert_eq!(got, (1..=sent).collect::<Vec<_>>());
         prop_assert_eq!(sender.unacked(), 0);
     }
+}
+
+#[test]
+fn who_speaks_tls_and_who_does_not_tell_each_other() {
+    let cookie = Cookie::new("secret");
+    let acceptor = || Handshake::accept(&identity(2), &cookie, [2; 32], NOW);
+    let dialer = || Handshake::dial(&identity(1), &cookie, Purpose::Control, [1; 32], NOW, None);
+    let mismatch = |tls_here| Err(HandshakeError::TlsMismatch { tls_here });
+    for begin in [[0x16, 3, 1, 2, 0], [0x15, 3, 3, 0, 2]] {
+        assert!(!is_plain_handshake(&begin));
+        let mut acceptor = acceptor();
+        let received = acceptor.receive(&mut BytesMut::from(&begin[..]));
+        assert_eq!(received, mismatch(false));
+        // Whoever reads it behind TLS that was switched on in vain learns the same.
+        let said = acceptor.take_output().expect("an error message");
+        assert_eq!(dialer().receive(&mut BytesMut::from(said)), mismatch(true));
+    }
+    assert!(is_plain_handshake(&plain_refusal()) && is_plain_handshake(b"d"));
+    let received = dialer().receive(&mut BytesMut::from(plain_refusal()));
+    assert_eq!(received, mismatch(false));
 }

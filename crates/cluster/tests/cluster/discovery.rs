@@ -1,8 +1,9 @@
 //! Discovery: nodes that find each other, whatever the order they come in, and those that must not.
 
 use dunlin_cluster::{
-    Cluster, Cookie, Discovered, DiscoveryError, DiscoveryState, Input, Lookup, NodeName,
-    Operation, OperationError, READY_MAX_MS, Record, Service, Strategy,
+    Cluster, Cookie, Discovered, DiscoveryError, DiscoveryState, Input, K8sAddress, K8sError,
+    K8sRule, K8sService, Lookup, NodeName, Operation, OperationError, READY_MAX_MS, Record,
+    Service, Strategy,
 };
 
 use rand::rngs::SmallRng;
@@ -598,6 +599,59 @@ fn a_prefix_may_have_slashes_around_it() {
         let directory = "/a/b/emqxcl/nodes/".to_owned();
         assert_eq!(Lookup::etcd(prefix, "emqxcl"), Lookup::Etcd { directory });
     }
+}
+
+// --- kubernetes ---
+
+/// Three pods called `emqx@10.0.0.N`, whose service names nobody yet.
+fn in_kubernetes(seed: u64) -> Net {
+    let mut net = Net::new(seed);
+    let service = K8sService {
+        apiserver: "https://kubernetes.default.svc:443".into(),
+        namespace: "mq".into(),
+        service_name: "pods".into(),
+        address_type: K8sAddress::Ip,
+        suffix: String::new(),
+    };
+    for index in 1..=3 {
+        let node = net.add(&format!("emqx@10.0.0.{index}"));
+        net.nodes[node].config.strategy = Strategy::LookUp(Lookup::K8s {
+            service: service.clone(),
+            short: Some("emqx".into()),
+        });
+    }
+    net
+}
+
+#[test]
+fn end_points_of_both_families_are_each_pod_once() {
+    let mut net = in_kubernetes(26);
+    let both = (1..=3).flat_map(|n| [format!("10.0.0.{n}"), format!("fd00::{n}")]);
+    net.answers.insert("pods".into(), Ok(both.collect()));
+    (0..3).for_each(|node| net.start(node));
+    net.until(READY_MAX_MS, "they serve", are_ready);
+    assert!((0..3).all(|node| count_of(&net, node) == 3));
+    assert!(net.dials < 60, "{} dials", net.dials);
+}
+
+#[test]
+fn what_is_in_the_way_of_a_look_up_is_shown_until_it_is_gone() {
+    let mut net = in_kubernetes(28);
+    let forbidden = K8sError::Forbidden {
+        message: "emqx cannot list".into(),
+        namespace: "mq".into(),
+        rule: K8sRule::EndpointSlices,
+    };
+    net.answers
+        .insert("pods".into(), Err(forbidden.clone().into()));
+    net.start(0);
+    net.until(READY_MAX_MS, "it serves", are_ready);
+    let shown = net.core(0).status().discovery_failure;
+    assert_eq!(shown, Some(forbidden.to_string()));
+    net.answers
+        .insert("pods".into(), Ok(vec!["10.0.0.1".into()]));
+    net.run(10_000);
+    assert_eq!(net.core(0).status().discovery_failure, None);
 }
 
 #[test]

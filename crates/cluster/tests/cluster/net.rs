@@ -574,6 +574,7 @@ impl Net {
     fn look_up(&mut self, node: usize, token: u64, lookup: Lookup) {
         let result = match &lookup {
             Lookup::Dns { name, .. } => self.answers.get(name).cloned(),
+            Lookup::K8s { service, .. } => self.answers.get(&service.service_name).cloned(),
             Lookup::Etcd { directory } => self.answers.get(directory).cloned().or_else(|| {
                 let names = self.keys.keys();
                 Some(Ok(names
@@ -607,7 +608,7 @@ impl Net {
                     self.after(2 * self.delay_ms, watcher, Event::Input(input));
                 }
             }
-            Some(Lookup::Dns { .. }) => {}
+            Some(Lookup::Dns { .. } | Lookup::K8s { .. }) => {}
             None => self.keys.retain(|_, owner| *owner != node),
         }
     }

@@ -35,8 +35,8 @@ pub(crate) static FIELDS: &[Field] = &[
         },
         "manual",
         "How a starting node finds its peers. `manual` leaves it to `cluster join`, `static`, \
-         `dns` and `etcd` join by themselves, `singleton` forbids clustering; the others are \
-         accepted and find nobody.",
+         `dns`, `etcd` and `k8s` join by themselves, `singleton` forbids clustering; `mcast` is \
+         accepted and finds nobody.",
     ),
     field(
         "autoclean",
@@ -62,9 +62,10 @@ pub(crate) static FIELDS: &[Field] = &[
         "proto_dist",
         Kind::Enum(ProtoDist::WORDS),
         "inet_tcp",
-        "Transport of links between nodes. All nodes must use the same.",
-    )
-    .inert(),
+        "Transport of links between nodes. All nodes must use the same. With `inet_tls` and \
+         `inet6_tls` they are encrypted: the certificate is `rpc.certfile`, else that of \
+         `etc/ssl_dist.conf`, else the one every installation has.",
+    ),
     field(
         "prevent_overlapping_partitions",
         Kind::Bool,
@@ -109,7 +110,6 @@ pub(crate) static FIELDS: &[Field] = &[
         K8S,
         "The strategy `k8s`: end points of a Kubernetes service.",
     )
-    .inert()
     .alias(&["K8s"]),
     group("mcast", MCAST, "The strategy `mcast`: UDP multicast.")
         .inert()
@@ -171,7 +171,8 @@ static K8S: &[Field] = &[
         "apiserver",
         Kind::String,
         "\"https://kubernetes.default.svc:443\"",
-        "URL of the Kubernetes API server.",
+        "URL of the Kubernetes API server. In a pod the default is the API server of its own \
+         cluster, whatever its address.",
     ),
     field(
         "service_name",
@@ -183,7 +184,9 @@ static K8S: &[Field] = &[
         "address_type",
         Kind::Enum(K8sAddressType::WORDS),
         "ip",
-        "How node names are made from end points.",
+        "How node names are made from end points: `ip` is the address, `dns` the address with \
+         dashes, then namespace and suffix, `hostname` the host name of a pod of a StatefulSet, \
+         then service, namespace and suffix.",
     ),
     field(
         "namespace",
@@ -195,7 +198,8 @@ static K8S: &[Field] = &[
         "suffix",
         Kind::String,
         "\"pod.local\"",
-        "Last part of node hosts when address_type is dns or hostname.",
+        "Last part of node hosts when address_type is dns (usually `pod.cluster.local`) or \
+         hostname (usually `svc.cluster.local`).",
     ),
     optional(
         "app_name",

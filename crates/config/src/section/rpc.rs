@@ -17,9 +17,9 @@ pub(crate) static FIELDS: &[Field] = &[
         "protocol",
         Kind::Enum(RpcProtocol::WORDS),
         "tcp",
-        "Plain TCP or TLS.",
+        "Plain TCP or TLS. Nodes have one port for all they say to each other, so `ssl` is the \
+         same as `cluster.proto_dist = inet_tls`.",
     )
-    .unguarded("what nodes say to each other is not encrypted")
     .alias(&["driver"]),
     field(
         "async_batch_size",
@@ -121,23 +121,20 @@ pub(crate) static FIELDS: &[Field] = &[
         Kind::Path,
         "\"\"",
         "PEM file with this node's certificate, for TLS.",
-    )
-    .inert(),
+    ),
     field(
         "keyfile",
         Kind::Path,
         "\"\"",
         "PEM file with the key of the certificate.",
-    )
-    .inert(),
+    ),
     field(
         "cacertfile",
         Kind::Path,
         "\"\"",
         "PEM file with the authorities that sign the nodes' certificates; if set, both sides \
-         are verified.",
-    )
-    .inert(),
+         are verified, and the dialed one for the host of its name.",
+    ),
     field(
         "insecure_fallback",
         Kind::Bool,

@@ -1,7 +1,10 @@
 //! `cluster`: join, leave, force-leave, status, discovery.
 
 use dunlin_api::term;
-use dunlin_server::admin::{Admin, AdminError, JoinOutcome, LeaveOutcome, Progress};
+use dunlin_cluster::DiscoveryState;
+use dunlin_server::admin::{
+    Admin, AdminError, DiscoveryStatus, JoinOutcome, LeaveOutcome, Progress,
+};
 
 use super::help::Usage;
 use super::{Answer, text};
@@ -24,6 +27,10 @@ pub(super) const USAGE: Usage = Usage {
         (
             "cluster heal",
             "Merge the sides of a split that autoheal = false keeps apart",
+        ),
+        (
+            "cluster discovery status",
+            "How this node finds others, and what is in the way",
         ),
     ],
 };
@@ -91,8 +98,23 @@ pub(super) async fn run(
             admin.enable_discovery().await?;
             Ok(Answer::done("Automatic cluster discovery enabled.\n"))
         }
+        ["discovery", "status"] => {
+            let status = admin.discovery_status().await?;
+            Ok(Answer::done(discovery_status(&status)))
+        }
         _ => Ok(Answer::usage(&USAGE)),
     }
+}
+
+fn discovery_status(status: &DiscoveryStatus) -> String {
+    let state = match status.state {
+        DiscoveryState::On => "on",
+        DiscoveryState::Off => "off until a restart or `emqx ctl cluster discovery enable`",
+        DiscoveryState::Unconfigured => "not configured; join nodes by `emqx ctl cluster join`",
+    };
+    let strategy = status.strategy;
+    let failure = status.failure.as_deref().unwrap_or("none");
+    format!("Strategy: {strategy}\nState: {state}\nFailure: {failure}\n")
 }
 
 async fn status(admin: &Admin) -> Result<String, AdminError> {

@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_cluster_block_is_emqx_s_with_heal_after_it() {
+    fn the_cluster_block_begins_as_emqx_s() {
         assert_eq!(
             cluster::USAGE.block(),
             "\
@@ -57,6 +57,7 @@ cluster force-leave <Node> # Force the node leave from cluster
 cluster status [--json]    # Cluster status
 cluster discovery enable   # Enable and run automatic cluster discovery (if configured)
 cluster heal               # Merge the sides of a split that autoheal = false keeps apart
+cluster discovery status   # How this node finds others, and what is in the way
 "
         );
     }

@@ -85,6 +85,17 @@ pub struct NodeRow {
     pub sys_path: String,
 }
 
+/// How this node finds others by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiscoveryStatus {
+    /// The word of `cluster.discovery_strategy`.
+    pub strategy: &'static str,
+    /// Whether it looks.
+    pub state: DiscoveryState,
+    /// Why the last look-up failed; `None` if it did not.
+    pub failure: Option<String>,
+}
+
 /// How a join ended well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JoinOutcome {
@@ -140,6 +151,16 @@ impl Admin {
     pub async fn cluster_status(&self) -> Result<ClusterStatus, AdminError> {
         let status = self.inner.request(Request::Status).await?;
         Ok(cluster_status(&status))
+    }
+
+    /// Whether this node finds others by itself, and what is in the way.
+    pub async fn discovery_status(&self) -> Result<DiscoveryStatus, AdminError> {
+        let status = self.inner.request(Request::Status).await?;
+        Ok(DiscoveryStatus {
+            strategy: self.inner.loaded.settings.cluster.strategy.as_str(),
+            state: status.discovery,
+            failure: status.discovery_failure,
+        })
     }
 
     /// Joins the cluster of `target` (`name@host`, or `name` on this host).

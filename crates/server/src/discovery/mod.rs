@@ -5,6 +5,8 @@
 mod dns;
 #[cfg(feature = "etcd")]
 mod etcd;
+#[cfg(feature = "k8s")]
+mod k8s;
 
 use std::path::Path;
 use std::rc::Rc;
@@ -12,7 +14,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dunlin_broker::control::ControlInput;
-use dunlin_cluster::{Discovered, DiscoveryError, Lookup, NodeName, Record, Strategy};
+use dunlin_cluster::{
+    Discovered, DiscoveryError, K8sAddress, K8sService, Lookup, NodeName, Record, Strategy,
+};
 use dunlin_config::settings;
 use tokio::time::timeout;
 
@@ -55,6 +59,27 @@ pub(crate) fn strategy(configured: &settings::Strategy, cluster_name: &str) -> S
         settings::Strategy::Etcd { prefix, .. } => {
             Strategy::LookUp(Lookup::etcd(prefix, cluster_name))
         }
+        settings::Strategy::K8s {
+            apiserver,
+            service_name,
+            address_type,
+            namespace,
+            suffix,
+            app_name,
+        } => Strategy::LookUp(Lookup::K8s {
+            service: K8sService {
+                apiserver: apiserver.clone(),
+                namespace: namespace.clone(),
+                service_name: service_name.clone(),
+                address_type: match address_type {
+                    settings::K8sAddressType::Ip => K8sAddress::Ip,
+                    settings::K8sAddressType::Dns => K8sAddress::Dns,
+                    settings::K8sAddressType::Hostname => K8sAddress::Hostname,
+                },
+                suffix: suffix.clone(),
+            },
+            short: app_name.clone(),
+        }),
         _ => Strategy::Manual,
     }
 }
@@ -64,6 +89,8 @@ pub(crate) struct Services {
     names: NameServers,
     #[cfg(feature = "etcd")]
     etcd: Option<Rc<etcd::Etcd>>,
+    #[cfg(feature = "k8s")]
+    k8s: k8s::Kubernetes,
 }
 
 impl Services {
@@ -82,6 +109,8 @@ impl Services {
             names: NameServers::OfSystem,
             #[cfg(feature = "etcd")]
             etcd: etcd(configured, node, root, &report),
+            #[cfg(feature = "k8s")]
+            k8s: k8s::Kubernetes::new(report),
         })
     }
 
@@ -104,7 +133,13 @@ impl Services {
             Lookup::Etcd { directory } if let Some(etcd) = &self.etcd => {
                 etcd.look_up(directory).await
             }
+            #[cfg(feature = "k8s")]
+            Lookup::K8s { service, .. } => Ok(self.k8s.look_up(service).await?),
             Lookup::Etcd { .. } => Err(DiscoveryError::NotBuilt {
+                of: lookup.service(),
+            }),
+            #[cfg(not(feature = "k8s"))]
+            Lookup::K8s { .. } => Err(DiscoveryError::NotBuilt {
                 of: lookup.service(),
             }),
         }
@@ -113,25 +148,20 @@ impl Services {
     /// Keeps this node's own entry where the look-up finds it, and reports who appears; `None`:
     /// no longer.
     pub(crate) fn follow(&self, lookup: Option<Lookup>) {
-        match lookup {
-            // Nothing to keep in the DNS, and it tells nothing unasked.
-            Some(Lookup::Dns { .. }) => {}
-            #[cfg(feature = "etcd")]
-            Some(Lookup::Etcd { directory }) => {
-                if let Some(etcd) = &self.etcd {
-                    etcd.follow(Some(directory));
-                }
-            }
-            #[cfg(not(feature = "etcd"))]
-            Some(Lookup::Etcd { .. }) => {}
-            None =>
-            {
-                #[cfg(feature = "etcd")]
-                if let Some(etcd) = &self.etcd {
-                    etcd.follow(None);
-                }
-            }
+        #[cfg(feature = "etcd")]
+        if let Some(etcd) = &self.etcd {
+            etcd.follow(match &lookup {
+                Some(Lookup::Etcd { directory }) => Some(directory.clone()),
+                _ => None,
+            });
         }
+        #[cfg(feature = "k8s")]
+        self.k8s.follow(match &lookup {
+            Some(Lookup::K8s { service, .. }) => Some(service),
+            _ => None,
+        });
+        // Nothing to keep in the DNS, and it tells nothing unasked.
+        drop(lookup);
     }
 
     /// Takes this node's own entry away, as the node stops: others need not wait for its end.

@@ -11,6 +11,8 @@ impl Services {
             names: NameServers::Only(server),
             #[cfg(feature = "etcd")]
             etcd: None,
+            #[cfg(feature = "k8s")]
+            k8s: k8s::Kubernetes::new(Rc::new(|_| {})),
         }
     }
 }

@@ -41,7 +41,7 @@ use crate::inbox::Inbox;
 use crate::listener::ListenError;
 use crate::listeners::{CertificatePaths, Listeners};
 use crate::log::{LogError, LogHandle};
-use crate::peer::{self, PeerAddress};
+use crate::peer::{self, PeerAddress, PeerTls, PeerTlsError};
 use crate::proving::Provers;
 use crate::shard_thread::ShardThread;
 use crate::store::StoreThread;
@@ -101,6 +101,9 @@ pub enum StartError {
         /// Why.
         source: io::Error,
     },
+    /// Links to other nodes cannot be encrypted.
+    #[error(transparent)]
+    PeerTls(#[from] PeerTlsError),
     /// A listener cannot be opened.
     #[error(transparent)]
     Listener(#[from] ListenError),
@@ -157,7 +160,8 @@ pub(super) async fn start(
     let settings = loaded.settings.clone();
     let cores = open_cores(&settings, &paths, log, shard_count())?;
     let doors = Doors::open(&settings, &paths, &cores.node).await?;
-    let mut node = assemble(loaded, &paths, log, cores, signals)?;
+    let tls = PeerTls::of(&settings, &certificate_paths(&paths, &cores.node))?;
+    let mut node = assemble(loaded, &paths, log, cores, tls, signals)?;
     node.spawn_control(doors.peers);
     match node
         .open(&settings, &paths, doors.http, doors.ctl, hooks)
@@ -185,7 +189,7 @@ impl Doors {
 }
 
 /// The mailboxes, and the threads that check passwords.
-fn post(shards: u16) -> Result<Post, StartError> {
+fn post(shards: u16, tls: Option<Arc<PeerTls>>) -> Result<Post, StartError> {
     let shards: Arc<[_]> = (0..shards).map(|_| Arc::new(Inbox::new())).collect();
     let provers = Provers::start(shards.clone()).map_err(|source| StartError::Thread {
         name: "checking passwords",
@@ -195,6 +199,7 @@ fn post(shards: u16) -> Result<Post, StartError> {
         shards,
         control: Arc::new(Inbox::new()),
         provers,
+        tls,
     })
 }
 
@@ -204,6 +209,7 @@ fn assemble(
     paths: &Paths,
     log: &LogHandle,
     cores: Cores,
+    tls: Option<Arc<PeerTls>>,
     signals: Signals,
 ) -> Result<Running, StartError> {
     let shared = cores.control.shared().clone();
@@ -217,7 +223,7 @@ fn assemble(
         mqtt_users.clone(),
         &paths.root,
     )?);
-    let post = post(shared.shards())?;
+    let post = post(shared.shards(), tls)?;
     let shards = start_shards(&shared, &cores.control.peering(), &post)?;
     let alarms = make_alarms(settings, &cores.node, &post);
     let store = start_store(cores.store, paths, &post, &alarms)?;

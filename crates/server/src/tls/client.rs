@@ -14,7 +14,7 @@ use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
 };
 
-use super::{TlsError, authorities, certificates, private_key};
+use super::{TlsError, authorities, pair};
 
 /// The value of `server_name_indication` that sends no name and checks none.
 const NO_NAME: &str = "disable";
@@ -37,7 +37,7 @@ pub(crate) fn client_config(
         builder.with_no_client_auth()
     } else {
         let (cert, key) = (root.join(&tls.certfile), root.join(&tls.keyfile));
-        let pair = (certificates("certfile", &cert)?, private_key(&key)?);
+        let pair = pair("ssl_options.certfile", &cert, "ssl_options.keyfile", &key)?;
         builder
             .with_client_auth_cert(pair.0, pair.1)
             .map_err(|source| TlsError::Pair { cert, key, source })?
@@ -60,7 +60,7 @@ fn verifier(
         (Path::new("the system's").to_owned(), system_authorities())
     } else {
         let path = root.join(&tls.cacertfile);
-        let roots = authorities(&path)?;
+        let roots = authorities("ssl_options.cacertfile", &path)?;
         (path, roots)
     };
     let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone());
@@ -83,8 +83,8 @@ fn system_authorities() -> RootCertStore {
 
 /// `verify_none`: the connection is encrypted, and the other side may be anybody.
 #[derive(Debug)]
-struct Anybody {
-    provider: Arc<CryptoProvider>,
+pub(crate) struct Anybody {
+    pub(crate) provider: Arc<CryptoProvider>,
 }
 
 impl ServerCertVerifier for Anybody {
