@@ -19,6 +19,7 @@ mod pair;
 mod partition;
 mod rest;
 mod restart;
+mod shared;
 mod split;
 mod start;
 mod tls_links;

@@ -12,7 +12,7 @@ mod restore;
 mod watch;
 mod wills;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -23,7 +23,11 @@ use dunlin_cluster::{
 };
 use dunlin_storage as storage;
 
+#[cfg(test)]
+pub(crate) use calls::fixture::{is_notice, notice_bytes, takeover_bytes, takeover_of};
 pub use info::NodeInfo;
+#[cfg(test)]
+pub(crate) use info::{info_bytes, is_info};
 pub use restore::{ControlConfig, ControlError};
 
 use crate::alarm::AlarmChange;
@@ -243,6 +247,9 @@ enum Waiting {
     Driver(u64),
 }
 
+/// Things of later releases that are remembered, so that each is said once.
+const LATER_MAX: usize = 1_024;
+
 /// A shard's SUBACK waits until every live member has our node state up to `number`.
 #[derive(Debug)]
 struct Settling {
@@ -273,6 +280,8 @@ pub struct Control {
     snapshots: BTreeMap<SiteId, Snapshot>,
     infos: BTreeMap<SiteId, NodeInfo>,
     wills: wills::PeerWills,
+    /// What members have and this release has not, as far as it was said.
+    later: BTreeSet<(SiteId, &'static str, u32)>,
     own_info: NodeInfo,
     next_lift_ms: u64,
     watch: watch::Watch,
@@ -399,6 +408,12 @@ impl Control {
             }
             ToControl::ClientChanged { clientid } => self.client_changed(now, &clientid, fx),
             ToControl::WillChanged { clientid } => self.will_changed(now, &clientid, fx),
+            ToControl::Receipts {
+                site,
+                boot,
+                shard,
+                numbers,
+            } => self.send_receipts(now, site, (boot, shard), &numbers, fx),
             ToControl::Settle { shard, token } => self.settle(shard, token, fx),
             ToControl::Retained { key, stamp, wait } => {
                 let waiting = wait.map(|(shard, token)| Waiting::Shard(shard, token));
@@ -561,6 +576,14 @@ impl Control {
             Effect::CastIn { from, payload } => self.cast_in(from, &payload, fx),
             Effect::Progress { id, step } => fx.progress.push((id, step)),
             Effect::Done { id, result } => fx.done.push((id, result)),
+        }
+    }
+
+    /// A member has something that this release has not, or something unreadable: it is passed
+    /// over, and said once.
+    fn note_later(&mut self, site: SiteId, what: &'static str, which: u32) {
+        if self.later.len() < LATER_MAX && self.later.insert((site, what, which)) {
+            tracing::warn!(%site, what, which, "from_a_later_release_passed_over");
         }
     }
 

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
-use dunlin_cluster::{Hlc, NodeName, Peer, SiteId, Stamp};
+use dunlin_cluster::{BootId, DownReason, Hlc, NodeName, Peer, SiteId, Stamp};
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
@@ -352,6 +352,15 @@ pub enum ToShard {
     PeerDown {
         /// Its index.
         node: NodeIndex,
+        /// Why; some reasons mean that its process is dead.
+        reason: DownReason,
+    },
+    /// A node is done with messages that this shard gave to members of groups there.
+    Receipts {
+        /// Its index.
+        node: NodeIndex,
+        /// Their numbers.
+        numbers: Vec<u64>,
     },
     /// A site is no member any more: forget its stream.
     PeerGone {
@@ -404,6 +413,17 @@ pub enum ToControl {
     WillChanged {
         /// The client.
         clientid: String,
+    },
+    /// This node is done with messages that a shard of another one gave to members of groups here.
+    Receipts {
+        /// The giving node.
+        site: SiteId,
+        /// Which life of it.
+        boot: BootId,
+        /// The giving shard.
+        shard: ShardId,
+        /// Their numbers.
+        numbers: Vec<u64>,
     },
     /// Answer with [`ToShard::Settled`] once every live member has all changes told before.
     Settle {

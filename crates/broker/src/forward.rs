@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! version u8 = 1 | flags u8 | topic u16 | properties u32 | payload u32      lengths
-//! expiry ms u64 | groups u16
+//! expiry ms u64 | groups u16 | dispatch u64, if flagged
 //! groups times: group u16 | filter u16 | group | filter
 //! topic | properties | payload | clientid           the rest is the client identifier
 //! ```
-//! Numbers are big endian. Flags: bits 0-1 QoS, 2 retain, 3 DUP, 4 plain subscribers are meant. The
+//! Numbers are big endian. Flags: bits 0-1 QoS, 2 retain, 3 DUP, 4 plain subscribers are meant, 5 a receipt for
+//! this dispatch number is awaited. The
 //! expiry is what is left when it is sent (`u64::MAX` none), because wall clocks differ.
 //!
 //! The receiver gives it to its own subscribers and to one of its members of each group named, and
@@ -26,6 +27,7 @@ const HEAD_BYTES: usize = 22;
 const RETAIN: u8 = 1 << 2;
 const DUP: u8 = 1 << 3;
 const PLAIN: u8 = 1 << 4;
+const DISPATCH: u8 = 1 << 5;
 const NO_EXPIRY: u64 = u64::MAX;
 
 /// What a data link's read buffer holds at most, bytes: a message from it that is kept is copied
@@ -40,6 +42,8 @@ pub(crate) struct Forward {
     pub(crate) plain: bool,
     /// One member of each of these gets it.
     pub(crate) groups: Vec<GroupKey>,
+    /// The sender's number for it, if it wants a receipt.
+    pub(crate) dispatch: Option<u64>,
 }
 
 /// Writes everything before the topic; the topic, properties, payload and client identifier follow.
@@ -49,11 +53,13 @@ pub(crate) fn put_head(
     message: &Message,
     plain: bool,
     groups: &[Arc<GroupKey>],
+    dispatch: Option<u64>,
 ) {
     let mut flags = message.qos().as_u8();
     flags |= if message.retain() { RETAIN } else { 0 };
     flags |= if message.dup() { DUP } else { 0 };
     flags |= if plain { PLAIN } else { 0 };
+    flags |= if dispatch.is_some() { DISPATCH } else { 0 };
     let left_ms = message
         .expires_wall_ms()
         .map(|at| at.saturating_sub(now.wall_ms));
@@ -64,6 +70,9 @@ pub(crate) fn put_head(
     out.put_u32(message.payload().len() as u32);
     out.put_u64(left_ms.unwrap_or(NO_EXPIRY));
     out.put_u16(groups.len() as u16);
+    if let Some(number) = dispatch {
+        out.put_u64(number);
+    }
     for key in groups {
         out.put_u16(key.group().len() as u16);
         out.put_u16(key.filter().len() as u16);
@@ -85,6 +94,11 @@ pub(crate) fn decode(now: Now, mut bytes: Bytes) -> Option<Forward> {
     let left_ms = head.get_u64();
     let count = head.get_u16();
     bytes.advance(HEAD_BYTES);
+    let mut dispatch = None;
+    if flags & DISPATCH != 0 {
+        dispatch = Some(u64::from_be_bytes(*bytes.first_chunk()?));
+        bytes.advance(8);
+    }
     let mut groups = Vec::new();
     for _ in 0..count {
         groups.push(read_group(&mut bytes)?);
@@ -112,6 +126,7 @@ pub(crate) fn decode(now: Now, mut bytes: Bytes) -> Option<Forward> {
         message,
         plain: flags & PLAIN != 0,
         groups,
+        dispatch,
     })
 }
 
@@ -144,7 +159,7 @@ mod tests {
 
     fn encode(message: &Message, plain: bool, groups: &[Arc<GroupKey>]) -> Bytes {
         let mut out = Vec::new();
-        put_head(&mut out, at(1_000), message, plain, groups);
+        put_head(&mut out, at(1_000), message, plain, groups, None);
         out.extend_from_slice(message.topic().as_bytes());
         out.extend_from_slice(message.properties());
         out.extend_from_slice(message.payload());

@@ -13,7 +13,10 @@ pub mod access;
 pub mod alarm;
 pub mod banned;
 mod channel;
+#[cfg(test)]
+mod compat;
 pub mod control;
+mod dispatch;
 pub mod effects;
 mod forward;
 pub mod inflight;

@@ -19,6 +19,7 @@ use rand::Rng;
 use rand::rngs::SmallRng;
 
 use crate::channel::acks::Wait;
+use crate::dispatch::Giver;
 use crate::effects::{Conn, PeerConn, ShardEffects};
 use crate::router::NodeIndex;
 
@@ -97,6 +98,8 @@ pub(crate) enum Forwarded {
 pub(crate) struct PeerReceived {
     /// Payloads of an incoming stream, in order.
     pub(crate) payloads: Vec<Bytes>,
+    /// Whose stream.
+    pub(crate) from: Option<Giver>,
     /// Acknowledgements moved.
     pub(crate) acked: bool,
     /// Connections that waited for room and may go on.
@@ -154,6 +157,11 @@ impl Links {
         {
             link.blocked.push(conn);
         }
+    }
+
+    /// Which life of a node its stream is for.
+    pub(crate) fn boot(&self, node: NodeIndex) -> Option<BootId> {
+        self.get(node).map(|link| link.peer.boot)
     }
 
     /// Queues a forward.
@@ -342,6 +350,11 @@ impl Links {
             tracing::warn!(site = %key.0, %error, "peer_data_link_failed");
             return Err(error);
         }
+        got.from = Some(Giver {
+            site: key.0,
+            boot: key.1,
+            shard: key.2,
+        });
         fx.peer_wake.push(conn);
         Ok(())
     }

@@ -291,6 +291,16 @@ fn expiry(message: &Message, wall_ms: u64, rule: &Retainer) -> u64 {
     forced.or_else(own).or_else(general).unwrap_or(0)
 }
 
+#[cfg(test)]
+pub(crate) fn sample(message: &Message) -> Bytes {
+    encode(message, 1_700_000_000_000, 1_700_000_060_000)
+}
+
+#[cfg(test)]
+pub(crate) fn is_row(value: &[u8]) -> bool {
+    Found::read("t", &Bytes::copy_from_slice(value)).is_some()
+}
+
 fn encode(message: &Message, published_wall_ms: u64, expires_wall_ms: u64) -> Bytes {
     let username = message.username().unwrap_or_default().as_bytes();
     let username = &username[..username.len().min(usize::from(u16::MAX))];

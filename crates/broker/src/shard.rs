@@ -30,6 +30,7 @@ use slab::Slab;
 use crate::access::Access;
 use crate::channel::connect::Proving;
 use crate::channel::{Channel, Paused, Phase};
+use crate::dispatch::Dispatched;
 use crate::effects::{Accepted, CloseReason, Conn, Output, ShardEffects, ShardId, ToShard};
 use crate::metrics::{Metric, Metrics};
 use crate::peer_link::{Links, Peering};
@@ -81,6 +82,8 @@ pub(crate) enum Timer {
     Redial(NodeIndex),
     /// Look for data links that hang.
     Stalled,
+    /// Send receipts to other nodes.
+    Receipts,
     /// Close the next clients of a stopping node.
     Drain,
     /// Look whether the others have its last news.
@@ -103,6 +106,9 @@ pub struct Shard {
     pub(crate) wheel: Wheel<Timer>,
     pub(crate) links: Links,
     pub(crate) batch: Batch,
+    /// What members of groups on other nodes have and may not be done with.
+    pub(crate) dispatched: Dispatched,
+    pub(crate) receipts_armed: bool,
     pub(crate) takeovers: BTreeMap<u64, PendingTakeover>,
     /// CONNECTs whose credentials are being checked.
     pub(crate) proving: BTreeMap<u64, Proving>,
@@ -139,6 +145,8 @@ impl Shard {
             wheel: Wheel::new(),
             links: Links::new(id),
             batch: Batch::default(),
+            dispatched: Dispatched::default(),
+            receipts_armed: false,
             takeovers: BTreeMap::new(),
             proving: BTreeMap::new(),
             fences: BTreeMap::new(),
@@ -329,7 +337,8 @@ impl Shard {
             } => {
                 self.on_peer_up(now, (node, peer), (host, port), fx);
             }
-            ToShard::PeerDown { node } => self.on_peer_down(now, node, fx),
+            ToShard::PeerDown { node, reason } => self.on_peer_down(now, node, reason, fx),
+            ToShard::Receipts { node, numbers } => self.on_receipts(node, &numbers),
             ToShard::PeerGone { site, node } => self.on_peer_gone(now, site, node, fx),
             ToShard::Publish { message, ask } => self.on_publish_here(now, message, ask, fx),
             ToShard::Drain => self.on_drain(now, fx),
@@ -371,6 +380,7 @@ impl Shard {
             Timer::Finish(token) => self.ask_for_rest(now, token, fx),
             Timer::Redial(node) => self.links.dial(now, node, &mut self.random, fx),
             Timer::Stalled => self.on_stalled(now, fx),
+            Timer::Receipts => self.send_receipts(now, fx),
             Timer::Drain => self.drain_some(now, fx),
             Timer::Drained => self.look_drained(now, fx),
         }

@@ -13,6 +13,7 @@ use dunlin_cluster::{Clock, Hlc, Merged, NodeName, Now, Peer, SiteId};
 
 use crate::access::Access;
 use crate::banned::Banned;
+use crate::dispatch::Receipts;
 use crate::effects::ShardId;
 use crate::metrics::Metrics;
 use crate::registry::{Previous, Registry};
@@ -74,6 +75,7 @@ pub struct Shared {
     retained: Retained,
     wills: Wills,
     banned: Banned,
+    receipts: Arc<Receipts>,
     metrics: Box<[Arc<Metrics>]>,
     peers: Lock<Peers>,
     /// One bit for each node that can be reached.
@@ -81,6 +83,8 @@ pub struct Shared {
     live_peers: AtomicUsize,
     /// Another node has asked for this one's node state, or may have.
     followed: AtomicBool,
+    /// The place of each node in an order that all nodes agree on.
+    orders: Box<[AtomicU64]>,
 }
 
 impl Shared {
@@ -104,11 +108,13 @@ impl Shared {
             retained: Retained::new(tables.0),
             wills: Wills::default(),
             banned: Banned::new(tables.1),
+            receipts: Arc::default(),
             metrics: (0..=shards).map(|_| Arc::new(Metrics::new())).collect(),
             peers: Lock::new(Peers::default()),
             reachable: (0..NODES_MAX / 64).map(|_| AtomicU64::new(0)).collect(),
             live_peers: AtomicUsize::new(0),
             followed: AtomicBool::new(false),
+            orders: (0..NODES_MAX).map(|_| AtomicU64::new(0)).collect(),
         }
     }
 
@@ -157,6 +163,11 @@ impl Shared {
         &self.banned
     }
 
+    /// Receipts for what other nodes gave to members of groups here.
+    pub(crate) fn receipts(&self) -> &Arc<Receipts> {
+        &self.receipts
+    }
+
     /// The settings in force.
     pub fn settings(&self) -> Arc<Settings> {
         Arc::clone(&self.settings.read())
@@ -201,7 +212,7 @@ impl Shared {
                 }
                 index
             }
-            None => peers.enter(peer, true)?,
+            None => self.enter(&mut peers, peer, true)?,
         };
         self.reachable[usize::from(index.0) / 64].fetch_or(bit(index), Ordering::Relaxed);
         self.live_peers.fetch_add(1, Ordering::Relaxed);
@@ -221,7 +232,7 @@ impl Shared {
         let mut peers = self.peers.write();
         match peers.by_site.get(&peer.site) {
             Some(known) => Some(known.index),
-            None => peers.enter(peer, false),
+            None => self.enter(&mut peers, peer, false),
         }
     }
 
@@ -245,6 +256,21 @@ impl Shared {
         peers.by_index.remove(&known.index);
         if known.reachable {
             self.unreachable(known.index);
+        }
+    }
+
+    fn enter(&self, peers: &mut Peers, peer: &Peer, reachable: bool) -> Option<NodeIndex> {
+        let index = peers.enter(peer, reachable)?;
+        self.orders[usize::from(index.0)].store(order(peer.site), Ordering::Relaxed);
+        Some(index)
+    }
+
+    /// The place of a node, or of this one, in an order that all nodes agree on. One atomic load.
+    #[inline]
+    pub fn order(&self, node: Option<NodeIndex>) -> u64 {
+        match node {
+            None => order(self.site),
+            Some(node) => self.orders[usize::from(node.0) % NODES_MAX].load(Ordering::Relaxed),
         }
     }
 
@@ -330,6 +356,11 @@ impl Peers {
         self.by_site.insert(peer.site, known);
         Some(index)
     }
+}
+
+/// Sites are random, so their beginnings differ.
+fn order(site: SiteId) -> u64 {
+    u64::from_be_bytes(*site.0.first_chunk().expect("16 bytes"))
 }
 
 fn bit(node: NodeIndex) -> u64 {

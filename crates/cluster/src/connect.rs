@@ -17,7 +17,7 @@ use crate::link::{Handshake, HandshakeError, Hello, Purpose, Sender};
 use crate::node::Cluster;
 use crate::peer::{Conn, Goal, Got, Link, Stage, Stranger};
 use crate::table::merged::MEMBERS;
-use crate::wire::{Message, WireRow};
+use crate::wire::{Message, Read, WireRow};
 
 /// How long dialing a member may take, milliseconds. Short, because a dial that started while the
 /// network was cut must not delay the one that works after it healed.
@@ -65,6 +65,18 @@ pub(crate) enum Flow {
     Close,
     /// It is not ours any more.
     Forget,
+}
+
+/// Things of later releases that are remembered, so that each is said once.
+const LATER_MAX: usize = 1_024;
+
+/// Something a member has and this release has not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Later {
+    /// A control message, by its tag.
+    Message(u32),
+    /// A table of cluster state, by its id. Its rows come again when this node has it.
+    Table(u8),
 }
 
 impl Cluster {
@@ -532,12 +544,22 @@ impl Cluster {
                 return Flow::Close;
             }
         };
-        let Some(message) = Message::decode(&payload) else {
-            tracing::warn!(node = %neighbour.name, "peer_message_malformed");
-            return Flow::Close;
-        };
-        self.message(site, message);
+        match Message::read(&payload) {
+            Read::Message(message) => self.message(site, message),
+            Read::Later(tag) => self.note_later(site, Later::Message(tag)),
+            Read::Malformed => {
+                tracing::warn!(node = %neighbour.name, "peer_message_malformed");
+                return Flow::Close;
+            }
+        }
         Flow::Again
+    }
+
+    /// A member has something that this release has not: it is passed over, and said once.
+    pub(crate) fn note_later(&mut self, site: SiteId, later: Later) {
+        if self.later.len() < LATER_MAX && self.later.insert((site, later)) {
+            tracing::warn!(%site, ?later, "from_a_later_release_passed_over");
+        }
     }
 
     /// One message of a fellow member.

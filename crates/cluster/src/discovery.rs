@@ -248,6 +248,16 @@ struct Rank {
 }
 
 impl Standing {
+    #[cfg(test)]
+    pub(crate) fn sample() -> Self {
+        Self {
+            members: 3,
+            rows: 200,
+            since_wall_ms: 1_700_000_000_000,
+            discovery: DiscoveryState::On,
+        }
+    }
+
     fn rank(self, cluster: ClusterId) -> Rank {
         Rank {
             has_data: self.rows > 0,

@@ -10,6 +10,8 @@ mod apart;
 mod autoclean;
 mod call;
 pub mod clock;
+#[cfg(test)]
+mod compat;
 pub mod config;
 mod conflict;
 mod connect;

@@ -78,6 +78,8 @@ pub struct Cluster {
     pub(crate) healed: Hlc,
     /// The member, and its process, that let this node into the cluster: its side is ours.
     pub(crate) joined_by: Option<(SiteId, BootId)>,
+    /// What members have and this release has not, as far as it was said.
+    pub(crate) later: BTreeSet<(SiteId, crate::connect::Later)>,
 }
 
 impl std::fmt::Debug for Cluster {
@@ -143,6 +145,7 @@ impl Cluster {
             conflicts: 0,
             healed: Hlc::default(),
             joined_by: None,
+            later: BTreeSet::new(),
         };
         cluster.write_own_member();
         let mut out = Vec::new();

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::clock::Stamp;
+use crate::connect::Later;
 use crate::identity::SiteId;
 use crate::input::{Effect, Write};
 use crate::node::Cluster;
@@ -185,6 +186,7 @@ impl Cluster {
     ) {
         // A table this release does not have is a later release's; it keeps its rows itself.
         let Some(table) = self.tables.get(&id).cloned() else {
+            self.note_later(from, Later::Table(id.0));
             return;
         };
         for WireRow { key, row } in rows {

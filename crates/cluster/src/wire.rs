@@ -144,7 +144,31 @@ pub(crate) enum Message {
     Side(Side),
 }
 
+/// How many variants a [`Message`] has: tags from here on are a later release's.
+const MESSAGES: u32 = 26;
+
+/// What the payload of a frame is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Read {
+    /// A message.
+    Message(Message),
+    /// A message that a later release has and this one has not, by its tag: it is passed over.
+    Later(u32),
+    /// No message.
+    Malformed,
+}
+
 impl Message {
+    pub(crate) fn read(payload: &[u8]) -> Read {
+        match Self::decode(payload) {
+            Some(message) => Read::Message(message),
+            None => match postcard::take_from_bytes::<u32>(payload) {
+                Ok((tag, _)) if tag >= MESSAGES => Read::Later(tag),
+                _ => Read::Malformed,
+            },
+        }
+    }
+
     pub(crate) fn encode(&self) -> Vec<u8> {
         // Serialising plain data into a Vec cannot fail.
         postcard::to_stdvec(self).unwrap_or_default()
@@ -171,6 +195,24 @@ mod tests {
         let differing = Buckets::differing(&ours, &theirs);
         assert!(differing.contains(77) && !differing.contains(76) && !differing.is_empty());
         assert!(Buckets::differing(&ours, &[]).contains(1_023));
+    }
+
+    #[test]
+    fn a_message_of_a_later_release_is_told_from_garbage() {
+        let last = Message::Side(Side::default());
+        assert_eq!(
+            u32::from(last.encode()[0]),
+            MESSAGES - 1,
+            "count the variants"
+        );
+        for tag in [MESSAGES, 100, 70_000] {
+            let later = postcard::to_stdvec(&(tag, "its fields")).expect("plain values");
+            assert_eq!(Message::read(&later), Read::Later(tag));
+        }
+        assert_eq!(Message::read(&[1, 2, 3]), Read::Malformed);
+        assert_eq!(Message::read(&[]), Read::Malformed);
+        let known = Message::OwnAck { number: 3 };
+        assert_eq!(Message::read(&known.encode()), Read::Message(known));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! asking client with a new session, never without an answer.
 
 use bytes::Bytes;
-use dunlin_cluster::{CallError, InCall, Input, Now, SiteId};
+use dunlin_cluster::{BootId, CallError, InCall, Input, Now, SiteId};
 use serde::{Deserialize, Serialize};
 
 use super::wills::Spent;
@@ -15,6 +15,8 @@ use crate::session;
 
 /// How long a takeover may take, milliseconds; EMQX allows as much per step.
 const TAKEOVER_TIMEOUT_MS: u64 = 5_000;
+/// Receipts in one notice: far below what one may carry.
+const RECEIPTS_PER_NOTICE: usize = 16_384;
 /// Takeovers of other nodes in work at once; more are answered "failed" and the client retries.
 const IN_CALLS_MAX: usize = 100_000;
 
@@ -32,6 +34,13 @@ enum Notice {
     },
     /// Wills the sender has published in place of a node it cannot reach.
     WillsSpent(Vec<Spent>),
+    /// The sender is done with messages that a shard of the receiver gave to members there.
+    Receipts {
+        /// Which life of the receiver gave them.
+        boot: BootId,
+        shard: ShardId,
+        numbers: Vec<u64>,
+    },
 }
 
 impl Control {
@@ -102,7 +111,7 @@ impl Control {
         fx: &mut ControlEffects,
     ) {
         let Ok(Question::Takeover(request)) = postcard::from_bytes(payload) else {
-            tracing::error!(%from, "call_unreadable");
+            self.note_later(from, "call", tag(payload));
             return self.reply(now, call, &TakeoverResult::Failed, fx);
         };
         if self.in_calls.len() >= IN_CALLS_MAX {
@@ -151,6 +160,46 @@ impl Control {
         }
     }
 
+    /// Tells another node what is done of what it gave to members of groups here.
+    pub(super) fn send_receipts(
+        &mut self,
+        now: Now,
+        to: SiteId,
+        (boot, shard): (BootId, ShardId),
+        numbers: &[u64],
+        fx: &mut ControlEffects,
+    ) {
+        for numbers in numbers.chunks(RECEIPTS_PER_NOTICE) {
+            let numbers = numbers.to_vec();
+            let payload = encode(&Notice::Receipts {
+                boot,
+                shard,
+                numbers,
+            });
+            self.cluster(now, Input::Cast { to, payload }, fx);
+        }
+    }
+
+    /// Another node is done with something.
+    fn receipts(
+        &mut self,
+        from: SiteId,
+        (boot, shard): (BootId, ShardId),
+        numbers: Vec<u64>,
+        fx: &mut ControlEffects,
+    ) {
+        let identity = self.cluster.identity();
+        let current = identity.read().expect("no writer panics").boot == boot;
+        // Numbers of an earlier life, or of more shards than there are, mean nothing here.
+        if let Some(node) = self.shared.peer_index(from)
+            && current
+            && shard < self.shared.shards()
+        {
+            fx.to_shard
+                .push((shard, ToShard::Receipts { node, numbers }));
+        }
+    }
+
     /// Another node tells something.
     pub(super) fn cast_in(&mut self, from: SiteId, payload: &[u8], fx: &mut ControlEffects) {
         match postcard::from_bytes(payload) {
@@ -160,14 +209,61 @@ impl Control {
                 }
             }
             Ok(Notice::WillsSpent(spent)) => self.wills_spent(spent, fx),
-            Err(_) => tracing::error!(%from, "notice_unreadable"),
+            Ok(Notice::Receipts {
+                boot,
+                shard,
+                numbers,
+            }) => self.receipts(from, (boot, shard), numbers, fx),
+            Err(_) => self.note_later(from, "notice", tag(payload)),
         }
     }
+}
+
+/// Which kind of question or notice it is, for the log.
+fn tag(payload: &[u8]) -> u32 {
+    postcard::take_from_bytes(payload).map_or(u32::MAX, |(tag, _)| tag)
 }
 
 /// Tells which wills were published.
 pub(super) fn wills_notice(spent: &[Spent]) -> Bytes {
     encode(&Notice::WillsSpent(spent.to_vec()))
+}
+
+#[cfg(test)]
+pub(crate) mod fixture {
+    //! Samples for the fixtures of the wire.
+    use super::*;
+
+    pub(crate) fn takeover_bytes(request: &TakeoverRequest) -> Bytes {
+        encode(&Question::Takeover(request.clone()))
+    }
+
+    pub(crate) fn takeover_of(bytes: &[u8]) -> Option<TakeoverRequest> {
+        let Question::Takeover(request) = postcard::from_bytes(bytes).ok()?;
+        Some(request)
+    }
+
+    pub(crate) fn notice_bytes() -> Vec<(&'static str, Bytes)> {
+        let clientid = "client".to_owned();
+        let spent = Spent::sample();
+        let receipts = Notice::Receipts {
+            boot: BootId(300),
+            shard: 3,
+            numbers: vec![1, 1_000],
+        };
+        vec![
+            ("notice-kick", encode(&Notice::Kick { clientid })),
+            ("notice-receipts", encode(&receipts)),
+            (
+                "notice-wills-spent",
+                encode(&Notice::WillsSpent(vec![spent])),
+            ),
+        ]
+    }
+
+    pub(crate) fn is_notice(bytes: &[u8]) -> bool {
+        postcard::from_bytes::<Notice>(bytes).is_ok()
+    }
 }
 
 fn kick_letter(clientid: &str) -> ToShard {

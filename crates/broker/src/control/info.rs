@@ -87,3 +87,19 @@ fn encode(info: &NodeInfo) -> Bytes {
 pub(super) fn decode(value: &[u8]) -> Option<NodeInfo> {
     postcard::take_from_bytes(value).ok().map(|(info, _)| info)
 }
+
+#[cfg(test)]
+pub(crate) fn info_bytes() -> Bytes {
+    encode(&NodeInfo {
+        version: "1.2.3".to_owned(),
+        started_wall_ms: 1_700_000_000_000,
+        load: [0.5, 1.0, 2.0],
+        log_path: "/log".to_owned(),
+        ..NodeInfo::default()
+    })
+}
+
+#[cfg(test)]
+pub(crate) fn is_info(bytes: &[u8]) -> bool {
+    decode(bytes).is_some()
+}

@@ -208,7 +208,7 @@ impl Control {
             return;
         };
         tracing::warn!(%site, ?reason, "peer_down");
-        self.all_shards(fx, || ToShard::PeerDown { node });
+        self.all_shards(fx, || ToShard::PeerDown { node, reason });
         if self.shared.live_peers() == 0 {
             self.settled(self.cluster.own_number(), fx);
         }
@@ -269,7 +269,7 @@ impl Control {
                 None => _ = self.infos.remove(&site),
             },
             // A newer release has a table more; what it is for, this release does not do.
-            _ => return,
+            _ => return self.note_later(site, "table of node state", u32::from(table)),
         }
         let Some(snapshot) = self.snapshots.get_mut(&site) else {
             return;

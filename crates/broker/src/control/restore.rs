@@ -81,6 +81,7 @@ impl Control {
             snapshots: BTreeMap::new(),
             infos: BTreeMap::new(),
             wills: super::wills::PeerWills::default(),
+            later: std::collections::BTreeSet::new(),
             own_info: NodeInfo::default(),
             next_lift_ms: now.mono_ms,
             watch: super::watch::Watch::default(),

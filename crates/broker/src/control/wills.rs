@@ -61,6 +61,18 @@ pub(super) struct Spent {
     stamp: u64,
 }
 
+impl Spent {
+    #[cfg(test)]
+    pub(super) fn sample() -> Self {
+        Self {
+            site: SiteId([0xab; 16]),
+            boot: BootId(300),
+            clientid: "client".to_owned(),
+            stamp: 0x0123_4567,
+        }
+    }
+}
+
 /// A will that is to be published now.
 #[derive(Debug)]
 pub(super) struct Due {

@@ -3,11 +3,14 @@
 //! Members of this node are subscribers; of another node only their number is known, because that
 //! node picks among its own. Must never hold a group without members.
 
+use std::cmp::Ordering as CmpOrdering;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
+
+use crate::dispatch::Receipt;
 
 use super::arena::Arena;
 use super::matches::GroupRef;
@@ -15,10 +18,34 @@ use super::subscriber::{NodeIndex, Subscriber, SubscriberKey, SubscriberList};
 use super::{FilterId, Router, Subscribed, Unsubscribed, hash_numbers, hash_text};
 
 /// The two names of a group; shared, so that a message can carry the group it was picked for.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+///
+/// One that came from another node carries the receipt for its message, which is no part of the
+/// name.
+#[derive(Clone, Debug)]
 pub struct GroupKey {
     group: Box<str>,
     filter: Box<str>,
+    receipt: Option<Arc<Receipt>>,
+}
+
+impl PartialEq for GroupKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for GroupKey {}
+
+impl PartialOrd for GroupKey {
+    fn partial_cmp(&self, other: &Self) -> Option<CmpOrdering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for GroupKey {
+    fn cmp(&self, other: &Self) -> CmpOrdering {
+        (&self.group, &self.filter).cmp(&(&other.group, &other.filter))
+    }
 }
 
 impl GroupKey {
@@ -27,7 +54,21 @@ impl GroupKey {
         Self {
             group: group.into(),
             filter: filter.into(),
+            receipt: None,
         }
+    }
+
+    /// The same group for a message with a receipt.
+    pub(crate) fn with_receipt(&self, receipt: &Arc<Receipt>) -> Self {
+        Self {
+            receipt: Some(Arc::clone(receipt)),
+            ..self.clone()
+        }
+    }
+
+    /// Whether its message has a receipt.
+    pub(crate) fn has_receipt(&self) -> bool {
+        self.receipt.is_some()
     }
 
     /// The group's name.

@@ -1,7 +1,8 @@
 //! Which member of a shared group receives a message: the seven strategies.
 //!
 //! The publishing node picks. Members of another node count by their number, and a pick of that
-//! node means "one of yours": it picks again among its own with the same rule. The state of the
+//! node means "one of yours": it picks again among its own with the same rule. A hash means the
+//! same member wherever the message is published. The state of the
 //! picks (turns, sticky choices, random numbers) is the caller's [`Picker`], one for each shard, so
 //! that no publisher waits for another. Must never pick a node that cannot be reached.
 
@@ -11,6 +12,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use rand::rngs::SmallRng;
 use rand::{RngCore, SeedableRng};
+use smallvec::SmallVec;
 
 use super::groups::Group;
 use super::matches::GroupRef;
@@ -20,6 +22,9 @@ use super::{hash_numbers, hash_text};
 /// Turns and sticky choices remembered by one picker; past it they are forgotten and begin anew,
 /// which a client cannot tell from a member that left. At 40 bytes each, 2.6 MB.
 const REMEMBERED_MAX: usize = 65_536;
+
+/// Bits of a hash that choose the node; those above choose the member there.
+const MEMBER_BITS: u32 = 24;
 
 /// How a member is chosen. The names are EMQX's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -159,6 +164,34 @@ impl<'a, R: Fn(NodeIndex) -> bool> Candidates<'a, R> {
         None
     }
 
+    /// The member that a hash means. The nodes stand in the common order, each as often as it has
+    /// members; which of its own it is, a node finds out with other bits of the hash.
+    fn hashed(&self, hash: u64, order: &impl Fn(Option<NodeIndex>) -> u64) -> Option<Pick> {
+        let local = self.group.local();
+        let mut left = hash.checked_rem(u64::from(self.total))?;
+        let mut nodes: SmallVec<[(u64, Option<NodeIndex>, u32); 8]> = SmallVec::new();
+        nodes.push((order(None), None, local.len() as u32));
+        let remote = self.group.remote().iter().filter(|r| (self.reachable)(r.0));
+        nodes.extend(remote.map(|&(node, count)| (order(Some(node)), Some(node), count)));
+        nodes.sort_unstable();
+        let chosen = nodes.iter().find(|(_, _, count)| {
+            let here = left < u64::from(*count);
+            left = left.saturating_sub(u64::from(*count));
+            here
+        });
+        let pick = match chosen?.1 {
+            Some(node) => Pick::Remote(node),
+            None => {
+                let at = (hash >> MEMBER_BITS).checked_rem(local.len() as u64)?;
+                Pick::Local(local[at as usize])
+            }
+        };
+        if self.is_excluded(pick) {
+            return self.at(hash);
+        }
+        Some(pick)
+    }
+
     fn is_excluded(&self, pick: Pick) -> bool {
         matches!(pick, Pick::Local(s) if Some(s.key()) == self.exclude)
     }
@@ -206,18 +239,27 @@ impl Picker {
 
     /// Picks a member of the group for one message. `exclude` is a member of this node that had
     /// its chance (its session ended with the message unacknowledged). `None` if nobody is left.
+    /// `reachable` tells which nodes are, `order` the place of each (`None`: this one) in an order
+    /// that all nodes agree on.
     pub fn pick(
         &mut self,
         (at, group): (GroupRef, &Group),
         rule: SharedRule,
         from: Publisher<'_>,
-        reachable: impl Fn(NodeIndex) -> bool,
+        (reachable, order): (
+            impl Fn(NodeIndex) -> bool,
+            impl Fn(Option<NodeIndex>) -> u64,
+        ),
         exclude: Option<SubscriberKey>,
     ) -> Option<Pick> {
         let candidates = Candidates::new(group, reachable, exclude);
+        let order = &order;
         match rule.strategy {
-            Strategy::Sticky => self.pick_sticky(at, &candidates, rule.initial_sticky_pick, from),
-            strategy => self.pick_simple(at, &candidates, strategy, from),
+            Strategy::Sticky => {
+                let first = rule.initial_sticky_pick;
+                self.pick_sticky(at, &candidates, first, from, order)
+            }
+            strategy => self.pick_simple(at, &candidates, strategy, from, order),
         }
     }
 
@@ -229,7 +271,7 @@ impl Picker {
         from: Publisher<'_>,
         exclude: Option<SubscriberKey>,
     ) -> Option<Subscriber> {
-        match self.pick(group, rule, from, |_| false, exclude)? {
+        match self.pick(group, rule, from, (|_| false, |_| 0), exclude)? {
             Pick::Local(subscriber) => Some(subscriber),
             Pick::Remote(_) => None,
         }
@@ -241,12 +283,15 @@ impl Picker {
         candidates: &Candidates<'_, R>,
         strategy: Strategy,
         from: Publisher<'_>,
+        order: &impl Fn(Option<NodeIndex>) -> u64,
     ) -> Option<Pick> {
         let n = match strategy {
             Strategy::RoundRobin => u64::from(self.next_turn(at)),
             Strategy::RoundRobinPerGroup => u64::from(candidates.group.next_turn()),
-            Strategy::HashTopic => self.spread(from.topic),
-            Strategy::HashClientid => self.spread(from.clientid),
+            Strategy::HashTopic => return candidates.hashed(self.spread(from.topic), order),
+            Strategy::HashClientid => {
+                return candidates.hashed(self.spread(from.clientid), order);
+            }
             Strategy::Local => return self.pick_here_first(candidates),
             Strategy::Random | Strategy::Sticky => u64::from(self.random.next_u32()),
         };
@@ -273,6 +318,7 @@ impl Picker {
         candidates: &Candidates<'_, R>,
         first: Strategy,
         from: Publisher<'_>,
+        order: &impl Fn(Option<NodeIndex>) -> u64,
     ) -> Option<Pick> {
         let known = self
             .sticky
@@ -281,7 +327,7 @@ impl Picker {
         if known.is_some() {
             return known;
         }
-        let pick = self.pick_simple(at, candidates, first, from)?;
+        let pick = self.pick_simple(at, candidates, first, from, order)?;
         let choice = match pick {
             Pick::Local(subscriber) => Choice::Local(subscriber.key()),
             Pick::Remote(node) => Choice::Remote(node),

@@ -1,9 +1,10 @@
 //! The shard's side of its data links: letters about nodes, bytes of their connections.
 
 use bytes::{Bytes, BytesMut};
-use dunlin_cluster::{DialError, Hello, Now, Peer, SiteId};
+use dunlin_cluster::{BootId, DialError, DownReason, Hello, Now, Peer, SiteId};
 
 use crate::channel::Paused;
+use crate::dispatch::{Giver, RECEIPTS_MS};
 use crate::effects::{Conn, PeerConn, ShardEffects, ToControl};
 use crate::peer_link::STALL_MS;
 use crate::router::NodeIndex;
@@ -21,18 +22,75 @@ impl Shard {
         fx: &mut ShardEffects,
     ) {
         let first = !self.links.any_up();
+        let (node, boot) = (peer.0, peer.1.boot);
         self.links.peer_up(now, peer, address, &mut self.random, fx);
         if first {
             self.wheel.arm(now.mono_ms + STALL_MS, Timer::Stalled);
         }
         // A new boot forgets what the old one was to acknowledge.
         self.release_acks(fx);
+        self.dispatch_again(now, node, Some(boot), fx);
     }
 
-    pub(crate) fn on_peer_down(&mut self, now: Now, node: NodeIndex, fx: &mut ShardEffects) {
+    pub(crate) fn on_peer_down(
+        &mut self,
+        now: Now,
+        node: NodeIndex,
+        reason: DownReason,
+        fx: &mut ShardEffects,
+    ) {
         let blocked = self.links.peer_down(node, fx);
         self.release_acks(fx);
         self.unblock(now, blocked, fx);
+        // One that is only silent may be serving its members: they have what they were given.
+        if matches!(reason, DownReason::Refused | DownReason::Restarted) {
+            self.dispatch_again(now, node, None, fx);
+        }
+    }
+
+    /// What a dead node's members had not acknowledged goes to other members of their groups.
+    fn dispatch_again(
+        &mut self,
+        now: Now,
+        node: NodeIndex,
+        alive: Option<BootId>,
+        fx: &mut ShardEffects,
+    ) {
+        for (message, groups) in self.dispatched.take(node, alive) {
+            for key in groups {
+                self.redispatch(message.clone(), key, None);
+            }
+        }
+        self.flush(now, fx);
+    }
+
+    /// A node is done with what was given to it.
+    pub(crate) fn on_receipts(&mut self, node: NodeIndex, numbers: &[u64]) {
+        self.dispatched.over(node, numbers);
+    }
+
+    /// Sends the receipts that were written since.
+    pub(crate) fn send_receipts(&mut self, now: Now, fx: &mut ShardEffects) {
+        for (giver, numbers) in self.shared.receipts().take() {
+            let Giver { site, boot, shard } = giver;
+            fx.tell(ToControl::Receipts {
+                site,
+                boot,
+                shard,
+                numbers,
+            });
+        }
+        self.receipts_armed = false;
+        if self.shared.receipts().are_awaited() {
+            self.arm_receipts(now);
+        }
+    }
+
+    pub(crate) fn arm_receipts(&mut self, now: Now) {
+        if !std::mem::replace(&mut self.receipts_armed, true) {
+            let due = now.mono_ms + RECEIPTS_MS;
+            self.wheel.arm(due, Timer::Receipts);
+        }
     }
 
     pub(crate) fn on_peer_gone(
@@ -45,6 +103,7 @@ impl Shard {
         let blocked = self.links.peer_gone(site, node, fx);
         self.release_acks(fx);
         self.unblock(now, blocked, fx);
+        self.dispatch_again(now, node, None, fx);
     }
 
     /// A data connection this shard asked for stands.
@@ -80,7 +139,7 @@ impl Shard {
     ) {
         let got = self.links.received(now, conn, buf, fx);
         for payload in got.payloads {
-            self.route_forward(now, payload);
+            self.route_forward(now, payload, got.from);
         }
         self.flush(now, fx);
         if got.acked {

@@ -14,13 +14,15 @@ use smallvec::SmallVec;
 
 use crate::channel::acks::{AckKind, Wait, Waits};
 use crate::channel::{HeldPublish, Paused};
+use crate::dispatch::{Giver, Receipt};
 use crate::effects::{Answer, Conn, Delivery, ShardEffects, Target, ToControl, ToShard};
 use crate::forward::{self, Forward};
 use crate::message::Message;
 use crate::metrics::Metric;
 use crate::peer_link::Forwarded;
 use crate::router::{
-    GroupKey, GroupRef, Matches, NodeIndex, Pick, Publisher, Router, Subscriber, SubscriberKey,
+    GroupKey, GroupRef, Matches, NodeIndex, Pick, Picker, Publisher, Router, Subscriber,
+    SubscriberKey,
 };
 use crate::settings::{RpcMode, SharedRule};
 use crate::shard::Shard;
@@ -36,11 +38,15 @@ enum Scope {
     /// Everybody, on every node.
     Everywhere,
     /// This node's part, as another node decided.
-    Here { plain: bool, groups: Vec<GroupKey> },
+    Here {
+        plain: bool,
+        groups: Vec<GroupKey>,
+        receipt: Option<Arc<Receipt>>,
+    },
     /// One other member of a group than the one that had its chance.
     Group {
         key: Arc<GroupKey>,
-        exclude: SubscriberKey,
+        exclude: Option<SubscriberKey>,
     },
 }
 
@@ -130,14 +136,27 @@ impl Shard {
     }
 
     /// Routes what another node forwarded.
-    pub(crate) fn route_forward(&mut self, now: Now, payload: Bytes) {
+    pub(crate) fn route_forward(&mut self, now: Now, payload: Bytes, from: Option<Giver>) {
         if let Some(Forward {
             message,
             plain,
             groups,
+            dispatch,
         }) = forward::decode(now, payload)
         {
-            self.batch.add(message, Scope::Here { plain, groups });
+            let numbered = from.zip(dispatch);
+            let receipt = numbered.map(|(giver, number)| {
+                self.arm_receipts(now);
+                self.shared.receipts().receipt(giver, number)
+            });
+            self.batch.add(
+                message,
+                Scope::Here {
+                    plain,
+                    groups,
+                    receipt,
+                },
+            );
         } else {
             tracing::error!(shard = self.id, "forward_unreadable");
         }
@@ -148,7 +167,7 @@ impl Shard {
         &mut self,
         message: Message,
         key: Arc<GroupKey>,
-        exclude: SubscriberKey,
+        exclude: Option<SubscriberKey>,
     ) {
         self.batch.add(message, Scope::Group { key, exclude });
     }
@@ -245,36 +264,46 @@ impl Shard {
         let picker = &mut self.picker;
         let shared = &self.shared;
         let picks = &mut batch.picks;
-        let mut add = |picker: &mut crate::router::Picker, at: GroupRef, here, exclude| {
-            let group = router.group(at);
-            let pick = if here {
-                picker
-                    .pick_local((at, group), rule, publisher, exclude)
-                    .map(Pick::Local)
-            } else {
-                let reachable = |node| shared.reachable(node);
-                picker.pick((at, group), rule, publisher, reachable, exclude)
-            };
-            if let Some(pick) = pick {
-                picks.push((pick, Arc::clone(group.key())));
-            }
+        let everywhere = |picker: &mut Picker, at: GroupRef, exclude| {
+            let reachable = |node| shared.reachable(node);
+            let order = |node| shared.order(node);
+            let group = (at, router.group(at));
+            picker.pick(group, rule, publisher, (reachable, order), exclude)
+        };
+        let mut add = |at: GroupRef, pick: Option<Pick>, key: Option<Arc<GroupKey>>| {
+            let key = key.unwrap_or_else(|| Arc::clone(router.group(at).key()));
+            picks.extend(pick.map(|pick| (pick, key)));
         };
         match &pending.scope {
             Scope::Everywhere => {
                 for at in &batch.matches.groups {
-                    add(picker, *at, false, None);
+                    add(*at, everywhere(picker, *at, None), None);
                 }
             }
-            Scope::Here { groups, .. } => {
+            Scope::Here {
+                groups, receipt, ..
+            } => {
                 for key in groups {
-                    if let Some(at) = router.find_group_ref(key.group(), key.filter()) {
-                        add(picker, at, true, None);
-                    }
+                    let Some(at) = router.find_group_ref(key.group(), key.filter()) else {
+                        continue;
+                    };
+                    let group = router.group(at);
+                    let here = picker.pick_local((at, group), rule, publisher, None);
+                    let Some(receipt) = receipt else {
+                        add(at, here.map(Pick::Local), None);
+                        continue;
+                    };
+                    // Its last member here has just left: another node has one.
+                    let pick = here.map(Pick::Local);
+                    let pick = pick.or_else(|| everywhere(picker, at, None));
+                    let key = Arc::new(group.key().with_receipt(receipt));
+                    add(at, pick, Some(key));
                 }
             }
             Scope::Group { key, exclude } => {
                 if let Some(at) = router.find_group_ref(key.group(), key.filter()) {
-                    add(picker, at, false, Some(*exclude));
+                    let own = key.has_receipt().then(|| Arc::clone(key));
+                    add(at, everywhere(picker, at, *exclude), own);
                 }
             }
         }
@@ -461,7 +490,8 @@ impl Shard {
             groups.extend(groups_of(picks, *node).cloned());
             if !groups.is_empty() || !plain_head {
                 head.clear();
-                forward::put_head(head, now, &pending.message, true, &groups);
+                let number = self.watch(*node, &groups, &pending.message);
+                forward::put_head(head, now, &pending.message, true, &groups, number);
                 plain_head = groups.is_empty();
             }
             self.forward_to(now, *node, head, pending, waits, fx);
@@ -476,9 +506,34 @@ impl Shard {
             groups.clear();
             groups.extend(groups_of(picks, node).cloned());
             head.clear();
-            forward::put_head(head, now, &pending.message, false, &groups);
+            let number = self.watch(node, &groups, &pending.message);
+            forward::put_head(head, now, &pending.message, false, &groups, number);
             self.forward_to(now, node, head, pending, waits, fx);
         }
+    }
+
+    /// Remembers what is given to members of groups on another node. Its number.
+    fn watch(
+        &mut self,
+        node: NodeIndex,
+        groups: &[Arc<GroupKey>],
+        message: &Message,
+    ) -> Option<u64> {
+        if groups.is_empty() || message.qos().as_u8() == 0 {
+            return None;
+        }
+        let boot = self.links.boot(node)?;
+        // Without a receipt of somebody else's: this shard watches over it from here on.
+        let own = |key: &Arc<GroupKey>| {
+            if key.has_receipt() {
+                Arc::new(GroupKey::new(key.group(), key.filter()))
+            } else {
+                Arc::clone(key)
+            }
+        };
+        let groups = groups.iter().map(own).collect();
+        let message = message.clone().compact();
+        Some(self.dispatched.keep((node, boot), message, groups))
     }
 
     fn forward_to(

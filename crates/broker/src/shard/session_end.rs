@@ -281,7 +281,7 @@ impl Shard {
         } in left
         {
             if let Some(group) = group.filter(|_| qos.as_u8() > 0) {
-                self.redispatch(message, group, exclude);
+                self.redispatch(message, group, Some(exclude));
             }
         }
         self.flush(now, fx);

@@ -42,7 +42,7 @@ pub(crate) static FIELDS: &[Field] = &[
         Kind::Bool,
         "Whether another member gets a message that the first did not acknowledge.",
     )
-    .deprecated("remove it, redispatch is always on")
+    .deprecated("remove it, another member always gets it")
     .inert()
     .hidden(),
     open("shared_subscription_group", "Strategy per group.").hidden(),

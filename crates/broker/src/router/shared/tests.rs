@@ -38,6 +38,15 @@ fn rule(strategy: Strategy) -> SharedRule {
     }
 }
 
+/// The nodes in an order of their own, this one in the middle.
+fn order(node: Option<NodeIndex>) -> u64 {
+    match node {
+        Some(A) => 9,
+        None => 5,
+        Some(_) => 1,
+    }
+}
+
 fn publisher(id: u64) -> Publisher<'static> {
     Publisher {
         id,
@@ -63,7 +72,7 @@ fn picks(
     let mut counts = BTreeMap::new();
     for _ in 0..times {
         let group = (*group, router.group(*group));
-        let pick = picker.pick(group, rule(strategy), publisher(1), |_| true, None);
+        let pick = picker.pick(group, rule(strategy), publisher(1), (|_| true, order), None);
         *counts
             .entry(name(pick).expect("there are members"))
             .or_default() += 1;
@@ -144,7 +153,7 @@ fn hashes_depend_on_their_key_only() {
                 topic,
             };
             let group = (at, router.group(at));
-            name(Picker::new(seed).pick(group, rule(strategy), from, |_| true, None))
+            name(Picker::new(seed).pick(group, rule(strategy), from, (|_| true, order), None))
         };
         let one = pick(Strategy::HashTopic, &topic, "x", 1);
         assert_eq!(one, pick(Strategy::HashTopic, &topic, "y", 2));
@@ -166,7 +175,7 @@ fn sticky_stays_until_its_member_is_gone() {
             (at, router.group(at)),
             sticky,
             publisher(id),
-            |_| true,
+            (|_| true, order),
             None,
         ))
     };
@@ -199,7 +208,7 @@ fn the_first_sticky_pick_has_its_own_rule() {
             (at, router.group(at)),
             sticky,
             publisher(id),
-            |_| true,
+            (|_| true, order),
             None,
         );
         assert!(matches!(pick, Some(Pick::Local(_))));
@@ -219,7 +228,7 @@ fn nobody_unreachable_or_excluded_is_picked() {
             };
             let reachable = |node| node == B;
             let exclude = Some(member(0).key());
-            let pick = name(picker.pick(group, rule(strategy), from, reachable, exclude));
+            let pick = name(picker.pick(group, rule(strategy), from, (reachable, order), exclude));
             assert!(matches!(pick, Some(1 | 1_002)), "{strategy:?} {pick:?}");
             let local = picker.pick_local(group, rule(strategy), from, exclude);
             assert_eq!(local.map(|s| s.session.slot), Some(1), "{strategy:?}");
@@ -233,11 +242,17 @@ fn sticky_leaves_a_node_that_cannot_be_reached() {
     let mut picker = Picker::new(5);
     let group = (at, router.group(at));
     let sticky = rule(Strategy::Sticky);
-    let first = picker.pick(group, sticky, publisher(1), |_| true, None);
+    let first = picker.pick(group, sticky, publisher(1), (|_| true, order), None);
     let Some(Pick::Remote(down)) = first else {
         panic!("only remote members")
     };
-    let second = picker.pick(group, sticky, publisher(1), |node| node != down, None);
+    let second = picker.pick(
+        group,
+        sticky,
+        publisher(1),
+        (|node| node != down, order),
+        None,
+    );
     assert!(second.is_some() && second != first);
 }
 
@@ -249,10 +264,84 @@ fn an_empty_choice_is_none() {
         let group = (at, router.group(at));
         let only = Some(member(0).key());
         assert_eq!(
-            picker.pick(group, rule(strategy), publisher(1), |_| false, only),
+            picker.pick(
+                group,
+                rule(strategy),
+                publisher(1),
+                (|_| false, order),
+                only
+            ),
             None
         );
-        let remote = picker.pick(group, rule(strategy), publisher(1), |_| true, only);
+        let remote = picker.pick(group, rule(strategy), publisher(1), (|_| true, order), only);
         assert_eq!(remote, Some(Pick::Remote(A)), "{strategy:?}");
+    }
+}
+
+/// A group as a node sees it: members here, then how many the others have.
+fn view(own: u32, others: &[(NodeIndex, u32)]) -> (Router, GroupRef) {
+    let mut router = Router::new(1);
+    for slot in 0..own {
+        router.add_member("g", FILTER, member(slot));
+    }
+    for (node, count) in others {
+        router.set_remote_group("g", FILTER, *node, *count);
+    }
+    let group = router.find_group_ref("g", FILTER).expect("it has members");
+    (router, group)
+}
+
+#[test]
+fn a_hash_means_the_same_member_on_every_node() {
+    // Three nodes with 2, 1 and 3 members, whose sites are in this order; each numbers the others
+    // in its own way.
+    let counts = [2, 1, 3];
+    let seen_by = |own: usize| {
+        let others: Vec<usize> = (0..3).filter(|other| *other != own).collect();
+        // The node that is numbered 1 is the later one.
+        let numbered = [(A, others[1]), (B, others[0])];
+        let remote: Vec<_> = numbered
+            .iter()
+            .map(|(node, of)| (*node, counts[*of]))
+            .collect();
+        let order = move |node: Option<NodeIndex>| {
+            let of = numbered.iter().find(|(index, _)| Some(*index) == node);
+            of.map_or(own, |(_, of)| *of) as u64
+        };
+        (view(counts[own], &remote), order, numbered)
+    };
+    for strategy in [Strategy::HashTopic, Strategy::HashClientid] {
+        let mut got: BTreeMap<(usize, u32), usize> = BTreeMap::new();
+        for n in 0..600 {
+            let text = format!("text-{n}");
+            let from = Publisher {
+                id: n,
+                clientid: &text,
+                topic: &text,
+            };
+            let mut chosen = BTreeSet::new();
+            for own in 0..3 {
+                let ((router, group), order, numbered) = seen_by(own);
+                let at = (group, router.group(group));
+                let nodes = (|_| true, order);
+                let pick = Picker::new(n).pick(at, rule(strategy), from, nodes, None);
+                let owner = match pick.expect("there are members") {
+                    Pick::Local(member) => {
+                        chosen.insert((own, member.session.slot));
+                        continue;
+                    }
+                    Pick::Remote(node) => numbered.iter().find(|(index, _)| *index == node),
+                };
+                let owner = owner.expect("it is known").1;
+                let ((router, group), _, _) = seen_by(owner);
+                let at = (group, router.group(group));
+                let member = Picker::new(0).pick_local(at, rule(strategy), from, None);
+                chosen.insert((owner, member.expect("it has members").session.slot));
+            }
+            assert_eq!(chosen.len(), 1, "{strategy:?} {text}: {chosen:?}");
+            *got.entry(chosen.pop_first().expect("one")).or_default() += 1;
+        }
+        assert_eq!(got.len(), 6, "every member has its part: {got:?}");
+        assert!(got.values().all(|n| (50..200).contains(n)), "{got:?}");
     }
 }

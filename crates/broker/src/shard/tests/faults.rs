@@ -36,7 +36,10 @@ fn unknown_connections_and_tokens_are_ignored() {
             token: 5,
             result: TakeoverResult::None,
         },
-        ToShard::PeerDown { node: NodeIndex(9) },
+        ToShard::PeerDown {
+            node: NodeIndex(9),
+            reason: dunlin_cluster::DownReason::Silent,
+        },
         ToShard::PeerGone {
             site: SiteId([9; 16]),
             node: NodeIndex(9),

@@ -5,7 +5,8 @@ use std::sync::{Arc, RwLock};
 
 use bytes::{Bytes, BytesMut};
 use dunlin_cluster::{
-    BootId, Clock, ClusterId, Cookie, Handshake, Identity, Merged, NodeName, Now, SiteId,
+    BootId, Clock, ClusterId, Cookie, DownReason, Handshake, Identity, Merged, NodeName, Now,
+    SiteId,
 };
 use dunlin_mqtt::{
     Ack, AckKind, Connack, Connect, Disconnect, Limits, Packet, Properties, Publish, QoS, Reason,
@@ -176,12 +177,22 @@ impl Net {
         }
     }
 
+    /// A node restarts, as far as others can tell: it is another boot.
+    pub(super) fn reborn(&mut self, node: usize) {
+        let mut identity = self.nodes[node].identity.write().expect("not poisoned");
+        identity.boot = BootId(identity.boot.0 + 1_000);
+    }
+
     pub(super) fn peer_down(&mut self, at: usize, other: usize) {
+        self.peer_down_for(at, other, DownReason::Silent);
+    }
+
+    pub(super) fn peer_down_for(&mut self, at: usize, other: usize, reason: DownReason) {
         let site = self.nodes[other].shared.site();
         let node = self.nodes[at].shared.peer_down(site).expect("known");
         for shard in 0..self.nodes[at].shards.len() {
             self.letters
-                .push_back(Letter::Shard(at, shard, ToShard::PeerDown { node }));
+                .push_back(Letter::Shard(at, shard, ToShard::PeerDown { node, reason }));
         }
         self.run();
     }
@@ -525,6 +536,19 @@ impl Net {
             }
             ToControl::Answered { ask, answer, .. } => {
                 self.nodes[node].answers.insert(ask, answer);
+            }
+            ToControl::Receipts {
+                site,
+                shard,
+                numbers,
+                ..
+            } => {
+                let to = (0..self.nodes.len()).find(|at| self.nodes[*at].shared.site() == site);
+                let to = to.expect("it exists");
+                let node = self.index(node, to);
+                let letter = ToShard::Receipts { node, numbers };
+                self.letters
+                    .push_back(Letter::Shard(to, usize::from(shard), letter));
             }
             ToControl::Client(event) => self.nodes[node].events.push(*event),
             ToControl::Drained { .. } => self.nodes[node].drained += 1,
