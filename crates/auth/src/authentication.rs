@@ -387,7 +387,7 @@ mod tests {
 
     const BUILT_IN_USERS: &[(&str, &str, bool)] = &[("u", "right", false), ("root", "r00t", true)];
 
-    fn chain(configured: Value) -> Chain {
+    fn chain(configured: &Value) -> Chain {
         let list = configured.as_array().expect("a list").clone();
         Chain::parse(Chain::GLOBAL, &list).expect("sound")
     }
@@ -445,7 +445,7 @@ mod tests {
             json!({"name": "pbkdf2", "mac_fun": "sha256", "iterations": 3}),
         ] {
             let chains = chains(
-                chain(json!([{
+                chain(&json!([{
                     "mechanism": "password_based",
                     "backend": "built_in_database",
                     "password_hash_algorithm": algorithm,
@@ -471,7 +471,7 @@ mod tests {
     #[test]
     fn clients_may_be_looked_up_by_their_identifier() {
         let chains = chains(
-            chain(json!([{
+            chain(&json!([{
                 "mechanism": "password_based",
                 "backend": "built_in_database",
                 "user_id_type": "clientid",
@@ -486,26 +486,26 @@ mod tests {
     #[test]
     fn what_is_not_there_lets_nobody_in_and_what_is_off_asks_nobody() {
         let mysql = json!([{"mechanism": "password_based", "backend": "mysql"}]);
-        let unsupported = chain(mysql);
+        let unsupported = chain(&mysql);
         let names: Vec<&str> = unsupported.unsupported().collect();
         assert_eq!(names, ["password_based:mysql"]);
         let asked = chains(unsupported, BTreeMap::new());
         let answer = ask(&asked, ("c", Some("u")), Some("right"));
         assert_eq!(answer, Authentication::NotAuthorized);
         let off = json!([{"mechanism": "jwt", "enable": false}]);
-        let open = chains(chain(off), BTreeMap::new());
+        let open = chains(chain(&off), BTreeMap::new());
         assert_eq!(ask(&open, ("c", None), None), ANONYMOUS);
     }
 
     #[test]
     fn a_listener_may_have_a_chain_of_its_own() {
-        let strict = chain(json!([{"mechanism": "jwt"}]));
-        let open = chain(json!([]));
+        let strict = chain(&json!([{"mechanism": "jwt"}]));
+        let open = chain(&json!([]));
         let own = BTreeMap::from([("tcp:default".to_owned(), strict.clone())]);
         let answer = ask(&chains(open, own), ("c", None), None);
         assert_eq!(answer, Authentication::NotAuthorized);
         let elsewhere = BTreeMap::from([("tcp:other".to_owned(), strict)]);
-        let answer = ask(&chains(chain(json!([])), elsewhere), ("c", None), None);
+        let answer = ask(&chains(chain(&json!([])), elsewhere), ("c", None), None);
         assert_eq!(answer, ANONYMOUS);
     }
 

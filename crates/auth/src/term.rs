@@ -21,7 +21,7 @@ pub(crate) enum Term {
 pub(crate) enum TermFault {
     #[error("the file ends inside a rule: a rule ends with a full stop")]
     End,
-    #[error("'{0}' does not belong here")]
+    #[error("'{0}' does not belong here; a comma, a quote or a bracket is missing before it")]
     Unexpected(char),
     #[error("a rule must end with a full stop before the next one begins")]
     NoStop,

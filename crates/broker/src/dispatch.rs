@@ -22,7 +22,7 @@ use crate::router::{GroupKey, NodeIndex};
 
 /// How often receipts are sent while there may be some, ms. Long enough to gather many in one
 /// notice; a node that dies within it has what it had done delivered once more.
-pub(crate) const RECEIPTS_MS: u64 = 100;
+pub(crate) const RECEIPTS_MS: u64 = 20;
 
 /// Messages kept for one node, and their bytes; more than the windows of a thousand busy members.
 /// Beyond it the oldest are forgotten, as if their node had done them.

@@ -159,6 +159,11 @@ impl Links {
         }
     }
 
+    /// Whether control can reach a node.
+    pub(crate) fn is_up(&self, node: NodeIndex) -> bool {
+        self.get(node).is_some_and(|link| link.up)
+    }
+
     /// Which life of a node its stream is for.
     pub(crate) fn boot(&self, node: NodeIndex) -> Option<BootId> {
         self.get(node).map(|link| link.peer.boot)

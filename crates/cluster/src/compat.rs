@@ -1,6 +1,8 @@
 //! What nodes of this release say to each other, byte for byte: fixtures that a change must not
 //! break unseen.
 
+use std::fmt::Write;
+
 use bytes::{Bytes, BytesMut};
 
 use crate::apart::Side;
@@ -16,13 +18,20 @@ use crate::wire::{Buckets, Message, OwnChange, Refusal, WireRow};
 
 const RECORDED: &str = include_str!("../tests/fixtures/wire-1.txt");
 
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
 /// The recorded form of `name`, and what a failure tells whoever changed it.
 #[track_caller]
 fn check(name: &str, present: &[u8]) -> Vec<u8> {
     let recorded = RECORDED
         .lines()
         .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    let present: String = present.iter().map(|byte| format!("{byte:02x}")).collect();
+    let present = hex(present);
     let recorded = recorded.unwrap_or_default();
     assert_eq!(
         recorded, present,

@@ -1,6 +1,7 @@
 //! What earlier releases left on disk is read: fixtures that a change must not break unseen.
 //! docs/disk.md says under "Changing a format" what to do when one does.
 
+use std::fmt::Write;
 use std::path::Path;
 
 use dunlin_storage::engine::{Engine, FILE_NAME, VERSION};
@@ -38,6 +39,13 @@ fn filled(store: &mut dyn Store) {
     store.write(batch).expect("a sound batch");
 }
 
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
 /// The snapshot of docs/disk.md's format, version 1.
 const SNAPSHOT: &str = include_str!("fixtures/snapshot-1.txt");
 
@@ -47,7 +55,7 @@ fn a_snapshot_is_what_other_releases_read() {
     filled(&mut store);
     let mut present = Vec::new();
     snapshot::write(&store, &mut present).expect("a vector takes all");
-    let present: String = present.iter().map(|byte| format!("{byte:02x}")).collect();
+    let present = hex(&present);
     let recorded = SNAPSHOT.trim();
     assert_eq!(
         recorded, present,

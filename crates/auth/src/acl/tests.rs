@@ -63,7 +63,7 @@ fn the_shipped_file_means_what_its_comments_say() {
 
 #[test]
 fn the_first_rule_that_applies_decides() {
-    let rules = r##"{deny, all, publish, ["a/1"]}. {allow, all, publish, ["a/#"]}."##;
+    let rules = r#"{deny, all, publish, ["a/1"]}. {allow, all, publish, ["a/#"]}."#;
     check(rules, PUBLISH, "a/1", DENY);
     check(rules, PUBLISH, "a/2", ALLOW);
     check(rules, PUBLISH, "b", None);
@@ -76,29 +76,29 @@ fn the_first_rule_that_applies_decides() {
 fn everybody_who_can_be_meant() {
     for (who, meant) in [
         ("all", true),
-        (r##"{username, "u"}"##, true),
-        (r##"{user, "u"}"##, true),
-        (r##"{user, "v"}"##, false),
-        (r##"{username, {re, "^U$"}}"##, false),
-        (r##"{username, {re, "^[t-v]"}}"##, true),
-        (r##"{clientid, "c"}"##, true),
-        (r##"{client, <<"c">>}"##, true),
-        (r##"{clientid, {re, "d"}}"##, false),
-        (r##"{ipaddr, "10.1.2.3"}"##, true),
-        (r##"{ipaddr, "10.0.0.0/8"}"##, true),
-        (r##"{ipaddr, "0.0.0.0/0"}"##, true),
-        (r##"{ipaddr, "10.1.2.4"}"##, false),
-        (r##"{ipaddr, "::1"}"##, false),
-        (r##"{ipaddrs, ["1.2.3.4", "10.1.2.0/24"]}"##, true),
-        (r##"{ipaddrs, []}"##, false),
-        (r##"{'and', [{username, "u"}, {clientid, "c"}]}"##, true),
-        (r##"{'and', [{username, "u"}, {clientid, "d"}]}"##, false),
-        (r##"{'or', [{username, "v"}, {clientid, "c"}]}"##, true),
+        (r#"{username, "u"}"#, true),
+        (r#"{user, "u"}"#, true),
+        (r#"{user, "v"}"#, false),
+        (r#"{username, {re, "^U$"}}"#, false),
+        (r#"{username, {re, "^[t-v]"}}"#, true),
+        (r#"{clientid, "c"}"#, true),
+        (r#"{client, <<"c">>}"#, true),
+        (r#"{clientid, {re, "d"}}"#, false),
+        (r#"{ipaddr, "10.1.2.3"}"#, true),
+        (r#"{ipaddr, "10.0.0.0/8"}"#, true),
+        (r#"{ipaddr, "0.0.0.0/0"}"#, true),
+        (r#"{ipaddr, "10.1.2.4"}"#, false),
+        (r#"{ipaddr, "::1"}"#, false),
+        (r#"{ipaddrs, ["1.2.3.4", "10.1.2.0/24"]}"#, true),
+        ("{ipaddrs, []}", false),
+        (r#"{'and', [{username, "u"}, {clientid, "c"}]}"#, true),
+        (r#"{'and', [{username, "u"}, {clientid, "d"}]}"#, false),
+        (r#"{'or', [{username, "v"}, {clientid, "c"}]}"#, true),
         (
-            r##"{'or', [{username, "v"}, {'and', [all, {client, "d"}]}]}"##,
+            r#"{'or', [{username, "v"}, {'and', [all, {client, "d"}]}]}"#,
             false,
         ),
-        (r##"{client_attr, "tns", "x"}"##, false),
+        (r#"{client_attr, "tns", "x"}"#, false),
     ] {
         let rules = format!("{{allow, {who}, all, [\"#\"]}}.");
         check(&rules, PUBLISH, "t", meant.then_some(Verdict::Allow));
@@ -129,7 +129,7 @@ fn actions_with_their_options() {
 
 #[test]
 fn placeholders_are_the_clients_own() {
-    let rules = r##"{allow, all, all, ["c/${clientid}/#", {eq, "u/${username}/+"}]}."##;
+    let rules = r#"{allow, all, all, ["c/${clientid}/#", {eq, "u/${username}/+"}]}."#;
     check(rules, PUBLISH, "c/c/x", ALLOW);
     check(rules, PUBLISH, "c/d/x", None);
     check(rules, SUBSCRIBE, "c/c/+/y", ALLOW);
@@ -164,19 +164,19 @@ fn what_can_never_apply_is_told() {
 #[test]
 fn subscriptions_are_sets_of_topics() {
     check(
-        r##"{allow, all, subscribe, ["t/+"]}."##,
+        r#"{allow, all, subscribe, ["t/+"]}."#,
         SUBSCRIBE,
         "t/#",
         None,
     );
     check(
-        r##"{allow, all, subscribe, ["t/#"]}."##,
+        r#"{allow, all, subscribe, ["t/#"]}."#,
         SUBSCRIBE,
         "t/+/x",
         ALLOW,
     );
     check(
-        r##"{deny, all, subscribe, ["t/secret"]}."##,
+        r#"{deny, all, subscribe, ["t/secret"]}."#,
         SUBSCRIBE,
         "t/#",
         DENY,
@@ -199,31 +199,31 @@ fn faults_name_their_line_and_the_cure() {
         ("{allow}.", 1, "no rule"),
         ("{permit, all}.", 1, "allow or deny"),
         (
-            r##"{allow, {user, 1}, all, ["t"]}."##,
+            r#"{allow, {user, 1}, all, ["t"]}."#,
             1,
             "{username, \"name\"}",
         ),
-        (r##"{allow, {group, "x"}, all, ["t"]}."##, 1, "says nobody"),
+        (r#"{allow, {group, "x"}, all, ["t"]}."#, 1, "says nobody"),
         (
-            r##"{allow, {ipaddr, "10.0.0.0/33"}, all, ["t"]}."##,
+            r#"{allow, {ipaddr, "10.0.0.0/33"}, all, ["t"]}."#,
             1,
             "10.0.0.0/33",
         ),
         (
-            r##"{allow, {user, {re, "("}}, all, ["t"]}."##,
+            r#"{allow, {user, {re, "("}}, all, ["t"]}."#,
             1,
             "regular expression",
         ),
-        (r##"{allow, all, write, ["t"]}."##, 1, "no action"),
+        (r#"{allow, all, write, ["t"]}."#, 1, "no action"),
         (
-            r##"{allow, all, {publish, [{qos, 3}]}, ["t"]}."##,
+            r#"{allow, all, {publish, [{qos, 3}]}, ["t"]}."#,
             1,
             "no action",
         ),
-        (r##"{allow, all, all, "t"}."##, 1, "are a list"),
-        (r##"{allow, all, all, ["a/#/b"]}."##, 1, "a/#/b"),
-        (r##"{allow, all, all, ["a+"]}."##, 1, "a+"),
-        (r##"{allow, all, all}."##, 1, "no rule"),
+        (r#"{allow, all, all, "t"}."#, 1, "are a list"),
+        (r#"{allow, all, all, ["a/#/b"]}."#, 1, "a/#/b"),
+        (r#"{allow, all, all, ["a+"]}."#, 1, "a+"),
+        ("{allow, all, all}.", 1, "no rule"),
     ] {
         let error = Acl::parse(rules).expect_err(rules);
         assert_eq!(error.line, line, "{rules}");

@@ -229,6 +229,21 @@ pub(super) fn wills_notice(spent: &[Spent]) -> Bytes {
     encode(&Notice::WillsSpent(spent.to_vec()))
 }
 
+fn kick_letter(clientid: &str) -> ToShard {
+    let reason = CloseReason::Kicked;
+    ToShard::Kick {
+        clientid: clientid.to_owned(),
+        reason,
+        older_than: None,
+    }
+}
+
+fn encode<T: Serialize>(value: &T) -> Bytes {
+    postcard::to_stdvec(value)
+        .expect("letters always encode")
+        .into()
+}
+
 #[cfg(test)]
 pub(crate) mod fixture {
     //! Samples for the fixtures of the wire.
@@ -264,19 +279,4 @@ pub(crate) mod fixture {
     pub(crate) fn is_notice(bytes: &[u8]) -> bool {
         postcard::from_bytes::<Notice>(bytes).is_ok()
     }
-}
-
-fn kick_letter(clientid: &str) -> ToShard {
-    let reason = CloseReason::Kicked;
-    ToShard::Kick {
-        clientid: clientid.to_owned(),
-        reason,
-        older_than: None,
-    }
-}
-
-fn encode<T: Serialize>(value: &T) -> Bytes {
-    postcard::to_stdvec(value)
-        .expect("letters always encode")
-        .into()
 }

@@ -179,12 +179,11 @@ impl<'a, R: Fn(NodeIndex) -> bool> Candidates<'a, R> {
             left = left.saturating_sub(u64::from(*count));
             here
         });
-        let pick = match chosen?.1 {
-            Some(node) => Pick::Remote(node),
-            None => {
-                let at = (hash >> MEMBER_BITS).checked_rem(local.len() as u64)?;
-                Pick::Local(local[at as usize])
-            }
+        let pick = if let Some(node) = chosen?.1 {
+            Pick::Remote(node)
+        } else {
+            let at = (hash >> MEMBER_BITS).checked_rem(local.len() as u64)?;
+            Pick::Local(local[at as usize])
         };
         if self.is_excluded(pick) {
             return self.at(hash);

@@ -100,10 +100,16 @@ impl Shard {
         node: NodeIndex,
         fx: &mut ShardEffects,
     ) {
+        let left = self.links.is_up(node);
         let blocked = self.links.peer_gone(site, node, fx);
         self.release_acks(fx);
         self.unblock(now, blocked, fx);
-        self.dispatch_again(now, node, None, fx);
+        if left {
+            // It lives on with its clients, who have what they were given.
+            drop(self.dispatched.take(node, None));
+        } else {
+            self.dispatch_again(now, node, None, fx);
+        }
     }
 
     /// A data connection this shard asked for stands.

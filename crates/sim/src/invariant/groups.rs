@@ -1,7 +1,8 @@
 //! A message reaches one member of a shared group.
 //!
-//! A second one may get it only when the first lost its connection before it acknowledged, or when
-//! the publisher, unsure itself, sent it twice.
+//! A second one may get it only when the first lost its connection before it acknowledged, when the
+//! node of the first died before it could tell that it was done, or when the publisher, unsure
+//! itself, sent it twice.
 
 use crate::oracle::{Delivered, Promise};
 use crate::violation::Violation;
@@ -56,7 +57,8 @@ fn check(world: &World, got: &Delivered, own: &Promise, sends: usize) -> Result<
         }
         let theirs = world.oracle.got(client, got.message);
         // One that lost its connection meanwhile may not have acknowledged.
-        let kept = |d: &&Delivered| !d.retain && (d.qos == 0 || is_still_on(world, d));
+        let sure = |d: &Delivered| is_still_on(world, d) && !may_be_given_again(world, d);
+        let kept = |d: &&Delivered| !d.retain && (d.qos == 0 || sure(d));
         receivers += usize::from(theirs.iter().any(|d| kept(&d)));
     }
     // QoS 0 is sent once whatever happens; a repeated QoS 1 or 2 publish may be routed again.
@@ -75,6 +77,20 @@ fn check(world: &World, got: &Delivered, own: &Promise, sends: usize) -> Result<
 
 fn same(a: &Promise, b: &Promise) -> bool {
     a.group == b.group && a.filter == b.filter
+}
+
+/// A node tells the publisher's within a tenth of a second of the acknowledgement, which is this
+/// late at most, milliseconds.
+const TOLD_MS: u64 = 1_000;
+
+/// Whether the node died so soon that it may not have told that its client has the message.
+fn may_be_given_again(world: &World, got: &Delivered) -> bool {
+    let homes = world.oracle.homes(got.client).iter().rev();
+    let mut homes = homes.filter(|home| home.since <= got.at);
+    homes.next().is_some_and(|home| {
+        let host = home.on.0;
+        !world.oracle.is_quiet(host, host, got.at, got.at + TOLD_MS)
+    })
 }
 
 fn is_still_on(world: &World, got: &Delivered) -> bool {
