@@ -58,7 +58,9 @@ fn check(world: &World, got: &Delivered, own: &Promise, sends: usize) -> Result<
         let theirs = world.oracle.got(client, got.message);
         // One that lost its connection meanwhile may not have acknowledged.
         let sure = |d: &Delivered| is_still_on(world, d) && !may_be_given_again(world, d);
-        let kept = |d: &&Delivered| !d.retain && (d.qos == 0 || sure(d));
+        // A message of QoS 0 is sent to one member, and that is all.
+        let once = |d: &Delivered| message.qos == 0 && d.qos == 0;
+        let kept = |d: &&Delivered| !d.retain && (once(d) || sure(d));
         receivers += usize::from(theirs.iter().any(|d| kept(&d)));
     }
     // QoS 0 is sent once whatever happens; a repeated QoS 1 or 2 publish may be routed again.
@@ -79,17 +81,14 @@ fn same(a: &Promise, b: &Promise) -> bool {
     a.group == b.group && a.filter == b.filter
 }
 
-/// A node tells the publisher's within a tenth of a second of the acknowledgement, which is this
-/// late at most, milliseconds.
-const TOLD_MS: u64 = 1_000;
-
-/// Whether the node died so soon that it may not have told that its client has the message.
+/// Whether its node has died since: it may not have told that its client has the message, be it
+/// that it had no time, or that the way was cut.
 fn may_be_given_again(world: &World, got: &Delivered) -> bool {
     let homes = world.oracle.homes(got.client).iter().rev();
     let mut homes = homes.filter(|home| home.since <= got.at);
     homes.next().is_some_and(|home| {
         let host = home.on.0;
-        !world.oracle.is_quiet(host, host, got.at, got.at + TOLD_MS)
+        !world.oracle.is_quiet(host, host, got.at, world.now)
     })
 }
 
