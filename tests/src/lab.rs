@@ -17,7 +17,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::process::Output;
 use crate::until::until;
-use crate::{missing, process};
+use crate::{missing, process, repeated};
 
 /// Set inside; its value is a directory that the outer process removes.
 const INSIDE: &str = "DUNLIN_TEST_LAB";
@@ -70,7 +70,7 @@ pub fn run(here: &str, body: impl FnOnce(&Lab) -> Result<()>) -> Result<()> {
     command
         .env(INSIDE, folder.path())
         .env("TMPDIR", folder.path());
-    let output = process::run_within(&mut command, LIMIT)?;
+    let output = process::run_within(&mut command, LIMIT * repeated::patience())?;
     ensure!(
         output.code == 0 && output.stdout.contains("1 passed"),
         "inside the lab:\n{}\n{}",
@@ -290,6 +290,12 @@ impl Host {
 
     fn ip(&self, args: &[&str]) -> Result<Output> {
         ip("ip", &[&["-n", &self.name], args].concat())
+    }
+
+    /// Gives it a way to all addresses, as hosts usually have; multicast needs one.
+    pub fn route_everywhere(&self) -> Result<()> {
+        self.ip(&["route", "add", "default", "dev", "eth0"])
+            .map(drop)
     }
 
     /// Drops packets that come in for this TCP port, as a firewall does.

@@ -19,6 +19,7 @@ pub mod node;
 pub mod paho;
 pub mod ports;
 pub mod process;
+pub mod repeated;
 pub mod until;
 
 pub use client::Client;

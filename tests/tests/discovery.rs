@@ -164,6 +164,25 @@ pub(crate) fn stays(node: &Node, status: &str) -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn a_singleton_neither_joins_nor_is_joined_and_says_so() -> Result<()> {
+    let (single, other) = (Node::new()?, Node::new()?);
+    single
+        .installation
+        .configure("cluster.discovery_strategy = singleton\n")?;
+    single.start()?;
+    other.start()?;
+    for (from, to) in [(&single, &other), (&other, &single)] {
+        let refused = from.ctl(&["cluster", "join", &to.name])?.exit(1)?;
+        refused
+            .says("cluster.discovery_strategy = singleton")?
+            .says(&single.name)?
+            .says("choose another and restart it")?;
+        from.sees(&[from], &[], Duration::from_secs(1))?;
+    }
+    Ok(())
+}
+
 fn dns(record_type: &str) -> String {
     format!(
         "cluster {{\n    discovery_strategy = dns\n    dns {{\n        \

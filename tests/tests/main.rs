@@ -2,6 +2,7 @@
 //! begin with a letter and a number are items of the EMQX compatibility checklist.
 
 mod access;
+mod at_once;
 mod bench;
 mod cli;
 mod configuration;
@@ -13,6 +14,7 @@ mod figures;
 mod join;
 mod kubernetes;
 mod manual;
+mod mcast;
 mod mqtt;
 mod page;
 mod pair;

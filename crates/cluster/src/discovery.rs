@@ -1,7 +1,7 @@
 //! Discovery: finding other nodes by a strategy, and who joins whom when clusters meet.
 //!
 //! ```text
-//!   Idle -> LookUp -> Meet -> Join (join.rs) -> Idle
+//!   Idle -> LookUp or Listen -> Meet -> Join (join.rs) -> Idle
 //! ```
 //! A strategy names candidates; each is asked for its cluster's standing, and a node whose own
 //! cluster stands lower joins the best. Standings are ordered totally and alike for everybody, so
@@ -14,7 +14,9 @@ mod k8s;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 
+use bytes::Bytes;
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +27,7 @@ use crate::input::{ConnId, Effect};
 use crate::join::send_stranger;
 use crate::link::Hello;
 use crate::membership::{Member, Membership};
+use crate::multicast::{Datagram, Kind, Refused};
 use crate::name::{NameError, NodeName};
 use crate::node::Cluster;
 use crate::peer::{Conn, Goal, Stage};
@@ -53,6 +56,13 @@ const CALLED_PERIOD_MS: u64 = 20;
 /// How long a look-up may take, milliseconds; the driver's own limit is shorter.
 const LOOK_UP_MAX_MS: u64 = 4_000;
 
+/// How long answers to a question in the network are awaited, milliseconds: long beside the delays
+/// of one network, which is as far as multicast goes.
+const LISTEN_MS: u64 = 300;
+
+/// Pause between two warnings of refused datagrams, milliseconds: anybody may send them.
+const REFUSED_PERIOD_MS: u64 = 60_000;
+
 /// How long all candidates together may take, milliseconds: a dead one must not hold up the others.
 const MEET_MAX_MS: u64 = 1_500;
 
@@ -73,6 +83,8 @@ pub enum Strategy {
     },
     /// Whoever a service names when it is asked.
     LookUp(Lookup),
+    /// Whoever answers in the network.
+    Multicast,
 }
 
 /// Which records of a DNS name are the hosts of nodes.
@@ -131,6 +143,13 @@ pub enum Discover {
         /// What.
         lookup: Lookup,
     },
+    /// Send a datagram, at most once.
+    Send {
+        /// To whom; `None`: to the group.
+        to: Option<SocketAddr>,
+        /// What.
+        datagram: Bytes,
+    },
     /// Keep what this look-up needs to find this node, where the node itself keeps it (its key in
     /// etcd), and report who appears as [`Discovered::Sighted`], where the service tells. `None`:
     /// take the own entry away and report nobody.
@@ -149,6 +168,13 @@ pub enum Discovered {
         token: u64,
         /// The parts of the answer; the look-up says what they mean.
         result: Result<Vec<String>, DiscoveryError>,
+    },
+    /// A datagram came in.
+    Received {
+        /// From where; answers go there.
+        from: SocketAddr,
+        /// What.
+        datagram: Bytes,
     },
     /// These parts of an answer are new, as far as the service tells.
     Sighted {
@@ -282,6 +308,9 @@ pub(crate) struct Discovery {
     last_token: u64,
     /// What was last said of each candidate and of the look-up, so that what lasts is said once.
     said: BTreeMap<Option<NodeName>, String>,
+    /// Datagrams refused so far, and when that is said next.
+    refused: u64,
+    refused_due_ms: u64,
     /// Candidates that could not be joined: others go first.
     failed: BTreeSet<NodeName>,
     /// Higher nodes that asked us, and nodes that just appeared: candidates of the next round, so
@@ -292,9 +321,19 @@ pub(crate) struct Discovery {
 #[derive(Debug)]
 enum Phase {
     Idle(Due),
-    LookUp { token: u64, deadline_ms: u64 },
+    LookUp {
+        token: u64,
+        deadline_ms: u64,
+    },
+    Listen {
+        deadline_ms: u64,
+        heard: BTreeSet<NodeName>,
+    },
     Meet(Box<Meeting>),
-    Join { above: Rank, target: Rank },
+    Join {
+        above: Rank,
+        target: Rank,
+    },
 }
 
 /// When the next round begins.
@@ -331,6 +370,8 @@ impl Discovery {
             }),
             last_token: 0,
             said: BTreeMap::new(),
+            refused: 0,
+            refused_due_ms: now_ms,
             failed: BTreeSet::new(),
             callers: BTreeSet::new(),
         }
@@ -433,7 +474,7 @@ impl Cluster {
             Phase::Idle(_) if !self.searches() => u64::MAX,
             Phase::Idle(due) if self.has_others() => due.cluster_ms,
             Phase::Idle(due) => due.alone_ms,
-            Phase::LookUp { deadline_ms, .. } => *deadline_ms,
+            Phase::LookUp { deadline_ms, .. } | Phase::Listen { deadline_ms, .. } => *deadline_ms,
             Phase::Meet(meeting) => meeting.deadline_ms,
             Phase::Join { .. } => u64::MAX,
         };
@@ -454,8 +495,12 @@ impl Cluster {
         if self.discovery_next_tick() > now_ms {
             return;
         }
-        match &self.discovery.phase {
+        match &mut self.discovery.phase {
             Phase::Idle(_) => self.look_up(),
+            Phase::Listen { heard, .. } => {
+                let heard = std::mem::take(heard);
+                self.meet(heard.into_iter().collect());
+            }
             Phase::LookUp { .. } => {
                 self.look_up_timed_out();
             }
@@ -484,6 +529,7 @@ impl Cluster {
                 let seeds = seeds.clone();
                 return self.meet(seeds);
             }
+            Strategy::Multicast => return self.ask_around(),
             Strategy::LookUp(lookup) => lookup.clone(),
         };
         self.discovery.last_token += 1;
@@ -498,7 +544,75 @@ impl Cluster {
     pub(crate) fn discovered(&mut self, discovered: Discovered) {
         match discovered {
             Discovered::Answer { token, result } => self.answered(token, result),
+            Discovered::Received { from, datagram } => self.heard(from, &datagram),
             Discovered::Sighted { found } => self.sighted(&found),
+        }
+    }
+
+    // --- multicast ---
+
+    fn ask_around(&mut self) {
+        if self.send_datagram_of(Kind::Ask, None) {
+            self.discovery.phase = Phase::Listen {
+                deadline_ms: self.now.mono_ms + LISTEN_MS,
+                heard: BTreeSet::new(),
+            };
+        } else {
+            let reason =
+                "cluster.name or node.name is too long for multicast; use at most 255 bytes";
+            self.discovery.say(None, reason.to_owned());
+            self.idle();
+        }
+    }
+
+    fn send_datagram_of(&mut self, kind: Kind, to: Option<SocketAddr>) -> bool {
+        let Some(datagram) = Datagram::of(kind, &self.own, &self.config.cookie) else {
+            return false;
+        };
+        let send = Discover::Send { to, datagram };
+        self.out.push(Effect::Discover(send));
+        true
+    }
+
+    /// A node that asks is told of this one, and met soon: its question may be the only one that
+    /// arrives.
+    fn heard(&mut self, from: SocketAddr, datagram: &[u8]) {
+        if self.config.strategy != Strategy::Multicast || self.discovery.state != DiscoveryState::On
+        {
+            return;
+        }
+        let Datagram {
+            kind,
+            cluster_name,
+            node,
+        } = match Datagram::read(datagram, &self.config.cookie) {
+            Ok(datagram) => datagram,
+            Err(refused) => return self.datagram_refused(from, refused),
+        };
+        // Clusters of several names may share a group; own datagrams come back.
+        if cluster_name != self.own.cluster_name || node.same_as(&self.own.name) {
+            return;
+        }
+        if kind == Kind::Ask {
+            self.send_datagram_of(Kind::Answer, Some(from));
+        }
+        if let Phase::Listen { heard, .. } = &mut self.discovery.phase {
+            if heard.len() < CANDIDATES_MAX {
+                heard.insert(node);
+            }
+        } else if kind == Kind::Ask && self.member_named(&node).is_none() {
+            self.meet_soon(node);
+        }
+    }
+
+    fn datagram_refused(&mut self, from: SocketAddr, refused: Refused) {
+        let now_ms = self.now.mono_ms;
+        let discovery = &mut self.discovery;
+        discovery.refused += 1;
+        if discovery.refused_due_ms <= now_ms {
+            discovery.refused_due_ms = now_ms + REFUSED_PERIOD_MS;
+            let count = discovery.refused;
+            tracing::warn!(%from, reason = %refused, count, "multicast_datagram_refused");
         }
     }
 

@@ -24,6 +24,7 @@ mod join;
 pub mod link;
 mod liveness;
 pub mod membership;
+mod multicast;
 pub mod name;
 mod node;
 mod owned_streams;

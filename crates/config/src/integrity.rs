@@ -45,26 +45,7 @@ pub(crate) fn warnings(settings: &Settings, root: &Checked) -> Vec<Warning> {
             instead,
         });
     }
-    warnings.extend(without_effect(settings, root));
     warnings
-}
-
-/// Values that ask for what this node does not do, of keys whose other values ask for nothing.
-fn without_effect(settings: &Settings, root: &Checked) -> Vec<Warning> {
-    let cluster = &settings.cluster;
-    let mut left_open = Vec::new();
-    if let Strategy::Mcast { .. } = cluster.strategy {
-        left_open.push((
-            "cluster.discovery_strategy",
-            "this node looks for no others; join them by `emqx ctl cluster join`",
-        ));
-    }
-    let warning = |(path, leaves_open): (&str, _)| Warning::WithoutEffect {
-        path: path.to_owned(),
-        place: place(root, path),
-        leaves_open,
-    };
-    left_open.into_iter().map(warning).collect()
 }
 
 fn place(root: &Checked, path: &str) -> Place {

@@ -269,6 +269,12 @@ pub enum Strategy {
         ttl: u8,
         /// Whether own datagrams come back.
         loopback: bool,
+        /// Send buffer of the socket, bytes.
+        sndbuf: u64,
+        /// Receive buffer of the socket, bytes.
+        recbuf: u64,
+        /// Longest datagram read, bytes.
+        buffer: u64,
     },
 }
 

@@ -522,6 +522,7 @@ impl ControlDriver {
                 tokio::task::spawn_local(self.clone().look_up(token, lookup));
             }
             Discover::Follow { lookup } => self.services.follow(lookup),
+            Discover::Send { to, datagram } => self.services.send(to, datagram),
         }
     }
 

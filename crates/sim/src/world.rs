@@ -327,7 +327,7 @@ impl World {
                 let result = Err(DiscoveryError::TimedOut { of, ms: 0 });
                 inputs.push_back(NodeInput::Discovered(Discovered::Answer { token, result }));
             }
-            NodeEffect::Discover(Discover::Follow { .. }) => {}
+            NodeEffect::Discover(Discover::Follow { .. } | Discover::Send { .. }) => {}
             NodeEffect::Progress { id, step } => {
                 self.trace
                     .say(self.now, || format!("n{host} operation {id}: {step}"));

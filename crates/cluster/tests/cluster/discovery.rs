@@ -654,6 +654,66 @@ fn what_is_in_the_way_of_a_look_up_is_shown_until_it_is_gone() {
     assert_eq!(net.core(0).status().discovery_failure, None);
 }
 
+// --- multicast ---
+
+/// Nodes in one network; none runs.
+fn in_network(seed: u64, count: usize) -> Net {
+    let mut net = Net::new(seed);
+    for index in 1..=count {
+        let node = net.add(&name(index));
+        net.nodes[node].config.strategy = Strategy::Multicast;
+    }
+    net
+}
+
+#[test]
+fn nodes_that_hear_each_other_are_one_cluster_before_they_serve() {
+    for count in 2..=5 {
+        for seed in 0..20 {
+            let mut net = in_network(seed, count);
+            net.delay_ms = 1 + seed % 20;
+            for node in 0..count {
+                net.start(node);
+                net.run(seed % 3);
+            }
+            net.until(READY_MAX_MS, "all serve", are_ready);
+            together(&mut net);
+            net.check_disks();
+        }
+    }
+}
+
+#[test]
+fn who_is_not_of_the_cluster_is_not_heard() {
+    let mut net = in_network(31, 4);
+    net.nodes[2].config.cluster_name = "other".into();
+    net.nodes[3].config.cookie = Cookie::new("other");
+    for node in 0..4 {
+        net.start(node);
+    }
+    net.run(30_000);
+    assert!(net.shows(0, &[0, 1], &[]), "{}", net.describe());
+    assert!(net.shows(2, &[2], &[]) && net.shows(3, &[3], &[]));
+    // Nobody dials whom it did not hear.
+    let dials = net.dials;
+    net.run(60_000);
+    assert_eq!(net.dials, dials);
+}
+
+#[test]
+fn a_leaver_neither_asks_nor_answers() {
+    let mut net = in_network(32, 3);
+    for node in 0..3 {
+        net.start(node);
+    }
+    together(&mut net);
+    assert_eq!(net.run_operation(1, Operation::Leave), Ok(()));
+    net.run(60_000);
+    assert!(net.shows(1, &[1], &[]) && net.shows(0, &[0, 2], &[]));
+    assert_eq!(net.run_operation(1, Operation::EnableDiscovery), Ok(()));
+    together(&mut net);
+}
+
 #[test]
 fn without_a_strategy_nothing_is_looked_for() {
     let mut net = Net::with(24, 2);

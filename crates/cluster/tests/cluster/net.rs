@@ -6,14 +6,15 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use dunlin_cluster::{
     CallError, Clock, Cluster, Config, ConnId, Cookie, DialError, Discover, Discovered,
     DiscoveryError, DownReason, Effect, Input, Lookup, MEMBERS, NodeName, Now, Operation,
-    OperationError, Peer, RestoreError, Restored, SiteId, SnapshotId, TableId, TableSpec, Wins,
-    Write,
+    OperationError, Peer, RestoreError, Restored, SiteId, SnapshotId, Strategy, TableId, TableSpec,
+    Wins, Write,
 };
 
 /// Virtual time at which everything starts, milliseconds since 1970.
@@ -544,6 +545,9 @@ impl Net {
                 self.look_up(node, token, lookup);
             }
             Effect::Discover(Discover::Follow { lookup }) => self.follow(node, lookup),
+            Effect::Discover(Discover::Send { to, datagram }) => {
+                self.multicast(node, to, &datagram)
+            }
             Effect::CallIn { call, payload, .. } => {
                 let this = &mut self.nodes[node];
                 this.calls_in.push(payload.clone());
@@ -588,6 +592,20 @@ impl Net {
         if let Some(result) = result {
             let input = Input::Discovered(Discovered::Answer { token, result });
             self.after(2 * self.delay_ms, node, Event::Input(input));
+        }
+    }
+
+    /// One network, in which everybody hears everybody, itself included.
+    fn multicast(&mut self, node: usize, to: Option<SocketAddr>, datagram: &Bytes) {
+        let address = |node: usize| SocketAddr::from(([10, 0, 0, node as u8 + 1], 4369));
+        for other in 0..self.nodes.len() {
+            let meant = to.is_none_or(|to| to == address(other));
+            let uses = self.nodes[other].config.strategy == Strategy::Multicast;
+            if meant && uses && !self.is_cut(node, other) {
+                let (from, datagram) = (address(node), datagram.clone());
+                let input = Input::Discovered(Discovered::Received { from, datagram });
+                self.after(self.delay_ms, other, Event::Input(input));
+            }
         }
     }
 

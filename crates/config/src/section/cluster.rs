@@ -35,8 +35,8 @@ pub(crate) static FIELDS: &[Field] = &[
         },
         "manual",
         "How a starting node finds its peers. `manual` leaves it to `cluster join`, `static`, \
-         `dns`, `etcd` and `k8s` join by themselves, `singleton` forbids clustering; `mcast` is \
-         accepted and finds nobody.",
+         `dns`, `etcd`, `k8s` and `mcast` join by themselves, `singleton` forbids \
+         clustering.",
     ),
     field(
         "autoclean",
@@ -112,7 +112,6 @@ pub(crate) static FIELDS: &[Field] = &[
     )
     .alias(&["K8s"]),
     group("mcast", MCAST, "The strategy `mcast`: UDP multicast.")
-        .inert()
         .deprecated("use static, dns, etcd or k8s"),
 ];
 
@@ -214,7 +213,7 @@ static MCAST: &[Field] = &[
         "ports",
         Kind::CommaList(&super::PORT),
         "[4369, 4370]",
-        "Ports to use, in turn.",
+        "Ports of the nodes of one host: each takes the first that is free. The same everywhere.",
     ),
     field(
         "iface",
@@ -234,9 +233,19 @@ static MCAST: &[Field] = &[
         "true",
         "Whether datagrams reach the sender too.",
     ),
-    field("sndbuf", Kind::ByteSize, "16KB", "Send buffer.").inert(),
-    field("recbuf", Kind::ByteSize, "16KB", "Receive buffer.").inert(),
-    field("buffer", Kind::ByteSize, "32KB", "User-space buffer.").inert(),
+    field(
+        "sndbuf",
+        Kind::ByteSize,
+        "16KB",
+        "Send buffer of the socket.",
+    ),
+    field(
+        "recbuf",
+        Kind::ByteSize,
+        "16KB",
+        "Receive buffer of the socket; what is too much for it is lost.",
+    ),
+    field("buffer", Kind::ByteSize, "32KB", "Longest datagram read."),
 ];
 
 pub(crate) fn build(v: View<'_>) -> Cluster {
@@ -309,5 +318,8 @@ fn mcast(v: View<'_>) -> Strategy {
         iface: ip("iface"),
         ttl: v.int("ttl"),
         loopback: v.bool("loop"),
+        sndbuf: v.bytes("sndbuf"),
+        recbuf: v.bytes("recbuf"),
+        buffer: v.bytes("buffer"),
     }
 }

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dunlin_cluster::{DiscoveryError, NodeName, Service};
+use dunlin_cluster::{Discovered, DiscoveryError, NodeName, Service};
 use dunlin_config::settings::{ClientTls, EtcdUser};
 use etcd_client::{
     Channel, Client, ConnectOptions, Error, EventType, GetOptions, LeaseGrantOptions,
@@ -285,7 +285,7 @@ impl Etcd {
             }
         }
         if !found.is_empty() {
-            (self.report)(found);
+            (self.report)(Discovered::Sighted { found });
         }
         Ok(())
     }

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::pin::pin;
 use std::time::Duration;
 
-use dunlin_cluster::{K8sEndpoint, K8sError, K8sRule, K8sService};
+use dunlin_cluster::{Discovered, K8sEndpoint, K8sError, K8sRule, K8sService};
 use futures_core::Stream;
 use k8s_openapi::api::core::v1::{EndpointAddress, Endpoints};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
@@ -184,7 +184,7 @@ async fn follow_once(
         return Ok(());
     };
     let found = found?;
-    report(found.hosts);
+    report(Discovered::Sighted { found: found.hosts });
     timeout(WATCH_MAX, found.watch.changed())
         .await
         .unwrap_or(Ok(()))

@@ -7,12 +7,15 @@ mod dns;
 mod etcd;
 #[cfg(feature = "k8s")]
 mod k8s;
+mod mcast;
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use dunlin_broker::control::ControlInput;
 use dunlin_cluster::{
     Discovered, DiscoveryError, K8sAddress, K8sService, Lookup, NodeName, Record, Strategy,
@@ -34,8 +37,8 @@ const FOUND_MAX: usize = 1_000;
 /// Limit on taking this node's entries away when it stops.
 const STOP_MAX: Duration = Duration::from_secs(1);
 
-/// Where nodes that appeared are reported, as parts of an answer.
-type Report = Rc<dyn Fn(Vec<String>)>;
+/// Where what happens unasked is reported.
+type Report = Rc<dyn Fn(Discovered)>;
 
 /// What the cluster core is told of the configured strategy. A strategy that is accepted and not
 /// carried out is `manual`, as the warnings about the configuration say.
@@ -80,6 +83,7 @@ pub(crate) fn strategy(configured: &settings::Strategy, cluster_name: &str) -> S
             },
             short: app_name.clone(),
         }),
+        settings::Strategy::Mcast { .. } => Strategy::Multicast,
         _ => Strategy::Manual,
     }
 }
@@ -91,6 +95,7 @@ pub(crate) struct Services {
     etcd: Option<Rc<etcd::Etcd>>,
     #[cfg(feature = "k8s")]
     k8s: k8s::Kubernetes,
+    mcast: Option<Rc<mcast::Mcast>>,
 }
 
 impl Services {
@@ -101,16 +106,16 @@ impl Services {
         root: &Path,
         control: Arc<Inbox<ControlLetter>>,
     ) -> Rc<Self> {
-        let report: Report = Rc::new(move |found| {
-            let sighted = ControlInput::Discovered(Discovered::Sighted { found });
-            control.push(ControlLetter::Core(sighted));
+        let report: Report = Rc::new(move |discovered| {
+            control.push(ControlLetter::Core(ControlInput::Discovered(discovered)));
         });
         Rc::new(Self {
             names: NameServers::OfSystem,
             #[cfg(feature = "etcd")]
             etcd: etcd(configured, node, root, &report),
             #[cfg(feature = "k8s")]
-            k8s: k8s::Kubernetes::new(report),
+            k8s: k8s::Kubernetes::new(report.clone()),
+            mcast: mcast(configured, &report),
         })
     }
 
@@ -164,6 +169,13 @@ impl Services {
         drop(lookup);
     }
 
+    /// Sends a datagram to a node, or to the group.
+    pub(crate) fn send(&self, to: Option<SocketAddr>, datagram: Bytes) {
+        if let Some(mcast) = &self.mcast {
+            tokio::task::spawn_local(mcast.clone().send(to, datagram));
+        }
+    }
+
     /// Takes this node's own entry away, as the node stops: others need not wait for its end.
     pub(crate) async fn stop(&self) {
         #[cfg(feature = "etcd")]
@@ -198,6 +210,33 @@ fn etcd(
         root: root.to_owned(),
     };
     Some(etcd::Etcd::new(access, node.clone(), report.clone()))
+}
+
+fn mcast(configured: &settings::Strategy, report: &Report) -> Option<Rc<mcast::Mcast>> {
+    let settings::Strategy::Mcast {
+        addr,
+        ports,
+        iface,
+        ttl,
+        loopback,
+        sndbuf,
+        recbuf,
+        buffer,
+    } = configured
+    else {
+        return None;
+    };
+    let group = mcast::Group {
+        addr: *addr,
+        ports: ports.clone(),
+        iface: *iface,
+        ttl: *ttl,
+        loopback: *loopback,
+        sndbuf: *sndbuf,
+        recbuf: *recbuf,
+        buffer: *buffer,
+    };
+    Some(mcast::Mcast::open(group, report.clone()))
 }
 
 #[cfg(test)]

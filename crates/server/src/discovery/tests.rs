@@ -13,6 +13,7 @@ impl Services {
             etcd: None,
             #[cfg(feature = "k8s")]
             k8s: k8s::Kubernetes::new(Rc::new(|_| {})),
+            mcast: None,
         }
     }
 }
