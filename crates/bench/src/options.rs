@@ -114,7 +114,10 @@ impl<'a> Options<'a> {
                 last.2 = Some(value.parse().context("--pid: a number")?);
             }
             "--rounds" => self.rounds = value.parse().context("--rounds: a number")?,
-            "--budget" => self.budget = Some(value.parse().context("--budget: a number")?),
+            "--budget" => {
+                let number = value.replace('_', "");
+                self.budget = Some(number.parse().context("--budget: a number")?);
+            }
             "--username" | "-u" => self.access.username = Some(value.to_owned()),
             "--password" | "-P" => self.access.password = Some(value.to_owned()),
             "--cacert" => self.access.cacert = Some(value.into()),

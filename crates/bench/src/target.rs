@@ -1,6 +1,7 @@
 //! The brokers that are measured, and how their clients reach them.
 
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::thread;
@@ -26,6 +27,8 @@ const SCHEMES: [(&str, u16, bool, bool); 7] = [
     ("wss", 8084, true, true),
 ];
 const PATH: &str = "/mqtt";
+/// Ctrl-C on the terminal is for us, not for the brokers we started.
+const OWN_GROUP: i32 = 0;
 /// The target that is the ceiling.
 pub(crate) const NULL: &str = "null";
 
@@ -101,6 +104,7 @@ impl Target {
             .arg(NULL)
             .stdout(Stdio::piped())
             .stdin(Stdio::null())
+            .process_group(OWN_GROUP)
             .spawn()
             .with_context(|| format!("starting {first} for the ceiling"))?;
         let stdout = child.stdout.take().context("its output is ours")?;
@@ -129,6 +133,7 @@ impl Target {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
+            .process_group(OWN_GROUP)
             .spawn()
             .context("sh")?;
         let started = self.started.insert(Started(child));
