@@ -188,7 +188,7 @@ fn retained() {
         let (mut after, mut payload_bytes) = (None, 0);
         loop {
             after = table.match_filter(filter, after.as_deref(), 0, |found| {
-                payload_bytes += found.message(Now::default()).payload().len();
+                payload_bytes += found.message().payload().len();
                 ControlFlow::Continue(())
             });
             if after.is_none() {

@@ -6,6 +6,7 @@
 //! the shard's, reached by letters.
 
 mod calls;
+mod fences;
 mod info;
 mod node_state;
 mod restore;
@@ -34,6 +35,7 @@ use crate::alarm::AlarmChange;
 use crate::effects::{Answer, ClientEvent, ShardId, ToControl, ToShard};
 use crate::peer_link::Peering;
 use crate::shared::Shared;
+use fences::Fences;
 use node_state::Snapshot;
 
 /// Retained messages; key: topic.
@@ -276,6 +278,7 @@ pub struct Control {
     takeovers: BTreeMap<u64, (ShardId, u64)>,
     /// Calls of other nodes that a shard is working on.
     in_calls: BTreeMap<u64, InCall>,
+    fences: Fences,
     next_call: u64,
     snapshots: BTreeMap<SiteId, Snapshot>,
     infos: BTreeMap<SiteId, NodeInfo>,
@@ -415,6 +418,12 @@ impl Control {
                 numbers,
             } => self.send_receipts(now, site, (boot, shard), &numbers, fx),
             ToControl::Settle { shard, token } => self.settle(shard, token, fx),
+            ToControl::FenceLinks {
+                shard,
+                token,
+                towards,
+            } => self.fence_links(now, (shard, token), towards, fx),
+            ToControl::LinkFenced { number } => self.link_fenced(now, number, fx),
             ToControl::Retained { key, stamp, wait } => {
                 let waiting = wait.map(|(shard, token)| Waiting::Shard(shard, token));
                 self.write(
@@ -572,7 +581,7 @@ impl Control {
                 from,
                 payload,
             } => self.call_in(now, call, from, &payload, fx),
-            Effect::CallDone { id, result } => self.call_done(id, result, fx),
+            Effect::CallDone { id, result } => self.call_done(now, id, result, fx),
             Effect::CastIn { from, payload } => self.cast_in(from, &payload, fx),
             Effect::Progress { id, step } => fx.progress.push((id, step)),
             Effect::Done { id, result } => fx.done.push((id, result)),

@@ -295,6 +295,19 @@ pub enum ToShard {
         /// The token of the question.
         token: u64,
     },
+    /// Answer with [`ToControl::LinkFenced`] once everything this shard has sent to a node so far
+    /// has arrived there.
+    FenceLink {
+        /// The node.
+        node: NodeIndex,
+        /// Control's number of the question.
+        number: u64,
+    },
+    /// Everything sent to the node asked about has arrived there, or has had its time.
+    LinksFenced {
+        /// From [`ToControl::FenceLinks`].
+        token: u64,
+    },
     /// A shard of this node has a newer connection of this client and needs nothing of the old
     /// session, or an operator kicks it. With a stamp, only an older connection goes.
     Kick {
@@ -431,6 +444,21 @@ pub enum ToControl {
         shard: ShardId,
         /// Its token.
         token: u64,
+    },
+    /// Answer with [`ToShard::LinksFenced`] once everything that all live members have sent to
+    /// `towards` so far has arrived there.
+    FenceLinks {
+        /// The asking shard.
+        shard: ShardId,
+        /// Its token.
+        token: u64,
+        /// The node.
+        towards: NodeIndex,
+    },
+    /// The answer to [`ToShard::FenceLink`].
+    LinkFenced {
+        /// The number of the question.
+        number: u64,
     },
     /// This shard has put a retained message into the shared table (or deleted it there): persist
     /// and replicate the row.

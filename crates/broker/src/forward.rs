@@ -2,12 +2,12 @@
 //!
 //! ```text
 //! version u8 = 1 | flags u8 | topic u16 | properties u32 | payload u32      lengths
-//! expiry ms u64 | groups u16 | dispatch u64, if flagged
+//! id u64 | expiry ms u64 | groups u16 | dispatch u64, if flagged
 //! groups times: group u16 | filter u16 | group | filter
 //! topic | properties | payload | clientid           the rest is the client identifier
 //! ```
-//! Numbers are big endian. Flags: bits 0-1 QoS, 2 retain, 3 DUP, 4 plain subscribers are meant, 5 a receipt for
-//! this dispatch number is awaited. The
+//! Numbers are big endian. Flags: bits 0-1 QoS, 2 retain, 3 DUP, 4 plain subscribers are meant, 5 a
+//! receipt for this dispatch number is awaited. The id is the message's, the same in every copy. The
 //! expiry is what is left when it is sent (`u64::MAX` none), because wall clocks differ.
 //!
 //! The receiver gives it to its own subscribers and to one of its members of each group named, and
@@ -23,7 +23,7 @@ use crate::message::{Head, Layout, Message};
 use crate::router::GroupKey;
 
 const VERSION: u8 = 1;
-const HEAD_BYTES: usize = 22;
+const HEAD_BYTES: usize = 30;
 const RETAIN: u8 = 1 << 2;
 const DUP: u8 = 1 << 3;
 const PLAIN: u8 = 1 << 4;
@@ -68,6 +68,7 @@ pub(crate) fn put_head(
     out.put_u16(message.topic().len() as u16);
     out.put_u32(message.properties().len() as u32);
     out.put_u32(message.payload().len() as u32);
+    out.put_u64(message.id().unwrap_or(0));
     out.put_u64(left_ms.unwrap_or(NO_EXPIRY));
     out.put_u16(groups.len() as u16);
     if let Some(number) = dispatch {
@@ -91,6 +92,7 @@ pub(crate) fn decode(now: Now, mut bytes: Bytes) -> Option<Forward> {
     let topic = usize::from(head.get_u16());
     let properties = head.get_u32() as usize;
     let payload = head.get_u32() as usize;
+    let id = head.get_u64();
     let left_ms = head.get_u64();
     let count = head.get_u16();
     bytes.advance(HEAD_BYTES);
@@ -118,7 +120,7 @@ pub(crate) fn decode(now: Now, mut bytes: Bytes) -> Option<Forward> {
         retain: flags & RETAIN != 0,
         dup: flags & DUP != 0,
         origin: None,
-        received_mono_ms: now.mono_ms,
+        id,
         expires_wall_ms: (left_ms != NO_EXPIRY).then(|| now.wall_ms.saturating_add(left_ms)),
     };
     let message = Message::in_place(bytes, layout, head, LINK_BUFFER_BYTES);
@@ -178,6 +180,7 @@ mod tests {
             qos: QoS::ExactlyOnce,
             retain: true,
             dup: true,
+            id: 77,
             expires_wall_ms: Some(1_500),
             ..Head::default()
         };
@@ -202,6 +205,7 @@ mod tests {
         );
         assert_eq!((message.qos(), message.retain()), (QoS::ExactlyOnce, true));
         assert_eq!(message.expires_wall_ms(), Some(70_500));
+        assert_eq!(message.id(), Some(77));
     }
 
     proptest! {

@@ -40,7 +40,8 @@ pub struct Message {
     /// A topic that is not in `body`: from an alias, rewritten, or under a mountpoint.
     topic: Option<Arc<Box<str>>>,
     origin: Option<Arc<Origin>>,
-    received_mono_ms: u64,
+    /// 0: none.
+    id: u64,
     /// 0: never.
     expires_wall_ms: u64,
     properties_at: u32,
@@ -63,8 +64,8 @@ pub struct Head {
     pub dup: bool,
     /// The publisher; `None` if the body names it, or for messages of the node itself.
     pub origin: Option<Arc<Origin>>,
-    /// When it came in, monotonic ms of this node.
-    pub received_mono_ms: u64,
+    /// What all its copies on all nodes have in common; 0 before it is routed.
+    pub id: u64,
     /// When nobody wants it any more, wall clock ms; `None` never.
     pub expires_wall_ms: Option<u64>,
 }
@@ -167,7 +168,7 @@ impl Message {
             retain: publish.retain,
             dup: publish.dup,
             origin: Some(Arc::clone(received.origin)),
-            received_mono_ms: received.now.mono_ms,
+            id: 0,
             expires_wall_ms: received.expires_wall_ms(None),
         };
         let topic = publish.topic_range();
@@ -215,7 +216,7 @@ impl Message {
             body,
             topic: None,
             origin: head.origin,
-            received_mono_ms: head.received_mono_ms,
+            id: head.id,
             expires_wall_ms: head.expires_wall_ms.unwrap_or(0),
             properties_at: layout.properties_at,
             payload_at: layout.payload_at,
@@ -315,9 +316,16 @@ impl Message {
         self.origin.as_ref()
     }
 
-    /// When it came in, monotonic ms of this node.
-    pub fn received_mono_ms(&self) -> u64 {
-        self.received_mono_ms
+    /// What all its copies on all nodes have in common, once it is routed.
+    pub fn id(&self) -> Option<u64> {
+        (self.id > 0).then_some(self.id)
+    }
+
+    /// The same message with its identifier, given where it is routed first.
+    #[must_use]
+    pub fn with_id(mut self, id: u64) -> Self {
+        self.id = id;
+        self
     }
 
     /// When nobody wants it any more, wall clock ms.
@@ -508,7 +516,8 @@ mod tests {
         assert_eq!((message.topic(), message.payload()), ("a/b", &b"hello"[..]));
         assert_eq!((message.clientid(), message.properties()), ("c1", &[][..]));
         assert_eq!(message.expires_wall_ms(), Some(1_009));
-        assert_eq!(message.received_mono_ms(), 7);
+        assert_eq!(message.id(), None);
+        assert_eq!(message.with_id(7).compact().id(), Some(7));
 
         properties.push(PropertyId::ContentType, Value::Str("x".into()));
         let publish = decoded(&properties);

@@ -217,6 +217,16 @@ impl Links {
         }
     }
 
+    /// What everything sent to a node so far waits for; `None` if there is no link to it.
+    pub(crate) fn last_sent(&self, node: NodeIndex) -> Option<Wait> {
+        let link = self.get(node)?;
+        Some(Wait::Peer {
+            node,
+            epoch: link.epoch,
+            number: link.sender.acked_number() + link.sender.unacked() as u64,
+        })
+    }
+
     /// A member is reachable.
     pub(crate) fn peer_up(
         &mut self,

@@ -417,11 +417,10 @@ impl<'a> Found<'a> {
     }
 
     /// The message to deliver, with the retain flag set.
-    pub fn message(&self, now: Now) -> Message {
+    pub fn message(&self) -> Message {
         let head = Head {
             qos: self.qos,
             retain: true,
-            received_mono_ms: now.mono_ms,
             expires_wall_ms: self.expires_wall_ms(),
             ..Head::default()
         };

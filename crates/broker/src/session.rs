@@ -7,6 +7,7 @@
 
 mod subscriptions;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -113,10 +114,10 @@ pub(crate) struct Arriving {
 }
 
 /// What a former node has handed over at the end, while another copy of it may still come over a
-/// slower link.
+/// slower link: how many copies by message.
 #[derive(Debug)]
 pub(crate) struct Handed {
-    pub(crate) messages: Vec<Queued>,
+    pub(crate) copies: BTreeMap<u64, u16>,
     /// Mono ms.
     pub(crate) until_ms: u64,
 }
@@ -124,11 +125,21 @@ pub(crate) struct Handed {
 /// A session that is leaving this shard.
 #[derive(Debug)]
 pub(crate) struct Leaving {
-    /// Where it goes.
+    /// Who is told.
     pub(crate) reply: ReplyTo,
-    /// Shards that may still have deliveries on the way here; `None`: between nodes, until the
+    pub(crate) heir: Heir,
+    /// Shards that may still have deliveries on the way here. Between nodes they are asked when the
     /// new owner says that routes have moved.
-    pub(crate) fences_left: Option<ShardId>,
+    pub(crate) fences_left: ShardId,
+}
+
+/// Where a session goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Heir {
+    /// To another shard, whole.
+    Shard,
+    /// To another node, which has a copy; the rest follows.
+    Node,
 }
 
 /// A session.
@@ -200,22 +211,36 @@ impl Session {
         }
     }
 
+    /// Copies of messages that the session has already may come until a time, mono ms.
+    pub(crate) fn expect_copies(&mut self, copies: BTreeMap<u64, u16>, until_ms: u64) {
+        if copies.is_empty() {
+            return;
+        }
+        match &mut self.handed {
+            Some(handed) => {
+                handed.copies.extend(copies);
+                handed.until_ms = until_ms;
+            }
+            None => self.handed = Some(Box::new(Handed { copies, until_ms })),
+        }
+    }
+
     /// Whether a message is one the former node has handed over already.
     pub(crate) fn was_handed(&mut self, message: &Message, now_ms: u64) -> bool {
         let Some(handed) = &mut self.handed else {
             return false;
         };
-        let twin = handed
-            .messages
-            .iter()
-            .position(|q| is_same(&q.message, message));
-        if let Some(at) = twin {
-            handed.messages.remove(at);
+        let is_over = handed.until_ms <= now_ms;
+        let known = message
+            .id()
+            .filter(|id| !is_over && handed.copies.contains_key(id));
+        if let Some(id) = known {
+            take_copy(&mut handed.copies, id);
         }
-        if handed.messages.is_empty() || handed.until_ms <= now_ms {
+        if is_over || handed.copies.is_empty() {
             self.handed = None;
         }
-        twin.is_some()
+        known.is_some()
     }
 
     /// Whether what is queued may not be sent: its place is behind what is still to come, or it is
@@ -240,6 +265,8 @@ pub struct SessionState {
     pub(crate) queue: Vec<Queued>,
     pub(crate) awaiting_rel: Vec<u16>,
     pub(crate) dropped: u32,
+    /// Copies that may still come, to a node it was on and may come back to.
+    pub(crate) handed: BTreeMap<u64, u16>,
 }
 
 /// A subscription of a moving session, by name.
@@ -260,6 +287,7 @@ struct WireState {
     queue: Vec<WireQueued>,
     awaiting_rel: Vec<u16>,
     dropped: u32,
+    handed: BTreeMap<u64, u16>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -283,6 +311,8 @@ struct WireQueued {
     sub_id: u32,
     qos: u8,
     retain: bool,
+    /// The message's; 0 none.
+    id: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -330,6 +360,7 @@ fn to_wire(state: &SessionState) -> WireState {
         queue: kept.iter().map(queued_to_wire).collect(),
         awaiting_rel: state.awaiting_rel.clone(),
         dropped: state.dropped.saturating_add(left_behind),
+        handed: state.handed.clone(),
     }
 }
 
@@ -360,6 +391,7 @@ fn from_wire(wire: WireState) -> SessionState {
         queue: wire.queue.into_iter().map(queued_from_wire).collect(),
         awaiting_rel: wire.awaiting_rel,
         dropped: wire.dropped,
+        handed: wire.handed,
     }
 }
 
@@ -400,6 +432,7 @@ fn queued_to_wire(queued: &Queued) -> WireQueued {
         sub_id: queued.sub_id,
         qos: queued.qos.as_u8(),
         retain: queued.retain,
+        id: message.id().unwrap_or(0),
     }
 }
 
@@ -420,7 +453,7 @@ fn queued_from_wire(wire: WireQueued) -> Queued {
         retain,
         dup,
         origin: Some(Arc::new(origin)),
-        received_mono_ms: 0,
+        id: wire.id,
         expires_wall_ms: wire.expires_wall_ms,
     };
     Queued {
@@ -434,36 +467,40 @@ fn queued_from_wire(wire: WireQueued) -> Queued {
     }
 }
 
-/// Whether two messages are the same one, as two nodes received it.
-fn is_same(a: &Message, b: &Message) -> bool {
-    a.qos() == b.qos()
-        && a.topic() == b.topic()
-        && a.clientid() == b.clientid()
-        && a.payload() == b.payload()
-        && a.properties() == b.properties()
-}
-
 /// Joins what the old owner collected with what the new one did meanwhile. Both saw a stretch of
-/// the same publishers' streams: what is at the end of the first and the beginning of the second,
-/// per publisher in the same order, came twice.
+/// the same publishers' streams: what is at the end of the first and the beginning of the second
+/// came twice. Copies are told by the message's identifier; a session with overlapping subscriptions
+/// may have several on either side.
 ///
-/// Returns all of it, and what of the old owner's was not met again: its copy may still come.
-pub(crate) fn join_collected(old: Vec<Queued>, new: Vec<Queued>) -> (Vec<Queued>, Vec<Queued>) {
+/// Returns all of it, and how many copies of the old owner's were not met again: they may still
+/// come.
+pub(crate) fn join_collected(
+    old: Vec<Queued>,
+    new: Vec<Queued>,
+) -> (Vec<Queued>, BTreeMap<u64, u16>) {
+    let mut unmet: BTreeMap<u64, u16> = BTreeMap::new();
+    for id in old.iter().filter_map(|queued| queued.message.id()) {
+        let copies = unmet.entry(id).or_default();
+        *copies = copies.saturating_add(1);
+    }
     let mut joined = old;
-    let known = joined.len();
-    let mut met = vec![false; known];
     for queued in new {
-        let is_twin = |at: &usize| !met[*at] && is_same(&joined[*at].message, &queued.message);
-        match (0..known).find(is_twin) {
-            Some(at) => met[at] = true,
+        let twin = queued.message.id().filter(|id| unmet.contains_key(id));
+        match twin {
+            Some(id) => take_copy(&mut unmet, id),
             None => joined.push(queued),
         }
     }
-    let unmet = (0..known)
-        .filter(|at| !met[*at])
-        .map(|at| joined[at].clone())
-        .collect();
     (joined, unmet)
+}
+
+fn take_copy(copies: &mut BTreeMap<u64, u16>, id: u64) {
+    if let Some(left) = copies.get_mut(&id) {
+        *left -= 1;
+        if *left == 0 {
+            copies.remove(&id);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -471,6 +508,10 @@ mod tests {
     use super::*;
 
     fn queued(payload: &str) -> Queued {
+        numbered(9, payload)
+    }
+
+    fn numbered(id: u64, payload: &str) -> Queued {
         let parts = Parts {
             topic: "a/b",
             properties: &[1, 1],
@@ -480,6 +521,7 @@ mod tests {
         let head = Head {
             qos: QoS::ExactlyOnce,
             retain: true,
+            id,
             expires_wall_ms: Some(5),
             ..Head::default()
         };
@@ -508,6 +550,7 @@ mod tests {
             queue: vec![queued("two")],
             awaiting_rel: vec![8, 9],
             dropped: 2,
+            handed: [(5, 1)].into(),
         };
         let bytes = encode_result(&TakeoverResult::Session(Box::new(state)));
         let Some(TakeoverResult::Session(back)) = decode_result(&bytes) else {
@@ -516,14 +559,18 @@ mod tests {
         assert_eq!(back.subscriptions[0].filter, "a/#");
         assert_eq!(back.subscriptions[0].options.sub_id(), Some(7));
         assert_eq!(back.awaiting_rel, [8, 9]);
+        assert_eq!(back.handed.into_iter().collect::<Vec<_>>(), [(5, 1)]);
         let Exchange::Sent(3, first) = &back.inflight[0] else {
             panic!("sent")
         };
-        assert!(is_same(&first.message, &queued("one").message));
+        assert_eq!(
+            (first.message.id(), first.message.payload()),
+            (Some(9), &b"one"[..])
+        );
         assert_eq!(first.group.as_ref().map(|g| g.filter()), Some("a/#"));
         assert_eq!(first.message.expires_wall_ms(), Some(5));
         assert!(matches!(back.inflight[1], Exchange::Released(4)));
-        assert!(is_same(&back.queue[0].message, &queued("two").message));
+        assert_eq!(back.queue[0].message.payload(), b"two");
     }
 
     #[test]
@@ -534,7 +581,7 @@ mod tests {
         let one = 1_000 + QUEUED_OVERHEAD_BYTES + 5;
         let kept = newest_within(&queue[..10], 3 * one);
         assert_eq!(kept.len(), 3);
-        assert!(is_same(&kept[2].message, &queue[9].message));
+        assert_eq!(kept[2].message.payload(), queue[9].message.payload());
         assert_eq!(newest_within(&queue[..10], usize::MAX).len(), 10);
         let big = SessionState {
             queue: vec![queue[0].clone(); 20_000],
@@ -553,17 +600,22 @@ mod tests {
         assert!(matches!(decode_result(&none), Some(TakeoverResult::None)));
     }
 
+    #[track_caller]
+    fn check_joined(old: &[u64], new: &[u64], joined: &[u64], unmet: &[(u64, u16)]) {
+        let list = |ids: &[u64]| ids.iter().map(|id| numbered(*id, "on")).collect::<Vec<_>>();
+        let (all, still) = join_collected(list(old), list(new));
+        let ids = all.iter().map(|queued| queued.message.id().unwrap_or(0));
+        assert_eq!(ids.collect::<Vec<_>>(), joined);
+        assert_eq!(still.into_iter().collect::<Vec<_>>(), unmet);
+    }
+
     #[test]
     fn what_both_owners_collected_is_kept_once() {
-        let list = |texts: &[&str]| texts.iter().map(|t| queued(t)).collect::<Vec<_>>();
-        let texts = |list: &[Queued]| -> Vec<String> {
-            let text = |q: &Queued| String::from_utf8_lossy(q.message.payload()).into_owned();
-            list.iter().map(text).collect()
-        };
-        let (joined, unmet) = join_collected(list(&["3", "4", "5"]), list(&["4", "5", "6"]));
-        assert_eq!(texts(&joined), ["3", "4", "5", "6"]);
-        assert_eq!(texts(&unmet), ["3"]);
-        assert_eq!(join_collected(list(&["1", "1"]), list(&["1"])).0.len(), 2);
-        assert_eq!(join_collected(Vec::new(), list(&["1", "1"])).0.len(), 2);
+        check_joined(&[3, 4, 5], &[4, 5, 6], &[3, 4, 5, 6], &[(3, 1)]);
+        // Overlapping subscriptions give several copies, on both sides.
+        check_joined(&[1, 1], &[1], &[1, 1], &[(1, 1)]);
+        check_joined(&[], &[1, 1], &[1, 1], &[]);
+        // What was never routed (a retained message of a new subscription) has no twin.
+        check_joined(&[0], &[0], &[0, 0], &[]);
     }
 }

@@ -23,11 +23,12 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use dunlin_cluster::Now;
 use dunlin_mqtt::{Limits, Packet};
-use rand::SeedableRng;
 use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
 use slab::Slab;
 
 use crate::access::Access;
+use crate::channel::acks::Wait;
 use crate::channel::connect::Proving;
 use crate::channel::{Channel, Paused, Phase};
 use crate::dispatch::Dispatched;
@@ -118,12 +119,15 @@ pub struct Shard {
     pub(crate) asked_for_rest: BTreeSet<u64>,
     /// Which connection waits for routes to settle, or for the store.
     pub(crate) tokens: BTreeMap<u64, (Conn, u32)>,
+    /// What other nodes want to know of this shard's data links: control's number, and for what.
+    pub(crate) fenced_links: Vec<(u64, Wait)>,
     /// Connections whose acknowledgements wait for something.
     pub(crate) acks_waiting: Vec<Conn>,
     pub(crate) draining: bool,
     /// Its clients are gone, and the others may not know it all yet.
     pub(crate) emptied: Option<session_end::Emptied>,
     next_token: u64,
+    next_message: u64,
     generation: u32,
     spares: Vec<BytesMut>,
 }
@@ -133,12 +137,14 @@ impl Shard {
     pub fn new(id: ShardId, shared: Arc<Shared>, seed: u64) -> Self {
         let metrics = Arc::clone(shared.metrics(id));
         let access = Arc::new(shared.access());
+        let mut random = SmallRng::seed_from_u64(seed);
         Self {
             id,
             metrics,
             access,
             settings: shared.settings(),
-            random: SmallRng::seed_from_u64(seed),
+            next_message: random.random(),
+            random,
             picker: Picker::new(seed ^ 0x5bd1_e995),
             channels: Slab::new(),
             sessions: Sessions::new(seed),
@@ -152,6 +158,7 @@ impl Shard {
             fences: BTreeMap::new(),
             asked_for_rest: BTreeSet::new(),
             tokens: BTreeMap::new(),
+            fenced_links: Vec::new(),
             acks_waiting: Vec::new(),
             draining: false,
             emptied: None,
@@ -317,6 +324,8 @@ impl Shard {
             ToShard::TakenOver { token, result } => self.on_taken_over(now, token, result, fx),
             ToShard::Fence { from, token } => fx.send(from, ToShard::Fenced { token }),
             ToShard::Fenced { token } => self.on_fenced(now, token, fx),
+            ToShard::FenceLink { node, number } => self.on_fence_link(node, number, fx),
+            ToShard::LinksFenced { token } => self.ask_for_rest(now, token, fx),
             ToShard::Kick {
                 clientid,
                 reason,
@@ -388,7 +397,7 @@ impl Shard {
 
     /// Routes asked about have settled: a SUBACK goes out, or the rest of a session is asked for.
     fn on_settled(&mut self, now: Now, token: u64, fx: &mut ShardEffects) {
-        if self.routes_settled(now, token) {
+        if self.routes_settled(token, fx) {
             return;
         }
         self.drain_settled(now, token, fx);
@@ -421,6 +430,13 @@ impl Shard {
     pub(crate) fn token(&mut self) -> u64 {
         self.next_token += 1;
         self.next_token
+    }
+
+    /// An identifier for a message that is routed here first. Each shard of each boot counts from a
+    /// random number, so no two messages that could meet in a session have the same.
+    pub(crate) fn message_id(&mut self) -> u64 {
+        self.next_message = self.next_message.wrapping_add(1).max(1);
+        self.next_message
     }
 
     /// The buffer to encode small packets for a connection into; wakes it.

@@ -199,7 +199,7 @@ impl WillRow {
             retain: self.retain,
             dup: false,
             origin: Some(Arc::new(origin)),
-            received_mono_ms: now.mono_ms,
+            id: 0,
             expires_wall_ms: self.expiry_s.map(expires),
         };
         Message::new(parts, head)

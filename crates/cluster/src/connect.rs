@@ -285,6 +285,20 @@ impl Cluster {
         }
     }
 
+    /// Dials a member that runs and was just removed, once. Its link closes with what is queued on
+    /// it, which is lost if that node removes this one at the same moment; greetings tell both.
+    pub(crate) fn show_removed(&mut self, site: SiteId) {
+        let Some(neighbour) = self.neighbours.get(&site).filter(|n| n.up) else {
+            return;
+        };
+        let (host, port) = (neighbour.name.host().to_owned(), neighbour.name.port());
+        let conn = self.new_conn();
+        let stage = Stage::Dialing(Goal::Member(site));
+        self.conns
+            .insert(conn, Conn::new(conn, stage, self.now.mono_ms));
+        self.out.push(Effect::Dial { conn, host, port });
+    }
+
     pub(crate) fn received(&mut self, id: ConnId, bytes: &Bytes) {
         // Taken out while it is worked on, so that its handlers may use the whole node.
         let Some(mut conn) = self.conns.remove(&id) else {

@@ -246,6 +246,7 @@ impl Cluster {
             return;
         };
         self.write_gone(site);
+        self.show_removed(site);
         let token = self.persist_now();
         self.operations.user = Some(User {
             id: Some(id),

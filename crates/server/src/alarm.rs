@@ -185,7 +185,7 @@ impl Alarms {
             retain: false,
             dup: false,
             origin: None,
-            received_mono_ms: now.mono_ms,
+            id: 0,
             expires_wall_ms: None,
         };
         let body = row.to_json().to_string();

@@ -199,7 +199,7 @@ impl Shard {
         });
         let mut client = new_client(now, &connect, &accepted, &mqtt, (&origin, assigned));
         client.superuser = self.channels[conn.0 as usize].superuser;
-        let will = new_will(now, &connect, &client, &origin);
+        let will = new_will(&connect, &client, &origin);
         let window = connect.properties.receive_maximum().unwrap_or(u16::MAX);
         let welcome = Welcome {
             client,
@@ -541,12 +541,7 @@ fn new_client(
     }
 }
 
-fn new_will(
-    now: Now,
-    connect: &Connect,
-    client: &Client,
-    origin: &Arc<Origin>,
-) -> Option<Arc<Will>> {
+fn new_will(connect: &Connect, client: &Client, origin: &Arc<Origin>) -> Option<Arc<Will>> {
     let will = connect.will.as_deref()?;
     let topic = match &client.mountpoint {
         Some(mountpoint) => format!("{mountpoint}{}", will.topic.as_str()),
@@ -564,7 +559,7 @@ fn new_will(
         retain: will.retain,
         dup: false,
         origin: Some(Arc::clone(origin)),
-        received_mono_ms: now.mono_ms,
+        id: 0,
         expires_wall_ms: None,
     };
     Some(Arc::new(Will {

@@ -97,7 +97,8 @@ impl Shard {
             }
         }
         self.metrics.count(Metric::MessagesPublish);
-        self.batch.push(conn, publish);
+        let id = self.message_id();
+        self.batch.push(conn, id, publish);
     }
 
     /// The same QoS 2 id again before its PUBREL. A retransmission is answered as the first time
@@ -251,6 +252,7 @@ impl Shard {
         waiting.retain(|conn| self.release_acks_of(*conn, fx));
         waiting.append(&mut self.acks_waiting);
         self.acks_waiting = waiting;
+        self.release_fences(fx);
     }
 
     /// Returns whether something still waits.
@@ -359,7 +361,8 @@ impl Shard {
         };
         let held = std::mem::take(&mut rare.held);
         for publish in held {
-            self.batch.push(conn, publish);
+            let id = self.message_id();
+            self.batch.push(conn, id, publish);
         }
         self.flush(now, fx);
         let channel = self.channels.get(conn.0 as usize);

@@ -1,4 +1,4 @@
-//! What nodes ask each other: takeovers of sessions, kicks.
+//! What nodes ask each other: takeovers of sessions, fences, kicks.
 //!
 //! Every question is bounded in time by the cluster core; a node that does not answer leaves the
 //! asking client with a new session, never without an answer.
@@ -22,8 +22,12 @@ const IN_CALLS_MAX: usize = 100_000;
 
 /// Questions between nodes. New kinds go to the end: the index is the wire format.
 #[derive(Debug, Serialize, Deserialize)]
-enum Question {
+pub(super) enum Question {
     Takeover(TakeoverRequest),
+    /// Answered, with nothing, once everything sent to that node so far has arrived there.
+    FenceLinks {
+        towards: SiteId,
+    },
 }
 
 /// One-way letters between nodes. New kinds go to the end.
@@ -80,10 +84,14 @@ impl Control {
     /// A call of ours ended, one way or the other.
     pub(super) fn call_done(
         &mut self,
+        now: Now,
         id: u64,
         result: Result<Bytes, CallError>,
         fx: &mut ControlEffects,
     ) {
+        if self.fence_call_done(now, id, &result, fx) {
+            return;
+        }
         let Some((shard, token)) = self.takeovers.remove(&id) else {
             return;
         };
@@ -110,9 +118,13 @@ impl Control {
         payload: &[u8],
         fx: &mut ControlEffects,
     ) {
-        let Ok(Question::Takeover(request)) = postcard::from_bytes(payload) else {
-            self.note_later(from, "call", tag(payload));
-            return self.reply(now, call, &TakeoverResult::Failed, fx);
+        let request = match postcard::from_bytes(payload) {
+            Ok(Question::Takeover(request)) => request,
+            Ok(Question::FenceLinks { towards }) => return self.fence_in(now, call, towards, fx),
+            Err(_) => {
+                self.note_later(from, "call", tag(payload));
+                return self.reply(now, call, &TakeoverResult::Failed, fx);
+            }
         };
         if self.in_calls.len() >= IN_CALLS_MAX {
             return self.reply(now, call, &TakeoverResult::Failed, fx);
@@ -238,7 +250,7 @@ fn kick_letter(clientid: &str) -> ToShard {
     }
 }
 
-fn encode<T: Serialize>(value: &T) -> Bytes {
+pub(super) fn encode<T: Serialize>(value: &T) -> Bytes {
     postcard::to_stdvec(value)
         .expect("letters always encode")
         .into()

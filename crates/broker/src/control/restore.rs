@@ -9,6 +9,7 @@ use std::sync::Arc;
 use dunlin_cluster::{Clock, Cluster, Config, MEMBERS, META_TABLE, Now, RestoreError, Restored};
 use dunlin_storage::{Store, StoreError, TableId as StoreTable};
 
+use super::fences::Fences;
 use super::{BANNED, Control, ControlEffects, NodeInfo, RETAINED, TABLES};
 use crate::settings::Settings;
 use crate::shared::Shared;
@@ -77,6 +78,7 @@ impl Control {
             waiting: BTreeMap::new(),
             takeovers: BTreeMap::new(),
             in_calls: BTreeMap::new(),
+            fences: Fences::default(),
             next_call: 0,
             snapshots: BTreeMap::new(),
             infos: BTreeMap::new(),

@@ -98,7 +98,7 @@ fn a_message_comes_back_as_it_was() {
             (10, Some(5_000))
         );
         assert_eq!(found.payload(), payload.as_bytes());
-        let replayed = found.message(at(20));
+        let replayed = found.message();
         assert_eq!(
             (replayed.topic(), replayed.payload()),
             ("a/b", payload.as_bytes())

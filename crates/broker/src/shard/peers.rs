@@ -175,6 +175,29 @@ impl Shard {
         }
     }
 
+    /// Control wants to know when everything sent to a node so far has arrived there. A node that
+    /// is not reachable holds nobody.
+    pub(crate) fn on_fence_link(&mut self, node: NodeIndex, number: u64, fx: &mut ShardEffects) {
+        if let Some(wait) = self.links.last_sent(node) {
+            self.fenced_links.push((number, wait));
+            self.release_fences(fx);
+        } else {
+            fx.tell(ToControl::LinkFenced { number });
+        }
+    }
+
+    /// Answers for the links whose frames have arrived.
+    pub(crate) fn release_fences(&mut self, fx: &mut ShardEffects) {
+        let links = &self.links;
+        self.fenced_links.retain(|(number, wait)| {
+            let is_over = links.is_over(wait);
+            if is_over {
+                fx.tell(ToControl::LinkFenced { number: *number });
+            }
+            !is_over
+        });
+    }
+
     /// What is to be written to a data connection.
     pub fn peer_output(&mut self, conn: PeerConn, out: &mut Vec<Bytes>) {
         self.links.output(conn, out);

@@ -77,7 +77,7 @@ impl Shard {
             replay.after.as_deref(),
             now.wall_ms,
             |found| {
-                page.push(found.message(now));
+                page.push(found.message());
                 left -= 1;
                 if left == 0 {
                     ControlFlow::Break(())

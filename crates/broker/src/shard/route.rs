@@ -87,10 +87,10 @@ pub(crate) struct Batch {
 
 impl Batch {
     /// Adds a client's publish.
-    pub(crate) fn push(&mut self, conn: Conn, publish: HeldPublish) {
+    pub(crate) fn push(&mut self, conn: Conn, id: u64, publish: HeldPublish) {
         let HeldPublish { message, ack } = publish;
         self.pending.push(Pending {
-            message,
+            message: message.with_id(id),
             conn: Some(conn),
             ack,
             scope: Scope::Everywhere,
@@ -113,7 +113,8 @@ impl Shard {
     pub fn publish(&mut self, now: Now, message: Message, fx: &mut ShardEffects) -> bool {
         self.flush(now, fx);
         self.metrics.count(Metric::MessagesPublish);
-        self.batch.add(message, Scope::Everywhere);
+        let id = self.message_id();
+        self.batch.add(message.with_id(id), Scope::Everywhere);
         self.flush(now, fx)
     }
 

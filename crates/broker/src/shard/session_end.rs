@@ -450,7 +450,7 @@ fn dated(now: Now, will: &Will) -> Message {
         retain: message.retain(),
         dup: false,
         origin: message.origin().map(Arc::clone),
-        received_mono_ms: now.mono_ms,
+        id: 0,
         expires_wall_ms: will
             .expiry_s
             .map(|seconds| now.wall_ms.saturating_add(u64::from(seconds) * 1_000)),

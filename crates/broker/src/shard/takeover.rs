@@ -5,11 +5,14 @@
 //!  other shard   Take: the old shard points the router at the heir in one write, waits until every
 //!                shard's earlier letters have arrived (fence), then hands the session over
 //!  other node    Begin: the old node copies the session and keeps collecting; the new node enters
-//!                the subscriptions, waits until all nodes route here, then Finish brings the rest
+//!                the subscriptions, waits until all nodes route here (settled) and until what they
+//!                had sent to the old node only has arrived there (fence), then Finish brings the
+//!                rest
 //! ```
 //! While a session is on its way its messages are collected on both sides and joined at the end, so
 //! nothing is lost and nothing comes twice. The newest connection wins; a loser gets 0x8E.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use dunlin_cluster::Now;
@@ -26,7 +29,7 @@ use crate::effects::{
 use crate::metrics::Metric;
 use crate::registry::{Place, Previous};
 use crate::router::{NodeIndex, SessionKey, SubscriberKey};
-use crate::session::{Arriving, Handed, Leaving, MovedSubscription, SessionState, join_collected};
+use crate::session::{Arriving, Heir, Leaving, MovedSubscription, SessionState, join_collected};
 use crate::shard::{Shard, Timer};
 
 /// How long another node may take to answer, ms: what EMQX allows per step.
@@ -36,16 +39,14 @@ pub(crate) const TAKEOVER_TIMEOUT_MS: u64 = 15_000;
 /// owner finishes within a second unless it died.
 pub(crate) const LEAVING_MAX_MS: u64 = 30_000;
 
-/// How long `Finish` waits when the routes have moved, ms: what was sent to the old node only is
-/// still on a data link then.
-const FINISH_PAUSE_MS: u64 = 20;
+/// How long copies of messages that the old node has handed over are expected, ms. They come late
+/// over a link that hangs: after as long as that takes, which is not known.
+const HANDED_MS: u64 = 60_000;
 
-/// How long copies of messages that the old node has handed over are expected, ms: the longest a
-/// data link may hang before it is dialed again, twice.
-const HANDED_MS: u64 = 10_000;
-
-/// How long `Finish` waits for other nodes' routes, ms.
-const SETTLE_MAX_MS: u64 = 200;
+/// How long `Finish` waits for other nodes' routes and for what is on their links, ms: above a cut
+/// that nobody may notice (1.5 s) with its bytes sent again, below what a client would call a
+/// stall.
+const FINISH_MAX_MS: u64 = 3_000;
 
 /// A takeover this shard asked for.
 #[derive(Clone, Copy, Debug)]
@@ -389,10 +390,17 @@ impl Shard {
         };
         session.leaving = Some(Box::new(Leaving {
             reply,
-            fences_left: Some(others),
+            heir: Heir::Shard,
+            fences_left: others,
         }));
+        self.fence_shards(now, key, fx);
+    }
+
+    /// Waits until the other shards' earlier letters for a leaving session are here.
+    fn fence_shards(&mut self, now: Now, key: SessionKey, fx: &mut ShardEffects) {
+        let others = self.shared.shards().saturating_sub(1);
         if others == 0 {
-            return self.hand_out(now, key, fx);
+            return self.hand_over(now, key, fx);
         }
         let token = self.token();
         self.fences.insert(token, key);
@@ -407,27 +415,34 @@ impl Shard {
         }
     }
 
+    fn hand_over(&mut self, now: Now, key: SessionKey, fx: &mut ShardEffects) {
+        let leaving = self.sessions.get(key).and_then(|s| s.leaving.as_ref());
+        match leaving.map(|leaving| leaving.heir) {
+            Some(Heir::Shard) => self.hand_out(key, fx),
+            Some(Heir::Node) => self.hand_rest(now, key, fx),
+            None => {}
+        }
+    }
+
     /// A shard's earlier letters are here.
     pub(crate) fn on_fenced(&mut self, now: Now, token: u64, fx: &mut ShardEffects) {
         let Some(&key) = self.fences.get(&token) else {
             return;
         };
-        let Some(session) = self.sessions.get_mut(key) else {
-            return;
-        };
-        let Some(leaving) = &mut session.leaving else {
-            return;
-        };
-        let left = leaving.fences_left.map_or(0, |left| left.saturating_sub(1));
-        leaving.fences_left = Some(left);
-        if left == 0 {
+        let session = self.sessions.get_mut(key);
+        let Some(leaving) = session.and_then(|session| session.leaving.as_mut()) else {
             self.fences.remove(&token);
-            self.hand_out(now, key, fx);
+            return;
+        };
+        leaving.fences_left = leaving.fences_left.saturating_sub(1);
+        if leaving.fences_left == 0 {
+            self.fences.remove(&token);
+            self.hand_over(now, key, fx);
         }
     }
 
     /// Takes a leaving session out of this shard and sends it to its heir.
-    fn hand_out(&mut self, _: Now, key: SessionKey, fx: &mut ShardEffects) {
+    fn hand_out(&mut self, key: SessionKey, fx: &mut ShardEffects) {
         let subscriptions = self.moved_subscriptions(key);
         let Some(mut session) = self.sessions.remove(key) else {
             return;
@@ -448,21 +463,37 @@ impl Shard {
         let state = take_state(session, subscriptions);
         session.leaving = Some(Box::new(Leaving {
             reply,
-            fences_left: None,
+            heir: Heir::Node,
+            fences_left: 0,
         }));
         session.expires_ms = now.mono_ms + LEAVING_MAX_MS;
         self.wheel.arm(session.expires_ms, Timer::Expiry(key));
         send_reply(reply, TakeoverResult::Session(Box::new(state)), fx);
     }
 
-    /// Routes have moved: the rest goes over and the session ends here.
+    /// Routes have moved: the rest goes over and the session ends here, once what other shards of
+    /// this node had for it is in it.
     fn finish_leaving(&mut self, now: Now, key: SessionKey, reply: ReplyTo, fx: &mut ShardEffects) {
-        let Some(session) = self.sessions.get_mut(key).filter(|s| s.leaving.is_some()) else {
+        let others = self.shared.shards().saturating_sub(1);
+        let session = self.sessions.get_mut(key);
+        let Some(leaving) = session.and_then(|session| session.leaving.as_mut()) else {
             return send_reply(reply, TakeoverResult::None, fx);
+        };
+        leaving.reply = reply;
+        leaving.fences_left = others;
+        self.fence_shards(now, key, fx);
+    }
+
+    fn hand_rest(&mut self, now: Now, key: SessionKey, fx: &mut ShardEffects) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let Some(leaving) = session.leaving.take() else {
+            return;
         };
         let rest = take_state(session, Vec::new());
         self.forget_session(now, key, fx);
-        send_reply(reply, TakeoverResult::Session(Box::new(rest)), fx);
+        send_reply(leaving.reply, TakeoverResult::Session(Box::new(rest)), fx);
     }
 
     /// The subscriptions of a session by name.
@@ -569,6 +600,7 @@ impl Shard {
         };
         session.created_at_wall_ms = state.created_at_wall_ms;
         session.dropped = state.dropped;
+        session.expect_copies(state.handed, now.mono_ms + HANDED_MS);
         for exchange in state.inflight {
             session.inflight.restore(exchange, now.mono_ms);
         }
@@ -610,7 +642,7 @@ impl Shard {
         }
     }
 
-    /// `Finish` follows when every node routes here.
+    /// `Finish` follows when every node routes here and nothing is on the way to the old node.
     fn wait_for_routes(
         &mut self,
         now: Now,
@@ -633,17 +665,23 @@ impl Shard {
             token,
         });
         self.wheel
-            .arm(now.mono_ms + SETTLE_MAX_MS, Timer::Finish(token));
+            .arm(now.mono_ms + FINISH_MAX_MS, Timer::Finish(token));
     }
 
-    /// Routes have settled. False if the token is for another wait.
-    pub(crate) fn routes_settled(&mut self, now: Now, token: u64) -> bool {
-        let waits = self.takeovers.contains_key(&token);
-        if waits {
-            self.wheel
-                .arm(now.mono_ms + FINISH_PAUSE_MS, Timer::Finish(token));
+    /// Routes have settled: what was sent by the old ones is waited for. False if the token is for
+    /// another wait.
+    pub(crate) fn routes_settled(&mut self, token: u64, fx: &mut ShardEffects) -> bool {
+        let Some(pending) = self.takeovers.get(&token) else {
+            return false;
+        };
+        if let Some(towards) = pending.node {
+            fx.tell(ToControl::FenceLinks {
+                shard: self.id,
+                token,
+                towards,
+            });
         }
-        waits
+        true
     }
 
     /// Asks for the rest of a session, once.
@@ -684,13 +722,7 @@ impl Shard {
         for queued in joined {
             session.queue.push(queued, &rule);
         }
-        if !unmet.is_empty() {
-            let until_ms = now.mono_ms + HANDED_MS;
-            session.handed = Some(Box::new(Handed {
-                messages: unmet,
-                until_ms,
-            }));
-        }
+        session.expect_copies(unmet, now.mono_ms + HANDED_MS);
     }
 
     /// A session is here: what was collected follows what came with it.
@@ -770,5 +802,10 @@ fn take_state(
         queue: session.queue.take().collect(),
         awaiting_rel: awaiting.map_or_else(Vec::new, |waiting| waiting.ids().collect()),
         dropped: session.dropped,
+        // The former owner still knows them: it collects until the end.
+        handed: session
+            .handed
+            .as_ref()
+            .map_or_else(BTreeMap::new, |handed| handed.copies.clone()),
     }
 }

@@ -57,6 +57,27 @@ fn a_member_that_was_away_while_the_other_left_learns_it() {
 }
 
 #[test]
+fn two_that_remove_each_other_at_once_both_stand_alone() {
+    for seed in 0..20 {
+        let mut net = Net::clustered(seed, 2);
+        let old = net.core(0).status().cluster;
+        for (node, target) in [(0, 1), (1, 0)] {
+            let node_name = net.nodes[target].name.clone();
+            net.operate(node, Operation::ForceLeave { node: node_name });
+        }
+        net.until(3_000, "both alone", |net| {
+            let alone = |node: usize| {
+                net.shows(node, &[node], &[]) && net.core(node).status().cluster != old
+            };
+            alone(0) && alone(1)
+        });
+        assert_ne!(net.core(0).status().cluster, net.core(1).status().cluster);
+        assert_eq!(net.join(1, 0), Ok(()));
+        net.until_whole();
+    }
+}
+
+#[test]
 fn force_leave_refuses_what_makes_no_sense() {
     let mut net = Net::clustered(4, 2);
     let own = force_leave(&mut net, 0, 0);

@@ -71,7 +71,7 @@ fn message(publication: &Publication) -> Result<Message, AdminError> {
         retain: publication.retain,
         dup: false,
         origin: None,
-        received_mono_ms: now.mono_ms,
+        id: 0,
         expires_wall_ms: expiry.map(|s| (now.wall_ms + u64::from(s) * 1000).max(1)),
     };
     let properties = properties(publication);

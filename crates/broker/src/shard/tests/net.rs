@@ -93,6 +93,8 @@ pub(super) struct Net {
     held_store: Vec<(usize, u16, u64)>,
     calls: BTreeMap<u64, (usize, u16, u64)>,
     next_call: u64,
+    /// Who asked for a fence, and how many shards have not answered, by number.
+    fences: BTreeMap<u64, ((usize, u16, u64), usize)>,
 }
 
 pub(super) fn settings(mqtt: Mqtt) -> Settings {
@@ -136,6 +138,7 @@ impl Net {
             held_store: Vec::new(),
             calls: BTreeMap::new(),
             next_call: 0,
+            fences: BTreeMap::new(),
         };
         for at in 0..nodes {
             net.nodes.push(new_node(at as u8, shards, settings.clone()));
@@ -485,6 +488,16 @@ impl Net {
             .for_each(|wire| wire.to_dialer.clear());
     }
 
+    /// The data connections one node has dialed to another stop carrying, or carry again.
+    pub(super) fn hold_wires(&mut self, from: usize, to: usize, hold: bool) {
+        for wire in &mut self.wires {
+            if (wire.dialer.0, wire.acceptor.0) == (from, to) {
+                wire.open = !hold;
+            }
+        }
+        self.run();
+    }
+
     /// Present data connections stop carrying without a sign.
     pub(super) fn freeze_wires(&mut self) {
         self.wires.iter_mut().for_each(|wire| wire.open = false);
@@ -514,6 +527,9 @@ impl Net {
             | ToControl::GroupChanged { .. }
             | ToControl::ClientChanged { .. } => self.node_state(node, letter),
             ToControl::Takeover { .. } | ToControl::TakeoverReply { .. } if self.lose_calls => {}
+            ToControl::FenceLinks { .. } | ToControl::LinkFenced { .. } => {
+                self.fence(node, &letter);
+            }
             ToControl::Takeover { .. } | ToControl::TakeoverReply { .. } => {
                 self.call(node, letter);
             }
@@ -666,6 +682,48 @@ impl Net {
         self.hold_proofs = false;
         self.make_proofs();
         self.run();
+    }
+
+    /// All nodes' shards are asked what is on their links to one node.
+    fn fence(&mut self, node: usize, letter: &ToControl) {
+        match *letter {
+            ToControl::FenceLinks {
+                shard,
+                token,
+                towards,
+            } => {
+                let site = self.nodes[node].shared.peer_site(towards).expect("known");
+                self.next_call += 1;
+                let number = self.next_call;
+                let mut asked = 0;
+                for other in 0..self.nodes.len() {
+                    let Some(index) = self.nodes[other].shared.peer_index(site) else {
+                        continue;
+                    };
+                    for to in 0..self.nodes[other].shards.len() {
+                        asked += 1;
+                        let letter = ToShard::FenceLink {
+                            node: index,
+                            number,
+                        };
+                        self.letters.push_back(Letter::Shard(other, to, letter));
+                    }
+                }
+                self.fences.insert(number, ((node, shard, token), asked));
+            }
+            ToControl::LinkFenced { number } => {
+                let (asker, left) = self.fences.get_mut(&number).expect("asked");
+                *left -= 1;
+                if *left == 0 {
+                    let (node, shard, token) = *asker;
+                    self.fences.remove(&number);
+                    let letter = ToShard::LinksFenced { token };
+                    self.letters
+                        .push_back(Letter::Shard(node, usize::from(shard), letter));
+                }
+            }
+            _ => {}
+        }
     }
 
     pub(super) fn release_store(&mut self) {

@@ -466,6 +466,105 @@ fn nothing_is_lost_or_doubled_while_a_session_changes_nodes() {
     }
 }
 
+/// A persistent session of "c" on node 1 with a subscription to "t", a publisher on node 0.
+fn moving(shards: u16) -> (Net, C) {
+    let mut net = net_of(3, shards);
+    let p = net.client_at_shard(0, 0, Version::V5, "p");
+    let (old, _) = net.persistent_at(1, 0, Version::V5, "c");
+    net.subscribe(old, "t", QoS::ExactlyOnce);
+    (net, p)
+}
+
+/// Seeds 38632 and 31137: the session had left when the forward got to its old node.
+#[test]
+fn a_session_that_moves_waits_for_what_is_on_the_way_to_its_old_node() {
+    for (shards, to) in [(1, 2), (2, 2), (1, 0), (2, 0)] {
+        let (mut net, p) = moving(shards);
+        net.hold_wires(0, 1, true);
+        net.send(p, message("t", "late", 2, 1));
+        let (new, present) = net.persistent_at(to, 0, Version::V5, "c");
+        assert!(present);
+        net.send(p, message("t", "after", 2, 2));
+        net.pass(1_000);
+        assert_eq!(
+            net.payloads(new),
+            Vec::<String>::new(),
+            "their order is kept"
+        );
+        net.hold_wires(0, 1, false);
+        assert_eq!(
+            net.payloads(new),
+            ["late", "after"],
+            "{shards} shards, to {to}"
+        );
+        assert_eq!(net.ack(p, AckKind::Pubrec, 1), Reason::Success);
+    }
+}
+
+#[test]
+fn a_session_that_moves_does_not_wait_for_ever() {
+    let (mut net, p) = moving(1);
+    net.hold_wires(0, 1, true);
+    net.send(p, message("t", "stuck", 1, 1));
+    let (new, _) = net.persistent_at(2, 0, Version::V5, "c");
+    net.send(p, message("t", "x", 1, 2));
+    net.pass(2_900);
+    net.nothing(new);
+    net.pass(200);
+    assert_eq!(net.payloads(new), ["x"]);
+    net.nothing(p);
+}
+
+/// As [`moving`], and the session has just moved to node 2 with a message whose copy for node 2 is
+/// still on its way there.
+fn moved_before_its_copy() -> (Net, C, C) {
+    let (mut net, p) = moving(1);
+    net.hold_control = true;
+    let new = net.accept_at(2, 0, Version::V5);
+    net.send(new, Packet::Connect(Box::new(persistent(Version::V5, "c"))));
+    // Node 0 learns of both places before the rest is asked for.
+    let index = net.index(2, 0);
+    let router = net.nodes[0].shared.router();
+    router.write().add_remote("t", index);
+    net.hold_wires(0, 2, true);
+    net.send(p, message("t", "on", 2, 1));
+    net.hold_control = false;
+    net.pass(3_100);
+    assert_eq!(
+        net.payloads(new),
+        ["on"],
+        "as the old node has handed it over"
+    );
+    (net, p, new)
+}
+
+/// Seed 21187: the copy for the new node came long after the old one had handed the message over.
+#[test]
+fn a_copy_that_comes_late_is_known_and_another_message_like_it_is_not_taken_for_it() {
+    let (mut net, p, new) = moved_before_its_copy();
+    net.send(p, message("t", "on", 2, 2));
+    net.hold_wires(0, 2, false);
+    net.pass(2_000);
+    assert_eq!(
+        net.payloads(new),
+        ["on"],
+        "the second, and no copy of the first"
+    );
+}
+
+#[test]
+fn a_copy_is_known_when_its_session_has_gone_and_come_back() {
+    let (mut net, _, _) = moved_before_its_copy();
+    net.persistent_at(1, 0, Version::V5, "c");
+    net.pass(3_100);
+    let (back, present) = net.persistent_at(2, 0, Version::V5, "c");
+    assert!(present);
+    net.pass(3_100);
+    net.hold_wires(0, 2, false);
+    net.pass(2_000);
+    assert_eq!(net.payloads(back), Vec::<String>::new());
+}
+
 #[test]
 fn a_node_that_does_not_answer_leaves_a_new_session() {
     let mut net = two();
