@@ -7,7 +7,9 @@ use std::time::Instant;
 use anyhow::{Context, ensure};
 
 /// Seeds of the simulator inside the test command; the long runs are done by hand.
-const SIM_SEEDS: &str = "300";
+const SIM_SEEDS: &str = "2000";
+/// Seeds at a time: a build server of two cores is the smallest that is of use.
+const SIM_JOBS: &str = "2";
 
 /// Runs every check in order of cost and prints what each took.
 pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
@@ -41,6 +43,8 @@ pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
         "--",
         "--runs",
         SIM_SEEDS,
+        "--jobs",
+        SIM_JOBS,
     ];
     steps.push(("simulation", seeds));
     steps.push(("instruction counts", vec!["xtask", "gate"]));

@@ -1,4 +1,4 @@
-//! Automation of this repository: `cargo xtask tidy`, `ci`, `gate`, `figures`, `reference`.
+//! Automation of this repository: `cargo xtask tidy`, `ci`, `gate`, `figures`, `reference`, `sim`.
 //!
 //! Everything a contributor or the build server runs goes through here, so that both run the same.
 
@@ -9,6 +9,7 @@ mod figures;
 mod gate;
 mod plot;
 mod reference;
+mod sim;
 mod tidy;
 
 use std::path::{Path, PathBuf};
@@ -28,8 +29,9 @@ fn main() -> ExitCode {
         ["gate"] => gate::check(&root()),
         ["gate", "--record"] => gate::record(&root()),
         ["reference"] => reference::write(&root()),
+        ["sim", ..] => sim::run(&root(), &words[1..]),
         _ => Err(anyhow::anyhow!(
-            "usage: cargo xtask tidy | ci | gate [--record] | figures | reference"
+            "usage: cargo xtask tidy | ci | gate [--record] | figures | reference | sim"
         )),
     };
     match result {

@@ -64,7 +64,7 @@ fn message() -> Message {
         retain: true,
         dup: true,
         origin: Some(Arc::new(origin)),
-        received_mono_ms: 5,
+        id: 5,
         expires_wall_ms: Some(NOW.wall_ms + 60_000),
     };
     Message::new(parts, head)
@@ -97,6 +97,7 @@ fn check_forward(name: &str, dispatch: Option<u64>) {
     let read = forward::decode(NOW, recorded.into()).expect("it is read");
     assert!(read.plain && read.groups == [(*group()).clone()]);
     assert_eq!(read.dispatch, dispatch);
+    assert_eq!(read.message.id(), Some(5));
     assert_eq!(read.message.topic(), "a/b");
     assert_eq!(read.message.payload(), b"payload");
     assert_eq!(read.message.clientid(), "publisher");
@@ -128,6 +129,7 @@ fn a_moving_session_is_what_other_releases_read() {
         queue: vec![queued()],
         awaiting_rel: vec![8, 900],
         dropped: 2,
+        handed: std::collections::BTreeMap::new(),
     };
     let session = TakeoverResult::Session(Box::new(state));
     let recorded = check("session", &encode_result(&session));

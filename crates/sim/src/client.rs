@@ -133,6 +133,7 @@ pub struct Client {
     answers: u64,
     session: u32,
     wanted: BTreeMap<String, Wanted>,
+    ever_asked: BTreeSet<String>,
     asked: BTreeMap<u16, Asked>,
     out: Vec<Out>,
     backlog: VecDeque<MessageId>,
@@ -164,6 +165,7 @@ impl Client {
             answers: 0,
             session: 0,
             wanted: BTreeMap::new(),
+            ever_asked: BTreeSet::new(),
             asked: BTreeMap::new(),
             out: Vec::new(),
             backlog: VecDeque::new(),
@@ -198,6 +200,11 @@ impl Client {
     /// Filters it has asked for.
     pub fn filters(&self) -> impl Iterator<Item = &str> {
         self.wanted.keys().map(String::as_str)
+    }
+
+    /// Filters it has ever asked for, whatever the answer was or became.
+    pub fn ever_asked(&self) -> impl Iterator<Item = &str> {
+        self.ever_asked.iter().map(String::as_str)
     }
 
     /// Times a node told it that another connection took its session.
@@ -296,6 +303,7 @@ impl Client {
         let Some(wanted) = self.wanted.get(filter).copied() else {
             return;
         };
+        self.ever_asked.insert(filter.to_owned());
         let pid = self.pid();
         self.asked.insert(
             pid.get(),

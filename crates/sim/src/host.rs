@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dunlin_broker::control::{ControlConfig, ControlError, NodeInfo};
-use dunlin_broker::node::{Node, NodeEffect, SocketId};
+use dunlin_broker::node::{Node, NodeEffect, NodeInput, SocketId};
 use dunlin_broker::settings::{Mqtt, Settings};
-use dunlin_cluster::{Config, Cookie, NodeName, Now};
+use dunlin_cluster::{Config, Cookie, Lookup, NodeName, Now, Strategy};
 
 use crate::disk::Disk;
 use crate::workload::Options;
@@ -52,6 +52,10 @@ pub struct Host {
     pub dns_fails: bool,
     /// How far its wall clock is ahead.
     pub skew_ms: i64,
+    /// Whether discovery is told lies.
+    pub lied_to: bool,
+    /// What a process that is stopped has not been told yet; `None` while it goes.
+    pub waiting: Option<Vec<NodeInput>>,
     mono_offset_ms: u64,
     lives: u32,
 }
@@ -66,6 +70,8 @@ impl Host {
             disk: Disk::default(),
             process: None,
             dns_fails: false,
+            lied_to: false,
+            waiting: None,
             skew_ms: options.skew_ms.get(index).copied().unwrap_or_default(),
             mono_offset_ms: 1_000 + 7_919 * index as u64,
             lives: 0,
@@ -122,8 +128,12 @@ fn config(name: &NodeName, options: &Options, queue_max: Option<u32>) -> Control
         max_mqueue_len: queue_max,
         ..Mqtt::default()
     };
+    let mut cluster = Config::new(name.clone(), Cookie::new("simulated"));
+    if options.discovery {
+        cluster.strategy = Strategy::LookUp(Lookup::etcd("emqxcl", &cluster.cluster_name));
+    }
     ControlConfig {
-        cluster: Config::new(name.clone(), Cookie::new("simulated")),
+        cluster,
         settings: Settings {
             mqtt: mqtt.into(),
             ..Settings::default()

@@ -15,6 +15,7 @@ pub mod network;
 pub mod oracle;
 pub mod plant;
 pub mod run;
+pub mod scale;
 pub mod trace;
 pub mod violation;
 pub mod workload;

@@ -18,6 +18,7 @@ dunlin-sim: a whole cluster in one seeded process
   dunlin-sim --seed N [--verbose]              run one seed, show its events
   dunlin-sim --runs K [--from N] [--jobs J]    run K seeds from N on (0), J at a time
   dunlin-sim --seed N --shrink                 cut a failing seed's script down
+  dunlin-sim --scale 3,10,30                   traffic and time to agree by number of nodes
 options
   --plant NAME    with a bug planted on purpose; --plants lists them
   --keep-going    go on after a failure, list all failing seeds
@@ -38,6 +39,7 @@ struct Arguments {
     keep_going: bool,
     log: bool,
     plants: bool,
+    scale: Vec<usize>,
 }
 
 fn main() -> ExitCode {
@@ -52,6 +54,10 @@ fn main() -> ExitCode {
         for (_, name, invariant) in Bug::ALL {
             say(&format!("{name}: to be found by {invariant}\n"));
         }
+        return ExitCode::SUCCESS;
+    }
+    if !arguments.scale.is_empty() {
+        dunlin_sim::scale::table(&arguments.scale, say);
         return ExitCode::SUCCESS;
     }
     let passed = match arguments.seed {
@@ -88,6 +94,10 @@ fn arguments(mut words: impl Iterator<Item = String>) -> Result<Arguments, Strin
             "--keep-going" => arguments.keep_going = true,
             "--log" => arguments.log = true,
             "--plants" => arguments.plants = true,
+            "--scale" => {
+                let sizes = words.next().unwrap_or_default();
+                arguments.scale = sizes_of(&sizes)?;
+            }
             "--plant" => {
                 let name = words.next().unwrap_or_default();
                 let bug = Bug::from_name(&name);
@@ -97,6 +107,16 @@ fn arguments(mut words: impl Iterator<Item = String>) -> Result<Arguments, Strin
         }
     }
     Ok(arguments)
+}
+
+/// Sizes of clusters, two nodes at least and as many as there are addresses for.
+fn sizes_of(text: &str) -> Result<Vec<usize>, String> {
+    let size = |text: &str| {
+        let size = text.parse().ok();
+        size.filter(|n| (2..=250).contains(n))
+    };
+    let sizes = text.split(',').map(size).collect::<Option<Vec<_>>>();
+    sizes.ok_or_else(|| format!("--scale wants numbers of nodes from 2 to 250, not '{text}'"))
 }
 
 fn say(text: &str) {

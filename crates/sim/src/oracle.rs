@@ -138,9 +138,35 @@ pub struct Delivered {
     pub newest_before: Option<usize>,
 }
 
+/// What disturbs. Each ends by itself: a cut that heals says nothing about another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// A way is cut.
+    Cut,
+    /// Connections were reset.
+    Reset,
+    /// Name look-ups fail.
+    Dns,
+    /// A process does not run.
+    Stopped,
+    /// A process is stopped, and will go on.
+    Paused,
+    /// An operator's request, by number.
+    Operation(u64),
+}
+
+impl Cause {
+    /// Whether nobody may notice it when it is short.
+    fn may_be_a_blip(self) -> bool {
+        matches!(self, Self::Cut | Self::Reset | Self::Dns | Self::Paused)
+    }
+}
+
 /// Something happened to one node, or between two, that lifts promises for a while.
 #[derive(Clone, Copy, Debug)]
 pub struct Disturbance {
+    /// What.
+    pub cause: Cause,
     /// The node.
     pub a: usize,
     /// The other one; `None` concerns everything `a` does.
@@ -149,8 +175,6 @@ pub struct Disturbance {
     pub from: u64,
     /// End, `None` while it lasts.
     pub to: Option<u64>,
-    /// It must not be noticed if it is short.
-    pub cut: bool,
 }
 
 type Stream = (usize, u32, usize, String, u8);
@@ -168,8 +192,10 @@ pub struct Oracle {
     disturbances: Vec<Disturbance>,
     lives: Vec<u32>,
     faults: Vec<Violation>,
-    /// Hosts that got a CONNECT since the last CONNACK.
-    asked: BTreeMap<usize, Vec<usize>>,
+    /// Hosts that may have a session of the client: where it was, and those that got a CONNECT since.
+    asked: BTreeMap<usize, BTreeSet<usize>>,
+    /// Whether wall clocks differ: after a split the newest session is the one they say.
+    skewed: bool,
     /// Sessions a client believes to be one and that may be several: it moved in a split.
     split: BTreeSet<(usize, u32)>,
     /// Hosts that changed their cluster, with the time.
@@ -181,11 +207,12 @@ pub struct Oracle {
 }
 
 impl Oracle {
-    /// An oracle for so many clients and hosts.
-    pub fn new(clients: usize, hosts: usize) -> Self {
+    /// An oracle for so many clients and hosts, whose clocks agree or do not.
+    pub fn new(clients: usize, hosts: usize, skewed: bool) -> Self {
         Self {
             published: vec![Vec::new(); clients],
             lives: vec![0; hosts],
+            skewed,
             ..Self::default()
         }
     }
@@ -203,32 +230,35 @@ impl Oracle {
     }
 
     /// Begins a disturbance; end it with [`Oracle::calm_again`].
-    pub fn disturb(&mut self, now: u64, a: usize, b: Option<usize>, cut: bool) {
+    pub fn disturb(&mut self, now: u64, cause: Cause, a: usize, b: Option<usize>) {
         self.disturbances.push(Disturbance {
+            cause,
             a,
             b,
             from: now,
             to: None,
-            cut,
         });
     }
 
-    /// Ends the disturbances of exactly these nodes.
-    pub fn calm_again(&mut self, now: u64, a: usize, b: Option<usize>) {
-        let same = |d: &&mut Disturbance| (d.a, d.b) == (a, b) && d.to.is_none();
-        self.disturbances
-            .iter_mut()
-            .filter(same)
-            .for_each(|d| d.to = Some(now));
+    /// Ends the disturbances of this kind of exactly these nodes.
+    pub fn calm_again(&mut self, now: u64, cause: Cause, a: usize, b: Option<usize>) {
+        self.end(now, |d| (d.cause, d.a, d.b) == (cause, a, b));
     }
 
-    /// Ends all disturbances that are cuts.
+    /// A process runs again: what it was asked to do before is over.
+    pub fn runs_again(&mut self, now: u64, host: usize) {
+        let over = |cause| matches!(cause, Cause::Stopped | Cause::Paused | Cause::Operation(_));
+        self.end(now, |d| d.a == host && over(d.cause));
+    }
+
+    /// Ends everything that healing the network ends.
     pub fn all_healed(&mut self, now: u64) {
-        let open = |d: &&mut Disturbance| d.cut && d.to.is_none();
-        self.disturbances
-            .iter_mut()
-            .filter(open)
-            .for_each(|d| d.to = Some(now));
+        self.end(now, |d| d.cause.may_be_a_blip());
+    }
+
+    fn end(&mut self, now: u64, ends: impl Fn(&Disturbance) -> bool) {
+        let open = self.disturbances.iter_mut().filter(|d| d.to.is_none());
+        open.filter(|d| ends(d)).for_each(|d| d.to = Some(now));
     }
 
     /// A node joined, left or was removed.
@@ -245,7 +275,11 @@ impl Oracle {
     pub fn belongs(&mut self, now: u64, host: usize, cluster: ClusterId) {
         let of = self.clusters.entry(host).or_default();
         if of.last().is_none_or(|(_, last)| *last != cluster) {
+            let moves = !of.is_empty();
             of.push((now, cluster));
+            if moves {
+                self.moved(now, host);
+            }
         }
     }
 
@@ -306,7 +340,7 @@ impl Oracle {
 
     /// CONNECT is sent: whatever becomes of it, the node may take the session over.
     pub fn asked(&mut self, client: usize, host: usize) {
-        self.asked.entry(client).or_default().push(host);
+        self.asked.entry(client).or_default().insert(host);
     }
 
     /// CONNACK: returns the number of the session.
@@ -317,20 +351,24 @@ impl Oracle {
         (asked_at, at): (u64, u64),
         present: bool,
     ) -> u32 {
+        let since = asked_at.saturating_sub(SPLIT_MS);
+        let mut asked = self.asked.remove(&client).unwrap_or_default();
+        asked.retain(|other| !self.was_calm((*other, host), (since, at), SPLIT_MS));
+        // A node that was asked and could not answer may do so later, for the client's newest
+        // connection as far as it knows; and clocks that differ may call any session the newest.
+        let doubtful = !asked.is_empty() || self.skewed;
         let last = self.homes(client).last().map(|home| home.on.0);
-        let asked = self.asked.remove(&client).unwrap_or_default();
-        let knew = asked.into_iter().chain(last).all(|last| {
-            self.was_calm(
-                (last, host),
-                (asked_at.saturating_sub(SPLIT_MS), at),
-                SPLIT_MS,
-            )
-        });
+        let last = last.filter(|last| !self.was_calm((*last, host), (since, at), SPLIT_MS));
+        asked.extend(last);
+        let knew = asked.is_empty();
         if !present || !knew {
             self.session_over(client, asked_at);
         }
-        if present && !knew {
+        if !knew && (present || doubtful) {
             self.split.insert((client, self.session(client)));
+        }
+        if doubtful {
+            self.asked.insert(client, asked);
         }
         let session = self.session(client);
         let home = Home {
@@ -481,7 +519,7 @@ impl Oracle {
         let together = self.were_together(a, b, from.saturating_sub(recovery_ms), to);
         let disturbed = self.disturbances.iter().any(|d| {
             let ended = d.to.unwrap_or(u64::MAX);
-            let blip = d.cut && ended.saturating_sub(d.from) <= BLIP_MS;
+            let blip = d.cause.may_be_a_blip() && ended.saturating_sub(d.from) <= BLIP_MS;
             !blip && concerns(d, a, b) && d.from <= to && ended.saturating_add(recovery_ms) >= from
         });
         together && !exiled(a) && !exiled(b) && !disturbed

@@ -55,13 +55,19 @@ pub enum Bug {
     GrowQueue,
     /// A batch that switches tables is written by half.
     TornSwap,
+    /// Acknowledgements have another packet identifier than what they are for.
+    WrongPid,
+    /// Publishers get no PUBACK and no PUBREC.
+    Mute,
+    /// No look-up names any node.
+    HideNodes,
     /// Something depends on how many worlds this process has seen.
     Unseeded,
 }
 
 impl Bug {
     /// All of them with their names and the invariant that has to find them.
-    pub const ALL: [(Self, &'static str, &'static str); 13] = [
+    pub const ALL: [(Self, &'static str, &'static str); 16] = [
         (Self::LoseForward, "lose-forward", "loss"),
         (Self::LoseDelivery, "lose-delivery", "loss"),
         (Self::SwallowRows, "swallow-rows", "retained"),
@@ -74,6 +80,9 @@ impl Bug {
         (Self::KeepChannel, "keep-channel", "channels"),
         (Self::GrowQueue, "grow-queue", "bounds"),
         (Self::TornSwap, "torn-swap", "membership"),
+        (Self::WrongPid, "wrong-pid", "protocol"),
+        (Self::Mute, "mute", "liveness"),
+        (Self::HideNodes, "hide-nodes", "discovery"),
         (Self::Unseeded, "unseeded", "trace"),
     ];
 
@@ -155,6 +164,11 @@ impl Plant {
         (!self.is(Bug::GrowQueue)).then_some(wanted)
     }
 
+    /// Whether look-ups name nobody.
+    pub fn hides_nodes(&self) -> bool {
+        self.is(Bug::HideNodes)
+    }
+
     /// Whether a connection stays open that the node wants closed.
     pub fn keeps_open(&self, why: CloseReason) -> bool {
         let older = matches!(why, CloseReason::TakenOver | CloseReason::Discarded);
@@ -207,6 +221,16 @@ impl Plant {
         version: Version,
         bytes: Bytes,
     ) -> Vec<(SocketId, Bytes)> {
+        let acknowledges = matches!(bytes.first(), Some(0x40 | 0x50)) && bytes.len() >= 4;
+        if acknowledges && self.is(Bug::Mute) {
+            return Vec::new();
+        }
+        if acknowledges && self.is(Bug::WrongPid) && self.turn() {
+            let mut bytes = bytes.to_vec();
+            // The identifier follows the fixed header; clients never use so high a one.
+            bytes[2] |= 0x40;
+            return vec![(socket, bytes.into())];
+        }
         let wanted = [
             Bug::LoseDelivery,
             Bug::TwiceQos2,

@@ -13,7 +13,7 @@ use crate::client::Profile;
 use crate::network::Conditions;
 
 /// Most nodes of a run.
-pub const NODES_MAX: usize = 5;
+pub const NODES_MAX: usize = 7;
 /// When the first faults may come, milliseconds: the cluster is formed and clients are there.
 const FAULTS_FROM_MS: u64 = 5_000;
 /// Makes whether clocks are set independent of a seed's other options.
@@ -52,6 +52,12 @@ pub struct Faults {
     pub dns: bool,
     /// Wall clocks are set by hours, and set right later.
     pub clock: bool,
+    /// Processes stop for a while, as under `SIGSTOP` or while a machine is moved.
+    pub pause: bool,
+    /// Several operators join, leave and remove nodes at one time.
+    pub storm: bool,
+    /// Answers of discovery leave nodes out, name some that never were, or do not come.
+    pub lies: bool,
 }
 
 /// Everything a seed decides before the first event.
@@ -75,6 +81,8 @@ pub struct Options {
     pub skew_ms: Vec<i64>,
     /// What goes wrong.
     pub faults: Faults,
+    /// Whether nodes find each other by themselves; else operators join them.
+    pub discovery: bool,
     /// Whether nodes join at the same moment.
     pub join_at_once: bool,
     /// Longest queue of a session.
@@ -165,6 +173,17 @@ pub enum Op {
         /// How far it is ahead afterwards, milliseconds.
         ahead_ms: i64,
     },
+    /// A process stops without ending.
+    Pause(usize),
+    /// It goes on.
+    Resume(usize),
+    /// What a host is told of other nodes is wrong, or right again.
+    Lie {
+        /// Which host.
+        host: usize,
+        /// Whether it is wrong.
+        lies: bool,
+    },
     /// Look-ups of a host fail, or work again.
     Dns {
         /// On which host.
@@ -187,10 +206,20 @@ impl Options {
     /// What a seed stands for.
     pub fn draw(seed: u64) -> Self {
         let mut rng = SmallRng::seed_from_u64(seed);
+        // What was added later is drawn apart, so that seeds without it stay the same histories.
+        let mut more = SmallRng::seed_from_u64(seed ^ LATER);
         let nodes = *[1, 2, 2, 3, 3, 3, 4, 5]
             .choose(&mut rng)
             .expect("not empty");
+        let nodes = if more.random_bool(0.04) {
+            NODES_MAX
+        } else {
+            nodes
+        };
         let calm = rng.random_bool(0.2);
+        let mut rare = |p: f64| !calm && more.random_bool(p);
+        let (pause, storm) = (rare(0.15), rare(0.08));
+        let (discovery, lies) = (rare(0.15), rare(0.5));
         let mut chance = |p: f64| !calm && rng.random_bool(p);
         let faults = Faults {
             kill: chance(0.4),
@@ -202,6 +231,9 @@ impl Options {
             dns: chance(0.15),
             // Of a generator of its own, so that the other options of a seed stay what they were.
             clock: !calm && SmallRng::seed_from_u64(seed ^ CLOCK_SEED).random_bool(0.15),
+            pause,
+            storm,
+            lies: discovery && lies,
         };
         let ordinary = rng.random_range(2..=5);
         let group_members = if rng.random_bool(0.5) {
@@ -237,11 +269,17 @@ impl Options {
             commit_ms: rng.random_range(1..=30),
             skew_ms,
             faults,
+            discovery,
             join_at_once: rng.random_bool(0.3),
             mqueue_len_max: *[20, 1_000].choose(&mut rng).expect("not empty"),
             script_ms: rng.random_range(12_000..=30_000),
             operations: rng.random_range(60..=200),
         }
+    }
+
+    /// Whether the nodes' wall clocks differ, or will.
+    pub fn is_skewed(&self) -> bool {
+        self.faults.clock || self.skew_ms.iter().any(|skew| *skew != self.skew_ms[0])
     }
 
     /// The ordinary clients' number; the others are members of groups.
@@ -262,6 +300,8 @@ impl Options {
             writer.work();
         }
         writer.faults();
+        writer.rng = SmallRng::seed_from_u64(self.seed ^ LATER);
+        writer.later_faults();
         let mut steps = writer.steps;
         steps.sort_by_key(|step| step.at);
         steps
@@ -282,6 +322,9 @@ fn profile(n: usize, rng: &mut SmallRng) -> Profile {
         ack_delay_ms: *[0, 0, 5, 50, 400].choose(rng).expect("not empty"),
     }
 }
+
+/// What tells the generator of later additions from the first one.
+const LATER: u64 = 0x1a7e_5c41_97b2_0002;
 
 /// Draws the steps of one script.
 struct Writer<'a> {
@@ -315,7 +358,7 @@ impl Writer<'_> {
         for host in 0..self.options.nodes {
             let at = self.rng.random_range(0..200);
             self.at(at, Op::Start(host));
-            if host > 0 {
+            if host > 0 && !self.options.discovery {
                 let later = if self.options.join_at_once {
                     0
                 } else {
@@ -474,6 +517,61 @@ impl Writer<'_> {
                 fault(self, at);
             }
         }
+    }
+
+    /// Those drawn apart; see [`Options::draw`].
+    fn later_faults(&mut self) {
+        let faults = self.options.faults;
+        let nodes = self.options.nodes;
+        if self.options.script_ms < FAULTS_FROM_MS + 3_000 {
+            return;
+        }
+        let kinds: [(bool, Fault<'_>); 3] = [
+            (faults.pause, Self::pause),
+            (faults.storm && nodes > 1, Self::storm),
+            (faults.lies && nodes > 1, Self::lie),
+        ];
+        for (_, fault) in kinds.into_iter().filter(|(on, _)| *on) {
+            for _ in 0..self.rng.random_range(1..=3) {
+                let until = self.options.script_ms;
+                let at = self.rng.random_range(FAULTS_FROM_MS..until);
+                fault(self, at);
+            }
+        }
+    }
+
+    fn pause(&mut self, at: u64) {
+        let host = self.host();
+        let long = self.one(&[50, 900, 1_400, 3_000, 8_000]);
+        self.at(at, Op::Pause(host));
+        self.at(at + long, Op::Resume(host));
+    }
+
+    /// Operators who do not know of each other, within a moment.
+    fn storm(&mut self, at: u64) {
+        let within = self.one(&[0, 5, 100, 2_000]);
+        for _ in 0..self.rng.random_range(3..=8) {
+            let (a, b) = self.pair();
+            let at = at + self.rng.random_range(0..=within);
+            match self.rng.random_range(0..5) {
+                0 => self.at(at, Op::Leave(a)),
+                1 => self.at(at, Op::ForceLeave { host: a, target: b }),
+                2 => {
+                    self.at(at, Op::ForceLeave { host: a, target: b });
+                    self.at(at, Op::ForceLeave { host: b, target: a });
+                }
+                _ => self.at(at, Op::Join { host: a, target: b }),
+            }
+        }
+    }
+
+    /// From the beginning, when it matters most, or later.
+    fn lie(&mut self, at: u64) {
+        let host = self.host();
+        let at = if self.rng.random_bool(0.5) { 0 } else { at };
+        let long = self.one(&[3_000, 9_000, 30_000]);
+        self.at(at, Op::Lie { host, lies: true });
+        self.at(at + long, Op::Lie { host, lies: false });
     }
 
     fn kill(&mut self, at: u64) {

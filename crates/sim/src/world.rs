@@ -15,7 +15,9 @@ use dunlin_broker::Shard;
 use dunlin_broker::effects::{Accepted, CloseReason};
 use dunlin_broker::node::{NodeEffect, NodeInput, SocketId};
 use dunlin_broker::settings::ListenerSettings;
-use dunlin_cluster::{DialError, Discover, Discovered, DiscoveryError, Operation, OperationError};
+use dunlin_cluster::{
+    DialError, Discover, Discovered, DiscoveryError, Operation, OperationError, Service,
+};
 use dunlin_storage::Batch;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -23,7 +25,7 @@ use rand::{Rng, SeedableRng};
 use crate::client::{Act, Alarm, Client};
 use crate::host::Host;
 use crate::network::{Arrival, End, Network, Place, Port, Wake};
-use crate::oracle::{Oracle, Published};
+use crate::oracle::{Cause, Life, Oracle, Published};
 use crate::plant::{Persisting, Plant};
 use crate::trace::{Record, Trace};
 use crate::violation::Violation;
@@ -62,6 +64,8 @@ pub struct Operated {
     pub at: u64,
     /// When and how it ended; `None` while it is not known.
     pub done: Option<(u64, Result<(), OperationError>)>,
+    /// In which life of the node.
+    pub on: Life,
     tries: u32,
 }
 
@@ -89,6 +93,8 @@ pub struct World {
     pub plant: Plant,
     /// Nodes that could not start, or otherwise broke a rule of the world.
     pub faults: Vec<Violation>,
+    /// What nodes wrote to each other so far: how often, and bytes.
+    pub between_nodes: (u64, u64),
     heap: BinaryHeap<Reverse<(u64, u64, Event)>>,
     recording: bool,
     healed: bool,
@@ -112,7 +118,7 @@ impl World {
         let clients: Vec<Client> = profiles.map(|(n, p)| Client::new(n, p)).collect();
         let mut world = Self {
             now: 0,
-            oracle: Oracle::new(clients.len(), hosts.len()),
+            oracle: Oracle::new(clients.len(), hosts.len(), options.is_skewed()),
             network: Network::new(options.conditions.clone()),
             healed: false,
             recording: !matches!(record, Record::Nothing),
@@ -120,6 +126,7 @@ impl World {
             operations: BTreeMap::new(),
             plant,
             faults: Vec::new(),
+            between_nodes: (0, 0),
             heap: BinaryHeap::new(),
             pushed: 0,
             steps: 0,
@@ -169,11 +176,16 @@ impl World {
         self.now = at;
         self.steps += 1;
         self.event(event);
+        self.arm();
+        true
+    }
+
+    /// Enters what the network wants to be woken for.
+    fn arm(&mut self) {
         let wakes: Vec<_> = self.network.wakes().collect();
         for (at, wake) in wakes {
             self.push(at, Event::Net(wake));
         }
-        true
     }
 
     fn event(&mut self, event: Event) {
@@ -235,6 +247,10 @@ impl World {
 
     /// Gives a node an input and carries out what it wants.
     fn tell(&mut self, host: usize, input: NodeInput) {
+        if let Some(waiting) = &mut self.hosts[host].waiting {
+            waiting.push(input);
+            return;
+        }
         let mut inputs = VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
             let now = self.hosts[host].now(self.now);
@@ -323,9 +339,9 @@ impl World {
                 self.push(self.now + ARCHIVE_MS, Event::Archived { host, life, token });
             }
             NodeEffect::Discover(Discover::LookUp { token, lookup }) => {
-                let of = lookup.service();
-                let result = Err(DiscoveryError::TimedOut { of, ms: 0 });
-                inputs.push_back(NodeInput::Discovered(Discovered::Answer { token, result }));
+                if let Some(result) = self.looked_up(host, lookup.service()) {
+                    inputs.push_back(NodeInput::Discovered(Discovered::Answer { token, result }));
+                }
             }
             NodeEffect::Discover(Discover::Follow { .. } | Discover::Send { .. }) => {}
             NodeEffect::Progress { id, step } => {
@@ -334,6 +350,44 @@ impl World {
             }
             NodeEffect::Done { id, result } => self.done(host, id, result),
         }
+    }
+
+    /// What the service that knows all nodes answers, if it does.
+    fn looked_up(
+        &mut self,
+        host: usize,
+        of: Service,
+    ) -> Option<Result<Vec<String>, DiscoveryError>> {
+        if self.hosts[host].dns_fails {
+            return Some(Err(DiscoveryError::TimedOut { of, ms: 0 }));
+        }
+        let mut names: Vec<String> = self.hosts.iter().map(|h| h.name.to_string()).collect();
+        if self.plant.hides_nodes() {
+            names.clear();
+        }
+        if !self.hosts[host].lied_to {
+            return Some(Ok(names));
+        }
+        match self.rng.random_range(0..6) {
+            0 => return None,
+            1 => return Some(Err(DiscoveryError::TimedOut { of, ms: 4_000 })),
+            _ => {}
+        }
+        names.retain(|_| self.rng.random_bool(0.5));
+        let lies = [
+            "emqx9@h9.sim",
+            "",
+            "@",
+            "emqx0@",
+            "emqx0@nowhere.sim",
+            "emqx0@h1.sim",
+        ];
+        for lie in lies {
+            if self.rng.random_bool(0.3) {
+                names.push(lie.to_owned());
+            }
+        }
+        Some(Ok(names))
     }
 
     /// Clients here follow the specification; a node that says otherwise is wrong.
@@ -462,6 +516,8 @@ impl World {
 
     fn peer_send(&mut self, host: usize, socket: SocketId, bytes: Bytes) {
         let bytes = self.plant.peer_send(host, bytes);
+        self.between_nodes.0 += 1;
+        self.between_nodes.1 += bytes.len() as u64;
         let end = End::Node { host, socket };
         self.network.send(self.now, end, bytes, &mut self.rng);
     }
@@ -518,7 +574,7 @@ impl World {
         match self.hosts[host].start(self.now, &self.options, queue_max) {
             Ok(effects) => {
                 self.network.listen(host, true);
-                self.oracle.calm_again(self.now, host, None);
+                self.oracle.runs_again(self.now, host);
                 let mut inputs = VecDeque::new();
                 for effect in effects {
                     self.effect(host, effect, &mut inputs);
@@ -557,7 +613,8 @@ impl World {
             .event("stop", self.now, &[host as u64, u64::from(power)]);
         self.trace
             .say(self.now, || format!("n{host} dies (power: {power})"));
-        self.oracle.disturb(self.now, host, None, false);
+        self.hosts[host].waiting = None;
+        self.oracle.disturb(self.now, Cause::Stopped, host, None);
         self.plant.stopped(host);
         if power {
             self.network.power_off(self.now, host);
@@ -726,6 +783,11 @@ impl World {
 
     /// Does what a line of the script says.
     pub fn operate(&mut self, op: &Op) {
+        self.carry_out(op);
+        self.arm();
+    }
+
+    fn carry_out(&mut self, op: &Op) {
         self.trace.say(self.now, || format!("-- {op:?}"));
         match *op {
             Op::Connect {
@@ -784,6 +846,9 @@ impl World {
             | Op::Leave(_)
             | Op::ForceLeave { .. }
             | Op::SetClock { .. }
+            | Op::Pause(_)
+            | Op::Resume(_)
+            | Op::Lie { .. }
             | Op::Dns { .. } => self.operate_host(op),
         }
     }
@@ -796,11 +861,11 @@ impl World {
             Op::Start(host) => self.start(host),
             Op::Cut(a, b) => {
                 self.network.cut(Place::Host(a), Place::Host(b));
-                self.oracle.disturb(self.now, a, Some(b), true);
+                self.oracle.disturb(self.now, Cause::Cut, a, Some(b));
             }
             Op::Heal(a, b) => {
                 self.network.heal(Place::Host(a), Place::Host(b));
-                self.oracle.calm_again(self.now, a, Some(b));
+                self.oracle.calm_again(self.now, Cause::Cut, a, Some(b));
             }
             Op::ResetPeers(a, b) => self.reset_peers(a, b),
             Op::Join { host, target } => {
@@ -816,12 +881,15 @@ impl World {
                 self.hosts[host].skew_ms = ahead_ms;
                 self.schedule(host);
             }
+            Op::Pause(host) => self.pause(host),
+            Op::Resume(host) => self.resume(host),
+            Op::Lie { host, lies } => self.hosts[host].lied_to = lies,
             Op::Dns { host, fails } => {
                 self.hosts[host].dns_fails = fails;
                 if fails {
-                    self.oracle.disturb(self.now, host, None, true);
+                    self.oracle.disturb(self.now, Cause::Dns, host, None);
                 } else {
-                    self.oracle.calm_again(self.now, host, None);
+                    self.oracle.calm_again(self.now, Cause::Dns, host, None);
                 }
             }
             Op::Connect { .. }
@@ -830,6 +898,25 @@ impl World {
             | Op::Subscribe { .. }
             | Op::Unsubscribe { .. }
             | Op::Publish { .. } => {}
+        }
+    }
+
+    /// A process stops: what reaches it waits, and so does its time.
+    fn pause(&mut self, host: usize) {
+        let machine = &mut self.hosts[host];
+        if machine.process.is_some() && machine.waiting.is_none() {
+            machine.waiting = Some(Vec::new());
+            self.oracle.disturb(self.now, Cause::Paused, host, None);
+        }
+    }
+
+    fn resume(&mut self, host: usize) {
+        let Some(waiting) = self.hosts[host].waiting.take() else {
+            return;
+        };
+        self.oracle.calm_again(self.now, Cause::Paused, host, None);
+        for input in waiting {
+            self.tell(host, input);
         }
     }
 
@@ -859,8 +946,8 @@ impl World {
 
     /// All connections between two hosts are reset; nobody may lose anything by it.
     fn reset_peers(&mut self, a: usize, b: usize) {
-        self.oracle.disturb(self.now, a, Some(b), true);
-        self.oracle.calm_again(self.now, a, Some(b));
+        self.oracle.disturb(self.now, Cause::Reset, a, Some(b));
+        self.oracle.calm_again(self.now, Cause::Reset, a, Some(b));
         for end in self.network.ends_between(Place::Host(a), Place::Host(b)) {
             if let Some(arrival) = self.network.reset(self.now, end, &mut self.rng) {
                 self.arrival(arrival);
@@ -875,6 +962,7 @@ impl World {
         let id = self.operations.len() as u64 + 1;
         let at = self.now;
         let tries = 1;
+        let on = self.oracle.life(host);
         self.operations.insert(
             id,
             Operated {
@@ -882,11 +970,13 @@ impl World {
                 op: op.clone(),
                 at,
                 done: None,
+                on,
                 tries,
             },
         );
         for moved in self.concerned(host, &op) {
-            self.oracle.disturb(self.now, moved, None, false);
+            self.oracle
+                .disturb(self.now, Cause::Operation(id), moved, None);
             self.oracle.moved(self.now, moved);
             if moved != host {
                 self.oracle.exile(self.now, moved);
@@ -932,7 +1022,8 @@ impl World {
             self.push(self.now + pause, Event::Retry(id));
         } else {
             for moved in self.concerned(host, &op) {
-                self.oracle.calm_again(self.now, moved, None);
+                self.oracle
+                    .calm_again(self.now, Cause::Operation(id), moved, None);
                 self.oracle.moved(self.now, moved);
             }
         }
@@ -948,6 +1039,10 @@ impl World {
         }
         operated.tries += 1;
         operated.done = None;
+        for moved in self.concerned(host, &op) {
+            self.oracle
+                .disturb(self.now, Cause::Operation(id), moved, None);
+        }
         self.tell(host, NodeInput::Operation { id, op });
     }
 
@@ -962,6 +1057,8 @@ impl World {
         for host in 0..self.hosts.len() {
             self.hosts[host].dns_fails = false;
             self.hosts[host].skew_ms = self.options.skew_ms[host];
+            self.hosts[host].lied_to = false;
+            self.resume(host);
             self.start(host);
         }
         self.reset_half_open();

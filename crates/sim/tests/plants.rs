@@ -5,7 +5,7 @@ use dunlin_sim::plant::Bug;
 use dunlin_sim::{Order, run};
 
 /// Seeds a bug may hide in at most.
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 1_000;
 
 /// Finds the bug; returns the seed.
 fn hunt(bug: Bug, invariant: &str) -> Option<u64> {
@@ -53,11 +53,14 @@ planted! {
     a_connection_that_outlives_its_successor: KeepChannel;
     a_queue_without_bound: GrowQueue;
     tables_switched_by_half: TornSwap;
+    an_acknowledgement_for_something_else: WrongPid;
+    publishers_without_an_answer: Mute;
+    look_ups_that_name_nobody: HideNodes;
 }
 
 #[test]
 fn every_bug_has_a_test_and_a_name() {
-    assert_eq!(Bug::ALL.len(), 13, "add the new bug above");
+    assert_eq!(Bug::ALL.len(), 16, "add the new bug above");
     for (bug, name, _) in Bug::ALL {
         assert_eq!(Bug::from_name(name), Some(bug));
     }

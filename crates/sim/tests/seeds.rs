@@ -42,7 +42,7 @@ fn the_first_seeds_hold() {
 
 /// Seeds that found a bug, with the bug. Each has a test of its own beside the code it was in; here
 /// they stay for what else they may find, because such histories found something once.
-const ONCE_FAILED: [(u64, &str); 9] = [
+const ONCE_FAILED: [(u64, &str); 12] = [
     (
         107,
         "a suspicion that nobody decided stayed, and a later death went unseen",
@@ -72,6 +72,15 @@ const ONCE_FAILED: [(u64, &str); 9] = [
         "messages a shared group had picked a copied session for were forgotten with it",
     ),
     (510, "three nodes in turn, each with a session of its own"),
+    (
+        31_137,
+        "a session had moved when a forward that a cut held up got to its old node",
+    ),
+    (38_632, "the same, to a third node"),
+    (
+        21_187,
+        "a copy of a QoS 2 message came after the session had moved with it",
+    ),
     (
         3_634,
         "a node that was asked for a session just as its client gave up",

@@ -266,8 +266,10 @@ pub(crate) mod fixture {
     }
 
     pub(crate) fn takeover_of(bytes: &[u8]) -> Option<TakeoverRequest> {
-        let Question::Takeover(request) = postcard::from_bytes(bytes).ok()?;
-        Some(request)
+        match postcard::from_bytes(bytes).ok()? {
+            Question::Takeover(request) => Some(request),
+            Question::FenceLinks { .. } => None,
+        }
     }
 
     pub(crate) fn notice_bytes() -> Vec<(&'static str, Bytes)> {

@@ -16,6 +16,7 @@ pub(super) fn settled(world: &World) -> Result<(), Violation> {
     let statuses: Vec<Status> = statuses.collect();
     for status in &statuses {
         agree(status, &statuses)?;
+        apart(world, status, &statuses)?;
     }
     stayed(world)?;
     left(world)
@@ -54,6 +55,31 @@ fn agree(status: &Status, all: &[Status]) -> Result<(), Violation> {
     Ok(())
 }
 
+/// Who is no member has another cluster id, unless two removed each other when they could not hear
+/// each other: those learn it when they meet.
+fn apart(world: &World, status: &Status, all: &[Status]) -> Result<(), Violation> {
+    let own = &status.own;
+    let stranger = all.iter().find(|other| {
+        other.cluster == status.cluster && status.members.iter().all(|m| m.name != other.own)
+    });
+    let Some(other) = stranger else {
+        return Ok(());
+    };
+    let removed = |name: &NodeName| {
+        world
+            .operations
+            .values()
+            .any(|operated| matches!(&operated.op, Operation::ForceLeave { node } if node == name))
+    };
+    if removed(own) && removed(&other.own) {
+        return Ok(());
+    }
+    wrong(format!(
+        "{own} and {} have one cluster id and are no members of each other",
+        other.own
+    ))
+}
+
 fn names(status: &Status) -> Vec<&NodeName> {
     status.members.iter().map(|member| &member.name).collect()
 }
@@ -65,6 +91,11 @@ fn operations(world: &World, host: usize) -> impl Iterator<Item = &Operated> {
         operated.host == host
             || matches!(&operated.op, Operation::ForceLeave { node } if node == name)
     })
+}
+
+/// When a request was over; never, if that is not known.
+fn ended_at(operated: &Operated) -> u64 {
+    operated.done.as_ref().map_or(u64::MAX, |(at, _)| *at)
 }
 
 fn joined(operated: &Operated) -> bool {
@@ -81,11 +112,14 @@ fn cluster_of(world: &World, host: usize) -> Option<ClusterId> {
 
 /// Nodes that joined the first one and were never told anything else are still together.
 fn stayed(world: &World) -> Result<(), Violation> {
+    // Who joined it after it had gone elsewhere is there, and not with those of before.
+    let moved = operations(world, 0).map(|operated| operated.at).min();
+    let moved = moved.unwrap_or(u64::MAX);
     let faithful = |host: &usize| {
         let only: Vec<&Operated> = operations(world, *host).collect();
         match *only {
             [] => *host == 0,
-            [only] => *host != 0 && joined(only),
+            [only] => *host != 0 && joined(only) && ended_at(only) < moved,
             _ => false,
         }
     };
@@ -102,20 +136,23 @@ fn stayed(world: &World) -> Result<(), Violation> {
 /// A node that left, and that nobody joined since, is alone.
 fn left(world: &World) -> Result<(), Violation> {
     for host in 0..world.hosts.len() {
-        let Some(last) = operations(world, host).max_by_key(|operated| operated.at) else {
+        // What was refused and tried again may have been asked for earlier.
+        let Some(last) = operations(world, host).max_by_key(|operated| ended_at(operated)) else {
             continue;
         };
         let done = matches!(&last.done, Some((_, Ok(()))));
         let leaves = done && matches!(last.op, Operation::Leave);
         let name = &world.hosts[host].name;
         let joined_since = world.operations.values().any(|operated| {
-            let until = operated.done.as_ref().map_or(u64::MAX, |(at, _)| *at);
-            until >= last.at && matches!(&operated.op, Operation::Join { target } if target == name)
+            ended_at(operated) >= last.at
+                && matches!(&operated.op, Operation::Join { target } if target == name)
         });
         let Some(node) = world.hosts[host].node() else {
             continue;
         };
-        if leaves && !joined_since && node.status().members.len() > 1 {
+        // By discovery a restarted node looks for the others again.
+        let searches = world.options.discovery && world.oracle.life(host) != last.on;
+        if leaves && !searches && !joined_since && node.status().members.len() > 1 {
             let status = node.status();
             return wrong(format!("{name} left and is with {:?}", names(&status)));
         }

@@ -5,6 +5,7 @@
 
 mod bounds;
 mod channels;
+mod discovery;
 mod groups;
 pub mod join;
 mod loss;
@@ -51,7 +52,7 @@ const NONE: Invariant = Invariant {
 };
 
 /// All properties.
-pub const ALL: [Invariant; 11] = [
+pub const ALL: [Invariant; 12] = [
     Invariant {
         name: "protocol",
         promise: "what a node sends to a client is valid MQTT of the client's version",
@@ -94,6 +95,12 @@ pub const ALL: [Invariant; 11] = [
         name: "membership",
         promise: "all members agree on who is a member and running; nobody is removed by itself",
         settled: Some(membership::settled),
+        ..NONE
+    },
+    Invariant {
+        name: "discovery",
+        promise: "nodes that look for each other form one cluster, whatever they are told meanwhile",
+        settled: Some(discovery::settled),
         ..NONE
     },
     Invariant {

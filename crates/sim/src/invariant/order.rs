@@ -1,9 +1,10 @@
 //! Messages of one publisher to one topic arrive at a session in the order they were sent, per
 //! `QoS`; what is delivered again does not count.
 //!
-//! Promised on one connection of the publisher, and over several to one node while all is calm.
-//! When the publisher moves, what its old node, or its old shard's link, still holds for a node
-//! that could not be reached may come later than what the new one delivers at once.
+//! Promised on one connection of the publisher; over several, and from node to node, while all is
+//! calm, to what was sent after the earlier message was acknowledged, and on one node to what was
+//! not. Else, when the publisher moves, what its old node, or its old shard's link, still holds for
+//! a node that could not be reached may come later than what the new one delivers at once.
 
 use crate::oracle::{Delivered, Published};
 use crate::violation::Violation;
@@ -56,13 +57,14 @@ fn promised(world: &World, got: &Delivered, late: &Published, early: &Published)
     let same_grade = late.qos == early.qos;
     let split = world.oracle.is_split(got.client);
     let calm = || {
-        let mut homes = world.oracle.homes(got.client).iter();
-        homes.all(|home| {
-            world
-                .oracle
-                .is_calm(first.to.0, home.on.0, first.at, got.at)
+        let from = late.sends.iter().chain(&early.sends);
+        from.clone().all(|sent| {
+            let mut homes = world.oracle.homes(got.client).iter();
+            homes.all(|home| world.oracle.is_calm(sent.to.0, home.on.0, first.at, got.at))
         })
     };
-    let ordered = same_connection || same_node && late.qos > 0 && calm();
+    let acknowledged = late.acked_at.zip(early.sends.first());
+    let acknowledged = acknowledged.is_some_and(|(at, sent)| at <= sent.at);
+    let ordered = same_connection || (same_node || acknowledged) && late.qos > 0 && calm();
     !split && !in_group && same_grade && ordered
 }

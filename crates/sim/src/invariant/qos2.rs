@@ -1,11 +1,7 @@
 //! A `QoS` 2 message reaches a subscription once at most, through resends, lost connections and
-//! moves of either session.
-//!
-//! Not promised to a session that moves while the way from the publisher's node is disturbed: what
-//! it had on its old node may come late over the link to its new one.
+//! moves of either session, whatever is disturbed meanwhile.
 
 use crate::invariant::loss::matching;
-use crate::oracle::{Delivered, Published};
 use crate::violation::Violation;
 use crate::world::World;
 
@@ -21,9 +17,6 @@ pub(super) fn step(world: &World) -> Result<(), Violation> {
         let Some(message) = world.oracle.message(got.message) else {
             continue;
         };
-        if moved_in_trouble(world, got, message) {
-            continue;
-        }
         let allowed = world.clients[got.client]
             .filters()
             .filter(|f| matching(f, &message.topic));
@@ -48,17 +41,4 @@ pub(super) fn step(world: &World) -> Result<(), Violation> {
         }
     }
     Ok(())
-}
-
-fn moved_in_trouble(world: &World, got: &Delivered, message: &Published) -> bool {
-    let homes = world.oracle.homes(got.client);
-    let homes = homes.iter().filter(|home| home.session == got.session);
-    let moved = homes
-        .clone()
-        .any(|home| Some(home.on) != homes.clone().next().map(|h| h.on));
-    let Some(first) = message.sends.first() else {
-        return false;
-    };
-    let calm = |host| world.oracle.is_calm(first.to.0, host, first.at, got.at);
-    moved && !homes.clone().all(|home| calm(home.on.0))
 }

@@ -56,8 +56,7 @@ fn equal(world: &World, id: TableId) -> Result<(), Violation> {
 pub(super) fn end(world: &World) -> Result<(), Violation> {
     // Stamps order writes by the nodes' clocks; only when those agree is that the order clients
     // saw. A node that changed its cluster may have left messages behind.
-    let options = &world.options;
-    let skewed = options.faults.clock || options.skew_ms.iter().any(|skew| *skew != 0);
+    let skewed = world.options.is_skewed();
     let settled_down = (0..world.hosts.len()).all(|host| {
         world
             .oracle
