@@ -66,7 +66,8 @@ pub fn run(here: &str, body: impl FnOnce(&Lab) -> Result<()>) -> Result<()> {
     let folder = tempfile::Builder::new().prefix("dunlin-lab-").tempdir()?;
     let mut command = Command::new("unshare");
     command.args(flags).arg("--").arg(std::env::current_exe()?);
-    command.args([test, "--exact", "--nocapture", "--test-threads=1"]);
+    command.args([test, "--exact", "--include-ignored", "--nocapture"]);
+    command.arg("--test-threads=1");
     command
         .env(INSIDE, folder.path())
         .env("TMPDIR", folder.path());

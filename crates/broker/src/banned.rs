@@ -98,7 +98,8 @@ pub struct Subject {
 pub enum SubjectError {
     /// There is no such kind.
     #[error(
-        "'{0}' is no kind of ban; use clientid, username, peerhost, clientid_re, username_re or peerhost_net"
+        "'{0}' is no kind of ban; use clientid, username, peerhost, clientid_re, username_re or \
+         peerhost_net"
     )]
     Kind(String),
     /// Empty, or longer than [`WHO_BYTES_MAX`].

@@ -52,8 +52,8 @@ pub const BANNED: TableId = TableId(20);
 /// The cluster-state tables of the broker: what is replicated and how much of it.
 ///
 /// Retained messages are dropped by `leave` (they belong to the cluster), credentials are kept (an
-/// operator who leaves must not find the default password again), and so are bans. What protects wins
-/// over a concurrent edit: a deleted credential stays deleted, a ban holds.
+/// operator who leaves must not find the default password again), and so are bans. What protects
+/// wins over a concurrent edit: a deleted credential stays deleted, a ban holds.
 pub const TABLES: [TableSpec; 5] = [
     TableSpec {
         id: RETAINED,

@@ -1,9 +1,9 @@
 //! Time as values, and the hybrid logical clock that orders writes of different nodes.
 //!
-//! The clock never reads the system's: every call takes `Now`. It must never go backwards, also when
-//! the wall clock does. A member whose wall clock is ahead takes the others' hybrid clocks with it:
-//! their order stays right, while refusing its rows would leave tables that differ until the wall
-//! clocks have caught up. Differences are reported ([`SKEW_REPORT_MS`]), not punished.
+//! The clock never reads the system's: every call takes `Now`. It must never go backwards, also
+//! when the wall clock does. A member whose wall clock is ahead takes the others' hybrid clocks
+//! with it: their order stays right, while refusing its rows would leave tables that differ until
+//! the wall clocks have caught up. Differences are reported ([`SKEW_REPORT_MS`]), not punished.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -1,9 +1,9 @@
 //! Concurrent writes that were overwritten: found, counted and said.
 //!
 //! During a split both sides may write the same key; one write wins, everywhere the same one, and
-//! the other is gone. Whoever made it must hear of it. A row that was written on this side after the
-//! contact was lost cannot have been seen by the other side, so whatever the other side puts in its
-//! place was written without knowing it. This judges what is reported, never what wins.
+//! the other is gone. Whoever made it must hear of it. A row that was written on this side after
+//! the contact was lost cannot have been seen by the other side, so whatever that puts in its place
+//! was written without knowing it. This judges what is reported, never what wins.
 
 use bytes::Bytes;
 
@@ -99,8 +99,8 @@ impl Cluster {
             lost_ms = lost.stamp.hlc.wall_ms(),
             lost_by,
             lost_delete = lost.value.is_none(),
-            "concurrent_write_overwritten: both sides of a split wrote it; make the lost change again if \
-             it is still wanted"
+            "concurrent_write_overwritten: both sides of a split wrote it; make the lost change \
+             again if it is still wanted"
         );
     }
 

@@ -50,7 +50,7 @@ impl Control {
             "concurrent_write_overwritten",
             details([("count", status.conflicts.into())]),
             format!(
-                "{count} changes made here in a split were overwritten by changes of the other side; \
+                "{count} changes made here in a split were overwritten by the other side's; \
                  the log of this node names them"
             ),
         ));
@@ -72,8 +72,8 @@ fn wrong(member: &MemberStatus) -> Vec<AlarmChange> {
     }
     if let Some(since_ms) = member.apart_since_wall_ms {
         let message = format!(
-            "{} is held apart since a split, because cluster.autoheal is false; run `emqx ctl cluster \
-             heal`",
+            "{} is held apart since a split, because cluster.autoheal is false; run `emqx ctl \
+             cluster heal`",
             member.name
         );
         let figures = details([("since_ms", since_ms.into())]);

@@ -1,8 +1,8 @@
 //! Cluster-state tables: last writer wins per key, deletes are tombstones, equality by digest.
 //!
-//! Where losing a delete (or a put) to somebody who had not seen it would be dangerous, a table says
-//! so by its [`Wins`]: rows then carry an *epoch* that goes before the stamp in their order, so the
-//! order stays total and merging stays what it is.
+//! Where losing a delete (or a put) to somebody who had not seen it would be dangerous, a table
+//! says so by its [`Wins`]: rows then carry an *epoch* that goes before the stamp in their order,
+//! so the order stays total and merging stays what it is.
 //!
 //! A table is shared by all threads of a node; every method is one short lock. Merging is
 //! commutative, associative and idempotent, so it does not matter in which order, how often or over

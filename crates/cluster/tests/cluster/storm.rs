@@ -161,7 +161,7 @@ fn without_autoheal_a_heal_after_the_storm_makes_it_whole() {
         let mut net = Net::new(seed);
         for index in 1..=NODES {
             let node = net.add(&format!("emqx{index}@10.0.0.{index}"));
-            // A cluster in which not everybody is configured alike counts as one that does not heal.
+            // Where not everybody is configured alike, the cluster does not heal by itself.
             net.nodes[node].config.autoheal = rng.random_range(0..8) == 0;
             net.start(node);
         }
