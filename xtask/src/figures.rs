@@ -11,6 +11,8 @@ use serde_json::Value;
 use crate::plot::{Line, Plot};
 
 const PAGE: &str = "docs/performance.md";
+/// The section whose figures are bytes.
+const MEMORY: &str = "Memory";
 const TABLE: &str = "docs/performance/table.json";
 const SCALE: &str = "docs/performance/scale.json";
 const BEGIN: &str = "<!-- figures: written by `cargo xtask figures` -->";
@@ -128,7 +130,7 @@ fn tables(table: &Value) -> anyhow::Result<String> {
     let mut section = "";
     for row in rows {
         let of = row["section"].as_str().unwrap_or_default();
-        let is_alone = matches!(of, "Memory" | "Cluster");
+        let is_alone = matches!(of, MEMORY | "Cluster");
         if of != section {
             section = of;
             writeln!(out, "\n### {section}\n")?;
@@ -143,15 +145,25 @@ fn tables(table: &Value) -> anyhow::Result<String> {
         let targets = row["result"]["targets"].as_array().context("no targets")?;
         write!(out, "| {} |", row["name"].as_str().unwrap_or_default())?;
         if is_alone {
-            write!(out, " {} |", targets.first().map_or_else(String::new, cell))?;
+            write!(
+                out,
+                " {} |",
+                targets
+                    .first()
+                    .map_or_else(String::new, |only| cell(of, only))
+            )?;
         } else {
             for (name, _) in COLUMNS {
                 let target = targets.iter().find(|target| target["target"] == name);
-                write!(out, " {} |", target.map_or_else(|| "–".to_owned(), cell))?;
+                write!(
+                    out,
+                    " {} |",
+                    target.map_or_else(|| "–".to_owned(), |one| cell(of, one))
+                )?;
             }
         }
         let goal = row["goal"].as_f64();
-        let missed = goal.zip(targets.first().and_then(first_figure));
+        let missed = goal.zip(targets.first().and_then(|first| judged(of, first)));
         let missed = missed.is_some_and(|(goal, figure)| figure > goal);
         let goal = goal.map_or_else(|| "–".to_owned(), |goal| goal.to_string());
         let load = row["result"]["load"]
@@ -192,19 +204,22 @@ fn programs(table: &Value, out: &mut String) -> anyhow::Result<()> {
 }
 
 /// What the goal is about.
-fn first_figure(target: &Value) -> Option<f64> {
-    target["unit_bytes"]
-        .as_f64()
-        .or_else(|| target["cpu_us"].as_f64())
+fn judged(section: &str, target: &Value) -> Option<f64> {
+    let key = if section == MEMORY {
+        "unit_bytes"
+    } else {
+        "cpu_us"
+    };
+    target[key].as_f64()
 }
 
-fn cell(target: &Value) -> String {
+fn cell(section: &str, target: &Value) -> String {
     let number = |key: &str| target[key].as_f64();
     let mut text = String::new();
     let latency = &target["latency_ms"];
     if let (Some(p50), Some(p99)) = (latency["p50"].as_f64(), latency["p99"].as_f64()) {
         let _ = write!(text, "{p50:.2} / {p99:.2} ms");
-    } else if let Some(bytes) = number("unit_bytes") {
+    } else if let (Some(bytes), true) = (number("unit_bytes"), section == MEMORY) {
         let _ = write!(text, "{bytes:.0} B");
     }
     if let (Some(cpu), true) = (number("cpu_us"), text.is_empty()) {
