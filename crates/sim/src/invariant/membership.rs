@@ -98,12 +98,12 @@ fn ended_at(operated: &Operated) -> u64 {
     operated.done.as_ref().map_or(u64::MAX, |(at, _)| *at)
 }
 
-fn joined(operated: &Operated) -> bool {
+fn joined(operated: &Operated, first: &NodeName) -> bool {
     let ok = operated
         .done
         .as_ref()
         .is_some_and(|(_, result)| result.is_ok());
-    ok && matches!(operated.op, Operation::Join { .. })
+    ok && matches!(&operated.op, Operation::Join { target } if target == first)
 }
 
 fn cluster_of(world: &World, host: usize) -> Option<ClusterId> {
@@ -119,7 +119,7 @@ fn stayed(world: &World) -> Result<(), Violation> {
         let only: Vec<&Operated> = operations(world, *host).collect();
         match *only {
             [] => *host == 0,
-            [only] => *host != 0 && joined(only) && ended_at(only) < moved,
+            [only] => *host != 0 && joined(only, &world.hosts[0].name) && ended_at(only) < moved,
             _ => false,
         }
     };
