@@ -318,7 +318,10 @@ mod tests {
             "brokers": [],
             "rows": [{
                 "section": "Message path", "name": "1 → 1", "goal": 0.7,
-                "result": { "load": 1.25, "targets": [target("dunlin", 0.801), target("null", 0.2)] },
+                "result": {
+                    "load": 1.25,
+                    "targets": [target("dunlin", 0.801), target("null", 0.2)],
+                },
             }],
         });
         let text = tables(&table).expect("a table");

@@ -106,7 +106,8 @@ impl Plot<'_> {
         let mut line = |x1: f64, y1: f64, x2: f64, y2: f64| {
             let _ = writeln!(
                 out,
-                "<line x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\" stroke=\"#ddd\"/>"
+                "<line x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\" \
+                 stroke=\"#ddd\"/>"
             );
         };
         for mark in x.marks() {
@@ -133,7 +134,8 @@ impl Plot<'_> {
         let middle = f64::midpoint(TOP, HEIGHT - BOTTOM);
         let _ = writeln!(
             out,
-            "<text transform=\"translate(16 {middle}) rotate(-90)\" text-anchor=\"middle\">{}</text>",
+            "<text transform=\"translate(16 {middle}) rotate(-90)\" \
+             text-anchor=\"middle\">{}</text>",
             self.y_axis
         );
     }
@@ -162,7 +164,8 @@ fn draw(line: &Line<'_>, (x, y): (Axis, Axis), colour: &str, out: &mut String) {
 fn text(out: &mut String, (x, y): (f64, f64), anchor: &str, size: &str, what: &str) {
     let _ = writeln!(
         out,
-        "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\" font-size=\"{size}\">{what}</text>"
+        "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\" \
+         font-size=\"{size}\">{what}</text>"
     );
 }
 

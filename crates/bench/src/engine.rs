@@ -47,8 +47,8 @@ struct Publisher {
 }
 
 impl Publisher {
-    /// Messages both acknowledged and delivered to all `fan` receivers; with none, it is enough that
-    /// they have left.
+    /// Messages both acknowledged and delivered to all `fan` receivers; with none, it is enough
+    /// that they have left.
     fn done(&self, fan: u64) -> u64 {
         match self.delivered.checked_div(fan) {
             Some(delivered) => self.acked.min(delivered),

@@ -88,7 +88,8 @@ Options:
   --username, --password  of all clients
   --cacert FILE           whom to trust; --insecure trusts anybody
   --cert FILE --key FILE  of the clients
-  --budget BYTES          fail if the memory of each is more (storm, routes, idle, sessions, retained)
+  --budget BYTES          fail if the memory of each is more (storm, routes, idle, sessions,
+                          retained)
   --json                  everything, every round
   --compare               ratio columns for one target too
 

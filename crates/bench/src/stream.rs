@@ -18,12 +18,12 @@ const READ_BYTES: usize = 16 * 1024;
 /// One connection.
 #[derive(Debug)]
 pub(crate) struct Stream {
-    base: Base,
+    carrier: Carrier,
     socket: Option<Box<WebSocket>>,
 }
 
 #[derive(Debug)]
-struct Base {
+struct Carrier {
     tcp: TcpStream,
     tls: Option<Box<ClientConnection>>,
 }
@@ -31,7 +31,7 @@ struct Base {
 impl From<TcpStream> for Stream {
     fn from(tcp: TcpStream) -> Self {
         Self {
-            base: Base { tcp, tls: None },
+            carrier: Carrier { tcp, tls: None },
             socket: None,
         }
     }
@@ -50,18 +50,18 @@ impl Stream {
             Box::new(WebSocket::new(&host, path))
         });
         Ok(Self {
-            base: Base { tcp, tls },
+            carrier: Carrier { tcp, tls },
             socket,
         })
     }
 
     /// Whether a read of fewer bytes than there was room for has emptied the socket.
     pub(crate) fn is_plain(&self) -> bool {
-        self.base.tls.is_none() && self.socket.is_none()
+        self.carrier.tls.is_none() && self.socket.is_none()
     }
 
     pub(crate) fn tcp(&self) -> &TcpStream {
-        &self.base.tcp
+        &self.carrier.tcp
     }
 
     fn push(&mut self) -> io::Result<()> {
@@ -71,7 +71,7 @@ impl Stream {
                 if written == socket.out.len() {
                     break Ok(());
                 }
-                match self.base.write(&socket.out[written..]) {
+                match self.carrier.write(&socket.out[written..]) {
                     Ok(count) => written += count,
                     Err(error) => break Err(error),
                 }
@@ -79,13 +79,13 @@ impl Stream {
             socket.out.drain(..written);
             result?;
         }
-        self.base.push()
+        self.carrier.push()
     }
 }
 
 impl AsRawFd for Stream {
     fn as_raw_fd(&self) -> RawFd {
-        self.base.tcp.as_raw_fd()
+        self.carrier.tcp.as_raw_fd()
     }
 }
 
@@ -104,7 +104,7 @@ fn is_later(error: &io::Error) -> bool {
     )
 }
 
-impl Base {
+impl Carrier {
     /// Writes what TLS has ready.
     fn push(&mut self) -> io::Result<()> {
         let Some(tls) = &mut self.tls else {
@@ -117,7 +117,7 @@ impl Base {
     }
 }
 
-impl Read for Base {
+impl Read for Carrier {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         loop {
             let Some(tls) = &mut self.tls else {
@@ -137,7 +137,7 @@ impl Read for Base {
     }
 }
 
-impl Write for Base {
+impl Write for Carrier {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         let Some(tls) = &mut self.tls else {
             return self.tcp.write(buf);
@@ -161,7 +161,7 @@ impl Read for Stream {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         loop {
             let Some(socket) = &mut self.socket else {
-                return self.base.read(buf);
+                return self.carrier.read(buf);
             };
             if let Some(count) = socket.read(buf)? {
                 return Ok(count);
@@ -169,7 +169,7 @@ impl Read for Stream {
             // The upgrade may just have let frames go.
             later(self.push())?;
             let mut raw = [0; READ_BYTES];
-            let count = self.base.read(&mut raw)?;
+            let count = self.carrier.read(&mut raw)?;
             if count == 0 {
                 return Ok(0);
             }
@@ -183,7 +183,7 @@ impl Read for Stream {
 impl Write for Stream {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         let Some(socket) = &mut self.socket else {
-            return self.base.write(buf);
+            return self.carrier.write(buf);
         };
         if socket.out.len() > WAITING_BYTES_MAX {
             self.push()?;
