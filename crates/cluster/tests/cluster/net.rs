@@ -546,7 +546,7 @@ impl Net {
             }
             Effect::Discover(Discover::Follow { lookup }) => self.follow(node, lookup),
             Effect::Discover(Discover::Send { to, datagram }) => {
-                self.multicast(node, to, &datagram)
+                self.multicast(node, to, &datagram);
             }
             Effect::CallIn { call, payload, .. } => {
                 let this = &mut self.nodes[node];
