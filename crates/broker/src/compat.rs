@@ -36,8 +36,8 @@ fn check(name: &str, present: &[u8]) -> Vec<u8> {
     assert_eq!(
         recorded, present,
         "\nThe recorded form of `{name}` is not what this release writes. Other releases read and \
-         write it, so a format is changed as docs/wire.md says under \"Changing a format\". If it is \
-         new, append this line to crates/broker/tests/fixtures/wire-1.txt:\n{name} {present}\n",
+         write it, so a format is changed as docs/wire.md says under \"Changing a format\". If it \
+         is new, append this line to crates/broker/tests/fixtures/wire-1.txt:\n{name} {present}\n",
     );
     let byte = |at| u8::from_str_radix(&recorded[at..at + 2], 16).expect("hexadecimal");
     (0..recorded.len()).step_by(2).map(byte).collect()

@@ -8,7 +8,7 @@
 //!  the node dies: what has no receipt goes to another member
 //! ```
 //! A receipt is written when the last owner of a message lets go of it, so no way a message can end
-//! is forgotten. Must never hold up a publisher: what is kept is bounded, and the oldest goes first.
+//! is forgotten. Must never hold up a publisher: what is kept is bounded, the oldest goes first.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -36,8 +36,8 @@ fn check(name: &str, present: &[u8]) -> Vec<u8> {
     assert_eq!(
         recorded, present,
         "\nThe recorded form of `{name}` is not what this release writes. Other releases read and \
-         write it, so a format is changed as docs/wire.md says under \"Changing a format\". If it is \
-         new, append this line to crates/cluster/tests/fixtures/wire-1.txt:\n{name} {present}\n",
+         write it, so a format is changed as docs/wire.md says under \"Changing a format\". If it \
+         is new, append this line to crates/cluster/tests/fixtures/wire-1.txt:\n{name} {present}\n",
     );
     let byte = |at| u8::from_str_radix(&recorded[at..at + 2], 16).expect("hexadecimal");
     (0..recorded.len()).step_by(2).map(byte).collect()
@@ -81,25 +81,29 @@ fn changes() -> Vec<OwnChange> {
     vec![change(Some(b"v")), change(None)]
 }
 
+const TABLE: TableId = TableId(16);
+const ID: SwimId = SwimId {
+    site: SITE,
+    epoch: 300,
+};
+const NUMBER: u64 = 300;
+
 /// One of each variant, in the order of their tags.
 fn messages() -> Vec<(&'static str, Message)> {
-    let id = SwimId {
-        site: SITE,
-        epoch: 300,
-    };
-    let table = TableId(16);
-    let bytes = Bytes::from_static;
-    let standing = Standing::sample();
+    [cluster_state(), node_state(), calls_and_joins()].concat()
+}
+
+fn cluster_state() -> Vec<(&'static str, Message)> {
+    let (table, bytes) = (TABLE, Bytes::from_static);
     let ours = vec![0_u64; 1_024];
     let mut theirs = ours.clone();
     theirs[65] = 1;
     let buckets = Buckets::differing(&ours, &theirs);
-    let number = 300;
     vec![
         (
             "greeting",
             Message::Greeting {
-                swim: id,
+                swim: ID,
                 members: rows(),
             },
         ),
@@ -136,6 +140,12 @@ fn messages() -> Vec<(&'static str, Message)> {
                 keys: vec![bytes(b"a"), bytes(b"")],
             },
         ),
+    ]
+}
+
+fn node_state() -> Vec<(&'static str, Message)> {
+    let (id, number, bytes) = (ID, NUMBER, Bytes::from_static);
+    vec![
         (
             "own-have",
             Message::OwnHave {
@@ -161,6 +171,13 @@ fn messages() -> Vec<(&'static str, Message)> {
         ),
         ("swim-is", Message::SwimIs { id }),
         ("swim-down", Message::SwimDown { id }),
+    ]
+}
+
+fn calls_and_joins() -> Vec<(&'static str, Message)> {
+    let (table, number, bytes) = (TABLE, NUMBER, Bytes::from_static);
+    let standing = Standing::sample();
+    vec![
         (
             "call",
             Message::Call {

@@ -11,8 +11,8 @@ use dunlin_storage::{Batch, Store, TableId, snapshot};
 static FRUIT: TableId = TableId::fixed("fruit");
 static EMPTY: TableId = TableId::fixed("kinds/empty");
 
-const CHANGED: &str = "this release does not read what version 1 wrote. Releases of one cluster and \
-                       data directories of users do: see docs/disk.md, \"Changing a format\"";
+const CHANGED: &str = "this release does not read what version 1 wrote. Releases of one cluster \
+                       and data directories of users do: see docs/disk.md, \"Changing a format\"";
 
 /// What both fixtures hold.
 fn rows() -> Vec<(&'static TableId, Vec<u8>, Vec<u8>)> {
@@ -60,7 +60,7 @@ fn a_snapshot_is_what_other_releases_read() {
     assert_eq!(
         recorded, present,
         "\nThe recorded snapshot is not what this release writes: see docs/disk.md, \"Changing a \
-         format\". If the format is new, crates/storage/tests/fixtures/snapshot-1.txt is\n{present}\n"
+         format\". If it is new, crates/storage/tests/fixtures/snapshot-1.txt is\n{present}\n"
     );
     let byte = |at| u8::from_str_radix(&recorded[at..at + 2], 16).expect("hexadecimal");
     let bytes: Vec<u8> = (0..recorded.len()).step_by(2).map(byte).collect();
