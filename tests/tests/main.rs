@@ -16,6 +16,7 @@ mod kubernetes;
 mod manual;
 mod mcast;
 mod mqtt;
+mod operators;
 mod page;
 mod pair;
 mod partition;

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use dunlin_tests::http::Api;
-use dunlin_tests::node::cluster;
+use dunlin_tests::node::{TOGETHER, cluster};
+use dunlin_tests::until::until_eq;
 use dunlin_tests::{Node, until};
 use serde_json::{Value, json};
 
@@ -158,16 +159,44 @@ fn r05_invite_and_what_it_refuses() -> Result<()> {
     invite(&b.name, short)?.refused(400, "BAD_REQUEST", text)?;
     let word = Some(r#"{"timeout":"soon"}"#);
     invite(&b.name, word)?.refused(400, "BAD_REQUEST", "timeout must be an integer")?;
-    // Not implemented, and says what to type instead.
-    let refused = invite(&b.name, None)?.status(501)?.json()?;
-    let text = refused["message"].as_str().unwrap_or_default();
-    let command = format!("emqx_ctl cluster join {}` on {}", a.name, b.name);
-    ensure!(text.contains(&command), "{command}: {refused}");
-    b.join(&a)?;
+    let nobody = invite("emqx9@127.0.0.1", None)?;
+    nobody.refused(400, "BAD_REQUEST", "nodedown")?;
+    invite(&b.name, None)?.status(200)?;
+    let nodes = api.get("/api/v5/cluster")?.status(200)?.json()?;
+    let members = nodes["nodes"].as_array().map(Vec::len);
+    ensure!(members == Some(2), "{nodes}");
     let term = format!("{{already_in_cluster,'{}'}}", b.name);
     invite(&b.name, None)?
         .refused(400, "BAD_REQUEST", &term)
         .map(drop)
+}
+
+#[test]
+fn r06_r07_invitations_nobody_waits_for() -> Result<()> {
+    let (a, b) = (Node::started()?, Node::started()?);
+    let api = admin(&a)?;
+    let invite = |node: &str| {
+        let path = format!("/api/v5/cluster/{node}/invite_async");
+        api.request("PUT", &path, None)
+    };
+    invite(&a.name)?.refused(400, "BAD_REQUEST", "Can't invite self")?;
+    invite(&b.name)?.status(200)?;
+    invite("emqx9@127.0.0.1")?.status(200)?;
+    let list = || api.get("/api/v5/cluster/invitation")?.status(200)?.json();
+    let ended = |list: &Value| {
+        let count = |kind: &str| list[kind].as_array().map_or(0, Vec::len);
+        (count("succeed"), count("in_progress"), count("failed"))
+    };
+    until_eq(TOGETHER, "both have ended", &(1, 0, 1), || {
+        Ok(ended(&list()?))
+    })?;
+    let list = list()?;
+    let good = &list["succeed"][0];
+    ensure!(good["node"] == b.name.as_str(), "{list}");
+    ensure!(good["started_at"].is_string() && good["finished_at"].is_string());
+    let why = list["failed"][0]["reason"].as_str().unwrap_or_default();
+    ensure!(why.contains("does not listen at"), "{list}");
+    Ok(())
 }
 
 #[test]

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::body::Body;
+use crate::clients::scope;
 use crate::page::Pairs;
 use crate::refusal::Refusal;
 use crate::{Api, DONE};
@@ -16,13 +17,14 @@ use crate::{Api, DONE};
 pub(crate) async fn list(State(api): State<Api>, query: Pairs) -> Result<Json<Value>, Refusal> {
     let page = query.page()?;
     let activated = query.truth("activated")?.unwrap_or(true);
-    let rows = api.admin.alarms(activated);
+    let scope = scope(&query);
+    let rows = api.admin.alarms(&scope, activated).await;
     Ok(page.of(&rows, AlarmRow::to_json))
 }
 
 /// Forgets what is over.
 pub(crate) async fn clear(State(api): State<Api>) -> StatusCode {
-    api.admin.clear_alarms();
+    api.admin.clear_alarms().await;
     DONE
 }
 
@@ -36,6 +38,6 @@ pub(crate) async fn force_deactivate(
     State(api): State<Api>,
     Body(seen): Body<Seen>,
 ) -> Result<StatusCode, Refusal> {
-    api.admin.end_alarm(&seen.name)?;
+    api.admin.end_alarm(&seen.name).await?;
     Ok(DONE)
 }

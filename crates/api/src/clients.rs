@@ -14,7 +14,7 @@ use crate::time::rfc3339;
 use crate::{Api, DONE};
 
 /// The nodes a query is about: `node=…`, or all running ones.
-fn scope(query: &Pairs) -> Scope {
+pub(crate) fn scope(query: &Pairs) -> Scope {
     query
         .get("node")
         .map_or(Scope::Cluster, |node| Scope::Node(node.to_owned()))
@@ -38,11 +38,11 @@ pub(crate) async fn list(State(api): State<Api>, query: Pairs) -> Result<Json<Va
             }
         },
         ip_address: one("ip_address"),
+        clean_start: query.truth("clean_start")?,
     };
     let mut rows = api.admin.clients(scope(&query), filter).await?;
-    if let Some(clean) = query.truth("clean_start")? {
-        rows.retain(|row| row.clean_start == clean);
-    }
+    let shown = page.range(rows.len());
+    api.admin.complete_clients(&mut rows[shown]).await;
     Ok(page.of(&rows, client))
 }
 
@@ -181,7 +181,7 @@ fn subscription(row: &SubscriptionRow) -> Value {
 /// Only what is known: fields of EMQX that would be constants here are left out, except those that
 /// describe the session's limits and kind; and of a client on another node a node knows little.
 fn client(row: &ClientRow) -> Value {
-    if row.proto_ver == 0 {
+    if row.is_stub() {
         return json!({
             "clientid": row.clientid,
             "node": row.node,

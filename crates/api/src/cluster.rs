@@ -1,6 +1,6 @@
 //! The cluster: who is in it, inviting a node, removing one.
 
-use std::time::Duration;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::Json;
 use axum::body::Bytes;
@@ -44,14 +44,48 @@ pub(crate) async fn invite(
     if node == api.admin.status().node {
         return Err(Refusal::bad_request("Cannot invite self"));
     }
-    let joined = tokio::time::timeout(Duration::from_millis(timeout_ms), api.admin.invite(&node));
-    match joined.await {
-        Ok(Ok(_)) => Ok(StatusCode::OK),
-        Ok(Err(error)) => Err(refused(error, &node)),
-        Err(_) => Err(Refusal::bad_request("timeout").because(&format!(
-            "{node} did not join within {timeout_ms} ms; it may still: see GET /cluster"
-        ))),
+    match api.admin.invite(&node, timeout_ms).await {
+        Ok(_) => Ok(StatusCode::OK),
+        Err(error) => Err(refused(error, &node)),
     }
+}
+
+/// Answers at once; `GET /cluster/invitation` shows what comes of it.
+pub(crate) async fn invite_async(
+    State(api): State<Api>,
+    Path(node): Path<String>,
+    body: Bytes,
+) -> Result<StatusCode, Refusal> {
+    let timeout_ms = timeout_ms(&body)?;
+    if node.split('@').count() != 2 {
+        return Err(Refusal::bad_request("Bad node name"));
+    }
+    if node == api.admin.status().node {
+        return Err(Refusal::bad_request("Can't invite self"));
+    }
+    if !api.invitations(|list| list.begin(&node, wall_ms())) {
+        let message = "The invitation task already created for this node";
+        return Err(Refusal::bad_request(message));
+    }
+    let inviting = api.clone();
+    tokio::spawn(async move {
+        let result = inviting.admin.invite(&node, timeout_ms).await;
+        let reason = match result {
+            Ok(_) | Err(AdminError::Cluster(OperationError::AlreadyInCluster { .. })) => None,
+            Err(error) => Some(error.to_string()),
+        };
+        inviting.invitations(|list| list.end(&node, wall_ms(), reason));
+    });
+    Ok(StatusCode::OK)
+}
+
+pub(crate) async fn invitation(State(api): State<Api>) -> Json<Value> {
+    Json(api.invitations(|list| list.to_json()))
+}
+
+fn wall_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_millis() as u64)
 }
 
 /// `{"timeout": 15000}`, or no body at all.

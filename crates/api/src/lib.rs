@@ -15,6 +15,7 @@ mod clients;
 mod cluster;
 mod dashboard;
 mod figures;
+mod invitations;
 mod listeners;
 mod nodes;
 mod page;
@@ -39,6 +40,7 @@ use dunlin_server::admin::Admin;
 pub use serve::serve;
 use tokio::sync::Semaphore;
 
+use crate::invitations::Invitations;
 use crate::refusal::Refusal;
 use crate::token::Tokens;
 
@@ -74,6 +76,7 @@ pub(crate) struct Api(Arc<Inner>);
 pub(crate) struct Inner {
     pub(crate) admin: Admin,
     tokens: Mutex<Tokens>,
+    invitations: Mutex<Invitations>,
     pub(crate) logins: Semaphore,
     started: Instant,
     pub(crate) config: Config,
@@ -88,6 +91,13 @@ impl std::ops::Deref for Api {
 }
 
 impl Inner {
+    /// Runs `work` on the invitations nobody waits for.
+    pub(crate) fn invitations<T>(&self, work: impl FnOnce(&mut Invitations) -> T) -> T {
+        let list = self.invitations.lock();
+        // Every change is whole when it returns, so a poisoned lock is used on.
+        work(&mut list.unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
     /// Runs `work` on the logins, with the time since start in milliseconds.
     pub(crate) fn tokens<T>(&self, work: impl FnOnce(u64, &mut Tokens) -> T) -> T {
         let now_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -106,6 +116,7 @@ pub fn router(admin: Admin, config: Config) -> Router {
     let api = Api(Arc::new(Inner {
         admin,
         tokens: Mutex::new(Tokens::new(config.token_lifetime)),
+        invitations: Mutex::default(),
         logins: Semaphore::new(LOGINS_AT_ONCE),
         started: Instant::now(),
         config,
@@ -145,7 +156,15 @@ fn guarded_routes(api: &Api) -> Router<Api> {
         .route("/nodes/{node}/stats", get(figures::node_stats))
         .route("/cluster", get(cluster::get))
         .route("/cluster/topology", get(cluster::topology))
-        .route("/cluster/{node}/invite", put(cluster::invite))
+        .route("/cluster/invitation", get(cluster::invitation))
+        .route(
+            "/cluster/{node}/invite",
+            put(cluster::invite).post(cluster::invite),
+        )
+        .route(
+            "/cluster/{node}/invite_async",
+            put(cluster::invite_async).post(cluster::invite_async),
+        )
         .route("/cluster/{node}/force_leave", delete(cluster::force_leave))
         .route("/alarms", get(alarms::list).delete(alarms::clear))
         .route("/alarms/force_deactivate", post(alarms::force_deactivate))

@@ -82,11 +82,17 @@ pub(crate) struct Page {
 }
 
 impl Page {
+    /// Which of `count` rows are on this page.
+    pub(crate) fn range(self, count: usize) -> std::ops::Range<usize> {
+        let from = (self.page - 1).saturating_mul(self.limit).min(count);
+        from..from.saturating_add(self.limit).min(count)
+    }
+
     /// The rows of this page, in the envelope of a listing.
     pub(crate) fn of<T>(self, rows: &[T], render: impl Fn(&T) -> Value) -> Json<Value> {
-        let from = (self.page - 1).saturating_mul(self.limit).min(rows.len());
-        let to = from.saturating_add(self.limit).min(rows.len());
-        let data: Vec<Value> = rows[from..to].iter().map(render).collect();
+        let shown = self.range(rows.len());
+        let to = shown.end;
+        let data: Vec<Value> = rows[shown].iter().map(render).collect();
         Json(json!({
             "data": data,
             "meta": {

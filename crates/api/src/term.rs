@@ -39,6 +39,8 @@ fn of_operation(error: &OperationError, named: &str) -> String {
         E::ClockSkew { .. } => "clock_skew".to_owned(),
         E::Busy { .. } => "busy".to_owned(),
         E::TooLarge { .. } => "too_large".to_owned(),
+        E::InviteFailed { node, .. } => format!("{{invite_failed,'{node}'}}"),
+        E::InviteUnfinished { .. } => "timeout".to_owned(),
         E::Storage { .. } => "storage".to_owned(),
         E::Aborted { node, .. } => format!("{{aborted,'{node}'}}"),
         #[allow(unreachable_patterns, reason = "the operations' error may grow")]

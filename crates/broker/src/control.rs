@@ -18,9 +18,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dunlin_cluster::{
-    Cluster, ConnId, Cookie, DialError, Discover, Discovered, Effect, Hello, InCall, Input,
-    JoinStep, Merged, NodeName, Now, Operation, OperationError, SiteId, Status, TableId, TableSpec,
-    Wins, Write,
+    CallError, Check, Cluster, ConnId, Cookie, DialError, Discover, Discovered, Effect, Hello,
+    InCall, Input, JoinStep, Merged, NodeName, Now, Operation, OperationError, SiteId, Status,
+    TableId, TableSpec, Wins, Write,
 };
 use dunlin_storage as storage;
 
@@ -178,6 +178,25 @@ pub enum ControlInput {
         /// The client.
         clientid: String,
     },
+    /// Ask another member something on behalf of an operator; answered in
+    /// [`ControlEffects::called`].
+    Call {
+        /// The driver's number.
+        id: u64,
+        /// Whom.
+        node: NodeName,
+        /// What; the driver of that node understands it.
+        payload: Bytes,
+        /// How long to wait, milliseconds.
+        timeout_ms: u64,
+    },
+    /// The answer to a question in [`ControlEffects::asked`]; empty when there is none.
+    Answer {
+        /// Its number.
+        call: u64,
+        /// The answer.
+        payload: Bytes,
+    },
     /// This node's load figures, to be shown on every node.
     Info(NodeInfo),
 }
@@ -197,6 +216,8 @@ pub struct ControlEffects {
     pub to_shard: Vec<(ShardId, ToShard)>,
     /// Operations that ended.
     pub done: Vec<(u64, Result<(), OperationError>)>,
+    /// What a look at another node found.
+    pub checked: Vec<(u64, Check)>,
     /// Operations that got to a step.
     pub progress: Vec<(u64, JoinStep)>,
     /// Writes of [`ControlInput::Put`] that are durable, or refused.
@@ -207,6 +228,10 @@ pub struct ControlEffects {
     pub clients: Vec<ClientEvent>,
     /// Shards whose clients are all gone after a drain.
     pub drained: Vec<ShardId>,
+    /// Answers of other nodes to [`ControlInput::Call`].
+    pub called: Vec<(u64, Result<Bytes, CallError>)>,
+    /// Questions of other nodes for the driver; each is owed a [`ControlInput::Answer`].
+    pub asked: Vec<(u64, Bytes)>,
     /// Faults found, and faults that are over; may repeat.
     pub alarms: Vec<AlarmChange>,
 }
@@ -234,11 +259,14 @@ impl ControlEffects {
             && self.to_shard.is_empty()
             && self.done.is_empty()
             && self.progress.is_empty()
+            && self.checked.is_empty()
             && self.durable.is_empty()
             && self.answers.is_empty()
             && self.clients.is_empty()
             && self.drained.is_empty()
             && self.alarms.is_empty()
+            && self.called.is_empty()
+            && self.asked.is_empty()
     }
 }
 
@@ -276,7 +304,9 @@ pub struct Control {
     waiting: BTreeMap<u64, Vec<Waiting>>,
     /// Takeovers on their way to another node: call id to the asking shard and its token.
     takeovers: BTreeMap<u64, (ShardId, u64)>,
-    /// Calls of other nodes that a shard is working on.
+    /// Questions of the driver on their way to another node: call id to the driver's number.
+    questions: BTreeMap<u64, u64>,
+    /// Calls of other nodes that a shard or the driver is working on.
     in_calls: BTreeMap<u64, InCall>,
     fences: Fences,
     next_call: u64,
@@ -336,6 +366,13 @@ impl Control {
                 }
             }
             ControlInput::Kick { clientid } => self.kick(now, &clientid, fx),
+            ControlInput::Call {
+                id,
+                node,
+                payload,
+                timeout_ms,
+            } => self.ask_node(now, id, (&node, payload, timeout_ms), fx),
+            ControlInput::Answer { call, payload } => self.answer_node(now, call, payload, fx),
             ControlInput::Info(info) => self.publish_info(now, info, fx),
         }
     }
@@ -551,9 +588,20 @@ impl Control {
             Effect::Persist { token, writes } => fx.persist.push((token, batch(writes))),
             Effect::Archive { token } => fx.archive.push(token),
             Effect::Discover(discover) => fx.discover.push(discover),
-            Effect::Up { peer } => self.peer_up(now, &peer, fx),
-            Effect::Down { site, reason } => self.peer_down(now, site, reason, fx),
-            Effect::Gone { site } => self.peer_gone(site, fx),
+            Effect::Up { peer } => {
+                self.watch.up(peer.site);
+                self.tell_back(&peer, fx);
+                self.peer_up(now, &peer, fx);
+            }
+            Effect::Down { site, reason } => {
+                self.watch.down(site, reason);
+                self.peer_down(now, site, reason, fx);
+            }
+            Effect::Gone { site } => {
+                self.watch.gone(site);
+                self.peer_gone(site, fx);
+            }
+            Effect::Removed { site, name, by } => self.tell_removed(site, &name, by.as_ref(), fx),
             Effect::OwnedBegin { site, boot } => self.snapshot_begins(now, site, boot),
             Effect::OwnedRow {
                 site,
@@ -583,6 +631,7 @@ impl Control {
             } => self.call_in(now, call, from, &payload, fx),
             Effect::CallDone { id, result } => self.call_done(now, id, result, fx),
             Effect::CastIn { from, payload } => self.cast_in(from, &payload, fx),
+            Effect::Checked { id, check } => fx.checked.push((id, check)),
             Effect::Progress { id, step } => fx.progress.push((id, step)),
             Effect::Done { id, result } => fx.done.push((id, result)),
         }

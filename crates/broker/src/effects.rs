@@ -16,6 +16,7 @@ use smallvec::SmallVec;
 
 use crate::access::{Authentication, Proof};
 use crate::message::Message;
+use crate::redirect::Redirect;
 use crate::router::{GroupKey, NodeIndex, SessionKey, SubOptions};
 use crate::session::SessionState;
 use crate::settings::ListenerSettings;
@@ -389,8 +390,12 @@ pub enum ToShard {
         /// Answered with [`Answer::Published`] when given.
         ask: Option<u64>,
     },
-    /// Stop serving: every client gets DISCONNECT 0x8B (v5), sessions are kept where they may be.
-    Drain,
+    /// Stop serving. Every client of v5 is told where to go (DISCONNECT 0x9C) if that is known, or
+    /// that the server shuts down (0x8B); sessions are kept where they may be.
+    Drain {
+        /// Where to.
+        redirect: Arc<Redirect>,
+    },
     /// An operator's question.
     Ask {
         /// Repeated in the answer.

@@ -25,6 +25,7 @@ pub mod metrics;
 pub mod node;
 mod peer_link;
 pub mod queue;
+pub mod redirect;
 pub mod registry;
 pub mod retained;
 pub mod router;

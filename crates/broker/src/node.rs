@@ -602,6 +602,9 @@ impl Node {
         fx.clients.clear();
         fx.drained.clear();
         fx.alarms.clear();
+        fx.checked.clear();
+        fx.called.clear();
+        fx.asked.clear();
         self.control_fx = fx;
     }
 

@@ -35,6 +35,7 @@ use crate::dispatch::Dispatched;
 use crate::effects::{Accepted, CloseReason, Conn, Output, ShardEffects, ShardId, ToShard};
 use crate::metrics::{Metric, Metrics};
 use crate::peer_link::{Links, Peering};
+use crate::redirect::Redirect;
 use crate::router::{NodeIndex, Picker, SessionKey};
 use crate::settings::Settings;
 use crate::shared::Shared;
@@ -124,6 +125,8 @@ pub struct Shard {
     /// Connections whose acknowledgements wait for something.
     pub(crate) acks_waiting: Vec<Conn>,
     pub(crate) draining: bool,
+    /// Where clients go when this shard sends them away.
+    pub(crate) redirect: Arc<Redirect>,
     /// Its clients are gone, and the others may not know it all yet.
     pub(crate) emptied: Option<session_end::Emptied>,
     next_token: u64,
@@ -161,6 +164,7 @@ impl Shard {
             fenced_links: Vec::new(),
             acks_waiting: Vec::new(),
             draining: false,
+            redirect: Arc::default(),
             emptied: None,
             // Tokens of different shards meet in control: the shard is in the upper bits.
             next_token: u64::from(id) << 48,
@@ -350,7 +354,7 @@ impl Shard {
             ToShard::Receipts { node, numbers } => self.on_receipts(node, &numbers),
             ToShard::PeerGone { site, node } => self.on_peer_gone(now, site, node, fx),
             ToShard::Publish { message, ask } => self.on_publish_here(now, message, ask, fx),
-            ToShard::Drain => self.on_drain(now, fx),
+            ToShard::Drain { redirect } => self.on_drain(now, redirect, fx),
             ToShard::Ask { ask, what } => self.on_ask(now, ask, what, fx),
             ToShard::AccessChanged => self.access = Arc::new(self.shared.access()),
         }

@@ -109,7 +109,11 @@ impl Cluster {
             Goal::Member(site) => self.neighbours.get(&site).map(|n| n.name.clone()),
             Goal::Join => self.join_target(),
             Goal::Meet => self.candidate(id),
+            Goal::Errand => self.errand_target(id),
         };
+        if goal == Goal::Errand {
+            self.errand_dialed(id);
+        }
         let nonce = self.rng.random();
         let purpose = Purpose::Control;
         let shake = Handshake::dial(
@@ -165,6 +169,7 @@ impl Cluster {
             }
             Stage::Dialing(Goal::Join) => self.join_dial_failed(error),
             Stage::Dialing(Goal::Meet) => self.candidate_out(id, error.to_string()),
+            Stage::Dialing(Goal::Errand) => self.errand_dial_failed(id, error),
             _ => self.ended(&conn),
         }
     }
@@ -220,6 +225,7 @@ impl Cluster {
         } else {
             AbortCause::Closed
         };
+        self.errand_conn_ended(conn, cause.clone());
         self.join_conn_ended(conn, cause);
         self.candidate_ended(conn);
     }
@@ -354,6 +360,7 @@ impl Cluster {
         match goal {
             Some(Goal::Join) => self.join_shake_failed(error),
             Some(Goal::Meet) => self.candidate_out(id, error.to_string()),
+            Some(Goal::Errand) => self.errand_shake_failed(id, error),
             Some(Goal::Member(site)) => {
                 let node = self.neighbours.get(&site);
                 // Repeated every second while it lasts: said loudly once.
@@ -390,6 +397,9 @@ impl Cluster {
                 // It is a member or just becoming one, which the links between members settle.
                 return Flow::Close;
             }
+            if goal == Some(Goal::Errand) {
+                return self.errand_shaken(conn, &hello);
+            }
             if goal == Some(Goal::Join) {
                 self.join_met_own_cluster();
             }
@@ -423,11 +433,13 @@ impl Cluster {
             link,
             serve: None,
             welcomed: false,
+            inviting: false,
         };
         conn.stage = Stage::Stranger(Box::new(stranger));
         match goal {
             Some(Goal::Join) => self.join_shaken(conn, &hello),
             Some(Goal::Meet) => self.candidate_shaken(conn, &hello),
+            Some(Goal::Errand) => self.errand_shaken(conn, &hello),
             _ => Flow::Again,
         }
     }
@@ -629,7 +641,12 @@ impl Cluster {
             | Message::JoinRows { .. }
             | Message::JoinEnd
             | Message::MeetAsk { .. }
-            | Message::MeetIs { .. } => tracing::warn!(%site, "peer_message_out_of_place"),
+            | Message::MeetIs { .. }
+            | Message::JoinMay { .. }
+            | Message::JoinMayBe
+            | Message::Invite
+            | Message::InviteTaken
+            | Message::InviteFailed { .. } => tracing::warn!(%site, "peer_message_out_of_place"),
         }
     }
 
@@ -693,11 +710,11 @@ impl Cluster {
     fn conn_deadline(conn: &Conn) -> u64 {
         match &conn.stage {
             Stage::Dialing(Goal::Member(_) | Goal::Meet) => conn.since_ms + DIAL_TIMEOUT_MS,
-            Stage::Dialing(Goal::Join) => conn.since_ms + JOIN_DIAL_TIMEOUT_MS,
+            Stage::Dialing(Goal::Join | Goal::Errand) => conn.since_ms + JOIN_DIAL_TIMEOUT_MS,
             Stage::Shaking(..) | Stage::Greeting(..) => conn.since_ms + SHAKE_TIMEOUT_MS,
             Stage::Member(_) => conn.heard_ms + SILENT_MS,
             Stage::Stranger(stranger) => {
-                let expected = conn.is_dialed() || stranger.welcomed;
+                let expected = conn.is_dialed() || stranger.welcomed || stranger.inviting;
                 let whole = if expected {
                     WELCOME_MAX_MS
                 } else {
@@ -744,6 +761,9 @@ impl Cluster {
             if matches!(dialing, Some(Stage::Dialing(Goal::Join))) {
                 self.close(id);
                 self.join_dial_failed(DialError::TimedOut);
+            } else if matches!(dialing, Some(Stage::Dialing(Goal::Errand))) {
+                self.close(id);
+                self.errand_dial_failed(id, DialError::TimedOut);
             } else {
                 self.lose(id);
             }

@@ -338,6 +338,20 @@ pub enum OperationError {
         /// What happened.
         cause: AbortCause,
     },
+    /// The invited node did not join.
+    #[error("'{node}' did not join: {why}")]
+    InviteFailed {
+        /// The invited node.
+        node: NodeName,
+        /// What it said, with the cure.
+        why: String,
+    },
+    /// The invited node is joining and has not finished in the time given.
+    #[error("'{node}' took the invitation and is not a member yet; see 'emqx ctl cluster status'")]
+    InviteUnfinished {
+        /// The invited node.
+        node: NodeName,
+    },
     /// The own disk failed.
     #[error("failed at step '{step}': {error}; check disk space and permissions of node.data_dir")]
     Storage {

@@ -51,8 +51,41 @@ pub enum Operation {
     },
     /// Merge the sides of a split although `cluster.autoheal` is false.
     Heal,
+    /// Look at another node as far as a join would before it changes anything; what is found is
+    /// told with [`Effect::Checked`].
+    Look {
+        /// The node.
+        target: NodeName,
+    },
+    /// Have another node join this node's cluster.
+    Invite {
+        /// The node.
+        node: NodeName,
+        /// How long that may take, milliseconds.
+        timeout_ms: u64,
+    },
     /// Look for others again after a leave, and now; nothing if no strategy is configured.
     EnableDiscovery,
+}
+
+/// What a look at another node found so far.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// Its port accepts connections.
+    Dialed,
+    /// It knows the cookie, has the name asked for and speaks our protocol.
+    Proven {
+        /// What it says of itself.
+        hello: Box<Hello>,
+        /// Whether it is of our cluster.
+        same_cluster: bool,
+        /// Our `cluster.name`.
+        own_cluster_name: String,
+        /// Our wall clock when its hello arrived.
+        own_wall_ms: u64,
+    },
+    /// It would take us as a member.
+    Admitted,
 }
 
 /// Where a join is; names the step in progress reports and in [`OperationError::Aborted`].
@@ -316,6 +349,15 @@ pub enum Effect {
         /// The site.
         site: SiteId,
     },
+    /// Somebody else has removed a site from the cluster: another member, or this node itself.
+    Removed {
+        /// The site.
+        site: SiteId,
+        /// Its name.
+        name: NodeName,
+        /// Who did, if that is still a member.
+        by: Option<NodeName>,
+    },
     /// A full snapshot of a member's node state begins.
     OwnedBegin {
         /// The member.
@@ -389,6 +431,13 @@ pub enum Effect {
         id: u64,
         /// The step that begins.
         step: JoinStep,
+    },
+    /// A look at another node got a step further.
+    Checked {
+        /// The driver's number.
+        id: u64,
+        /// What was found.
+        check: Check,
     },
     /// An operation ended.
     Done {

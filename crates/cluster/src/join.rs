@@ -12,7 +12,8 @@ use std::collections::BTreeMap;
 use rand::RngExt;
 
 use crate::clock::Now;
-use crate::connect::{Flow, JOIN_DIAL_TIMEOUT_MS};
+use crate::connect::Flow;
+use crate::errand::{dial_error, shake_error};
 use crate::error::{AbortCause, DialError, OperationError};
 use crate::identity::SiteId;
 use crate::input::{ConnId, Effect, JoinStep, Operation, Write};
@@ -36,10 +37,6 @@ const BUSY_PAUSE_MS: (u64, u64) = (50, 250);
 /// own cluster, which takes as long as its disk. With the pauses, about a second.
 const HUNG_UP_MAX: u32 = 6;
 
-/// How far the clocks of a joiner and its target may differ, milliseconds. Members that drift apart
-/// later stay members; but to begin like that is a fault that is easily cured before.
-const JOIN_SKEW_MS: u64 = 30_000;
-
 /// After how many rows a copy that is under way tells how far it is: often enough to watch on a
 /// terminal, rarely enough that a million rows are twenty lines.
 const COPIED_ROWS: u64 = 50_000;
@@ -62,9 +59,19 @@ pub(crate) struct Operations {
 
 #[derive(Debug)]
 struct User {
-    /// The driver's number; none if discovery began it.
-    id: Option<u64>,
+    asker: Asker,
     kind: Kind,
+}
+
+/// Who wants it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asker {
+    /// The driver, with its number.
+    Driver(u64),
+    /// Discovery.
+    Discovery,
+    /// Another node, which invited us on this connection.
+    Inviter(ConnId),
 }
 
 #[derive(Debug)]
@@ -128,7 +135,7 @@ impl Operations {
 
     /// The target of a join that discovery began.
     fn automatic(&self) -> Option<&NodeName> {
-        let automatic = self.user.as_ref()?.id.is_none();
+        let automatic = self.user.as_ref()?.asker == Asker::Discovery;
         self.join().filter(|_| automatic).map(|join| &join.target)
     }
 
@@ -169,6 +176,9 @@ impl Operations {
 impl Cluster {
     pub(crate) fn operation(&mut self, id: u64, op: Operation) {
         let own = self.own.name.clone();
+        if matches!(op, Operation::Look { .. } | Operation::Invite { .. }) {
+            return self.start_errand(id, op);
+        }
         if matches!(op, Operation::EnableDiscovery | Operation::Heal) {
             if op == Operation::Heal {
                 self.heal();
@@ -209,16 +219,19 @@ impl Cluster {
             return;
         }
         match op {
-            Operation::Join { target } => self.start_join(Some(id), target),
+            Operation::Join { target } => self.start_join(Asker::Driver(id), target),
             Operation::Leave => {
                 self.operations.user = Some(User {
-                    id: Some(id),
+                    asker: Asker::Driver(id),
                     kind: Kind::Leave,
                 });
                 self.stand_alone();
             }
             Operation::ForceLeave { node } => self.force_leave(id, node),
-            Operation::EnableDiscovery | Operation::Heal => {}
+            Operation::EnableDiscovery
+            | Operation::Heal
+            | Operation::Look { .. }
+            | Operation::Invite { .. } => {}
         }
     }
 
@@ -249,18 +262,33 @@ impl Cluster {
         self.show_removed(site);
         let token = self.persist_now();
         self.operations.user = Some(User {
-            id: Some(id),
+            asker: Asker::Driver(id),
             kind: Kind::ForceLeave(token),
         });
     }
 
+    /// Begins to join the cluster of a node that invited us on this connection.
+    pub(crate) fn begin_invited(
+        &mut self,
+        conn: ConnId,
+        target: NodeName,
+    ) -> Result<(), OperationError> {
+        self.make_way();
+        if !self.operations.is_idle() {
+            let node = self.own.name.clone();
+            return Err(OperationError::Busy { node });
+        }
+        self.start_join(Asker::Inviter(conn), target);
+        Ok(())
+    }
+
     /// Joins the cluster that discovery found.
     pub(crate) fn join_automatically(&mut self, target: NodeName) {
-        self.start_join(None, target);
+        self.start_join(Asker::Discovery, target);
         self.join_try();
     }
 
-    fn start_join(&mut self, id: Option<u64>, target: NodeName) {
+    fn start_join(&mut self, asker: Asker, target: NodeName) {
         let join = Join {
             target,
             give_up_ms: self.now.mono_ms + BUSY_MAX_MS,
@@ -274,14 +302,14 @@ impl Cluster {
             },
         };
         self.operations.user = Some(User {
-            id,
+            asker,
             kind: Kind::Join(Box::new(join)),
         });
         self.progress(JoinStep::Preflight);
     }
 
     fn progress(&mut self, step: JoinStep) {
-        if let Some(User { id: Some(id), .. }) = self.operations.user {
+        if let Some(Asker::Driver(id)) = self.operations.user.as_ref().map(|user| user.asker) {
             self.out.push(Effect::Progress { id, step });
         }
     }
@@ -295,11 +323,13 @@ impl Cluster {
         if let Some(node) = automatic {
             self.joined_automatically(&node, &result);
         }
-        if let Some(id) = user.id {
-            if let Err(error) = &result {
-                tracing::warn!(%error, "cluster_operation_failed");
-            }
-            self.out.push(Effect::Done { id, result });
+        if let (Err(error), true) = (&result, user.asker != Asker::Discovery) {
+            tracing::warn!(%error, "cluster_operation_failed");
+        }
+        match (user.asker, result) {
+            (Asker::Driver(id), result) => self.out.push(Effect::Done { id, result }),
+            (Asker::Inviter(conn), Err(error)) => self.invitation_failed(conn, &error),
+            _ => {}
         }
     }
 
@@ -357,24 +387,8 @@ impl Cluster {
             return;
         };
         join.conn = None;
-        let (node, host) = (join.target.clone(), join.target.host().to_owned());
-        let addr = format!("{host}:{}", node.port());
-        self.join_failed(match error {
-            DialError::Resolve(error) => OperationError::Unresolvable { node, host, error },
-            DialError::Refused(at) => {
-                let addr = at.map_or(addr, |at| at.to_string());
-                OperationError::Refused { node, addr }
-            }
-            DialError::TimedOut => OperationError::TimedOut {
-                node,
-                addr,
-                ms: JOIN_DIAL_TIMEOUT_MS,
-            },
-            DialError::Tls(fault) => OperationError::Tls { node, fault },
-            DialError::Unreachable(error) | DialError::Io(error) => {
-                OperationError::Unreachable { node, addr, error }
-            }
-        });
+        let node = join.target.clone();
+        self.join_failed(dial_error(node, error));
     }
 
     pub(crate) fn join_shake_failed(&mut self, error: &HandshakeError) {
@@ -383,24 +397,7 @@ impl Cluster {
         };
         join.conn = None;
         let node = join.target.clone();
-        self.join_failed(match error.clone() {
-            HandshakeError::CookieMismatch => OperationError::CookieMismatch { node },
-            HandshakeError::VersionMismatch { ours, theirs } => {
-                OperationError::VersionMismatch { node, ours, theirs }
-            }
-            HandshakeError::NameMismatch { expected, found } => {
-                OperationError::NameMismatch { expected, found }
-            }
-            HandshakeError::SameNode => OperationError::SelfNode { node },
-            error @ HandshakeError::TlsMismatch { .. } => {
-                OperationError::TlsMismatch { node, error }
-            }
-            HandshakeError::Malformed => OperationError::Aborted {
-                step: JoinStep::Preflight,
-                node,
-                cause: AbortCause::Handshake(error.clone()),
-            },
-        });
+        self.join_failed(shake_error(node, error));
     }
 
     /// The target is of our own cluster. The greetings that follow show whether that is still so;
@@ -415,21 +412,16 @@ impl Cluster {
 
     /// The target is proven: is it one we may join?
     pub(crate) fn join_shaken(&mut self, conn: &mut Conn, hello: &Hello) -> Flow {
-        let (own_name, wall_ms) = (self.own.cluster_name.clone(), self.now.wall_ms);
+        let Some(node) = self.join_target() else {
+            return Flow::Close;
+        };
+        if let Err(error) = self.preflight(&node, hello) {
+            self.join_failed(error);
+            return Flow::Close;
+        }
         let Some(join) = self.operations.join_mut() else {
             return Flow::Close;
         };
-        let node = join.target.clone();
-        let skew_ms = hello.wall_ms.abs_diff(wall_ms);
-        if hello.cluster_name != own_name {
-            let (ours, theirs) = (own_name, hello.cluster_name.clone());
-            self.join_failed(OperationError::ClusterNameMismatch { node, ours, theirs });
-            return Flow::Close;
-        }
-        if skew_ms > JOIN_SKEW_MS {
-            self.join_failed(OperationError::ClockSkew { node, ms: skew_ms });
-            return Flow::Close;
-        }
         join.hello = Some(hello.clone());
         join.phase = Phase::Asked;
         let ask = Message::JoinAsk {
@@ -474,17 +466,10 @@ impl Cluster {
         let Some(node) = self.join_target() else {
             return;
         };
-        let own = self.own.name.clone();
-        let error = match why {
-            Refusal::Busy => return self.join_later(),
-            Refusal::NameTaken(by) => OperationError::NameTaken { node: own, by },
-            Refusal::ClusterName(theirs) => {
-                let ours = self.own.cluster_name.clone();
-                OperationError::ClusterNameMismatch { node, ours, theirs }
-            }
-            Refusal::Singleton => OperationError::Singleton { node },
-            Refusal::Full => OperationError::TooLarge { node },
-        };
+        if why == Refusal::Busy {
+            return self.join_later();
+        }
+        let error = self.refusal_error(node, why);
         self.join_failed(error);
     }
 

@@ -16,6 +16,7 @@ pub mod config;
 mod conflict;
 mod connect;
 mod discovery;
+mod errand;
 pub mod error;
 mod failure;
 pub mod identity;
@@ -37,6 +38,7 @@ pub mod status;
 mod sync;
 pub mod table;
 mod tls;
+mod view;
 mod wire;
 
 pub use clock::{Clock, Hlc, Now, SKEW_REPORT_MS, Skew, Stamp};
@@ -45,12 +47,13 @@ pub use discovery::{
     Discover, Discovered, DiscoveryState, K8sAddress, K8sEndpoint, K8sError, K8sRule, K8sService,
     Lookup, READY_MAX_MS, Record, Service, Strategy,
 };
+pub use errand::JOIN_SKEW_MS;
 pub use error::{
     AbortCause, CallError, DialError, DiscoveryError, DownReason, OperationError, RestoreError,
 };
 pub use identity::{BootId, ClusterId, Cookie, Identity, Peer, SiteId};
 pub use input::{
-    ConnId, Effect, InCall, Input, JoinStep, Operation, PAYLOAD_BYTES_MAX, SNAPSHOT_CHUNK,
+    Check, ConnId, Effect, InCall, Input, JoinStep, Operation, PAYLOAD_BYTES_MAX, SNAPSHOT_CHUNK,
     SnapshotId, Write,
 };
 pub use link::{
@@ -65,3 +68,4 @@ pub use table::merged::{
     Applied, MEMBERS, Merged, MergedRead, Row, TOMBSTONE_KEEP_MS, TableId, TableSpec, Wins,
 };
 pub use tls::{CertificateFault, TlsFault};
+pub use view::{StreamStatus, TableStatus};

@@ -179,9 +179,27 @@ impl Cluster {
             .filter(|s| !is_member(s))
             .collect();
         for site in gone {
+            self.tell_removed(site);
             self.remove_neighbour(site);
         }
         self.dial_members();
+    }
+
+    /// Tells the driver of a site that is no member any more, unless it left by itself: then it
+    /// wrote that itself. One whose name another site has taken was only replaced.
+    pub(crate) fn tell_removed(&mut self, site: SiteId) {
+        let Some(row) = self.table(MEMBERS).row(&site.0) else {
+            return;
+        };
+        let member = row.value.as_ref().and_then(|value| Member::decode(value));
+        let Some(Member { name, .. }) = member else {
+            return;
+        };
+        if row.stamp.site == site || self.member_named(&name).is_some() {
+            return;
+        }
+        let by = self.member(row.stamp.site).map(|member| member.name);
+        self.out.push(Effect::Removed { site, name, by });
     }
 
     /// Forgets a site that is no member any more. It gets what was already queued for it, which

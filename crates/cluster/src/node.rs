@@ -15,6 +15,7 @@ use crate::call::Calls;
 use crate::clock::{Clock, Hlc, Now, Stamp};
 use crate::config::{Config, Restored};
 use crate::discovery::Discovery;
+use crate::errand::Errand;
 use crate::error::RestoreError;
 use crate::failure::{Failure, SwimId};
 use crate::identity::{BootId, Identity, SiteId};
@@ -61,6 +62,7 @@ pub struct Cluster {
     own_waits: bool,
     pub(crate) settled: u64,
     pub(crate) calls: Calls,
+    pub(crate) errands: BTreeMap<ConnId, Errand>,
     pub(crate) operations: Operations,
     pub(crate) discovery: Discovery,
     /// Since when members are down, as persisted.
@@ -117,6 +119,7 @@ impl Cluster {
             own: start.own,
             tables: start.tables,
             calls: Calls::new(rng.random()),
+            errands: BTreeMap::new(),
             config,
             clock,
             rng,
@@ -207,6 +210,7 @@ impl Cluster {
         self.recheck_tick();
         self.sweep_tick();
         self.operations_tick();
+        self.errands_tick();
     }
 
     /// Ends a call: what it changed is spread, written and sent.
@@ -290,6 +294,7 @@ impl Cluster {
             self.recheck_next_tick(),
             self.next_sweep_ms,
             self.operations_next_tick(),
+            self.errands_next_tick(),
             self.discovery_next_tick(),
         ]
         .into_iter()

@@ -91,6 +91,8 @@ pub(crate) enum Goal {
     Join,
     /// To learn what the node at the other end belongs to.
     Meet,
+    /// To look at it, or to invite it.
+    Errand,
 }
 
 /// How far a connection is.
@@ -117,6 +119,8 @@ pub(crate) struct Stranger {
     pub(crate) serve: Option<Serve>,
     /// Whether it was welcomed: until it is gone we do not change our own cluster.
     pub(crate) welcomed: bool,
+    /// Whether it invited us and waits to hear what comes of it.
+    pub(crate) inviting: bool,
 }
 
 /// A position in the copy of the cluster state.

@@ -50,6 +50,13 @@ impl Cluster {
                 self.met(conn, standing);
                 Flow::Close
             }
+            Some(Message::JoinMay { singleton }) if !conn.is_dialed() => {
+                self.may_join(conn, singleton)
+            }
+            Some(Message::Invite) if !conn.is_dialed() => self.invited(conn),
+            Some(message) if self.errands.contains_key(&conn.id) => {
+                self.errand_message(conn, message)
+            }
             Some(message) if conn.is_dialed() => self.join_message(conn, message),
             _ => {
                 tracing::warn!("stranger_message_out_of_place");
@@ -83,6 +90,16 @@ impl Cluster {
     }
 
     fn refusal(&mut self, hello: &Hello, singleton: bool) -> Option<Refusal> {
+        let lasting = self.lasting_refusal(hello, singleton);
+        if lasting.is_some() {
+            return lasting;
+        }
+        let own_change = self.operations.standing.is_some() || self.operations.is_swapping();
+        (own_change || !self.yields_to(hello.peer.site)).then_some(Refusal::Busy)
+    }
+
+    /// What stands against a joiner and will not go away by itself.
+    pub(crate) fn lasting_refusal(&self, hello: &Hello, singleton: bool) -> Option<Refusal> {
         if hello.cluster_name != self.own.cluster_name {
             return Some(Refusal::ClusterName(self.own.cluster_name.clone()));
         }
@@ -100,11 +117,8 @@ impl Cluster {
                 return Some(Refusal::NameTaken(holder));
             }
         }
-        if self.table(MEMBERS).len() >= members_spec().rows_max {
-            return Some(Refusal::Full);
-        }
-        let own_change = self.operations.standing.is_some() || self.operations.is_swapping();
-        (own_change || !self.yields_to(joiner)).then_some(Refusal::Busy)
+        let full = self.table(MEMBERS).len() >= members_spec().rows_max;
+        full.then_some(Refusal::Full)
     }
 
     /// Copies the cluster state to joiners as far as their links have room.

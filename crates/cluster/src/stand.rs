@@ -77,6 +77,7 @@ impl Cluster {
             return;
         }
         tracing::warn!("removed_from_cluster: this node was force-left and stands alone");
+        self.tell_removed(self.own.site);
         // A node that was sent away while the others had it stays away. One that comes back and
         // hears that it was removed meanwhile follows its strategy.
         if self.neighbours.values().any(|n| n.up) {

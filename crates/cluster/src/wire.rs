@@ -142,6 +142,16 @@ pub(crate) enum Message {
     /// Whom the sender holds apart. Goes before a greeting, numbered 0 like it, and over the link
     /// when `cluster heal` was run; not sent at all while `cluster.autoheal` is true.
     Side(Side),
+    /// Would I be taken as a member? Answered by `JoinRefused` or `JoinMayBe`.
+    JoinMay { singleton: bool },
+    /// Yes, as it stands.
+    JoinMayBe,
+    /// Join my cluster.
+    Invite,
+    /// I shall try.
+    InviteTaken,
+    /// I shall not, or could not.
+    InviteFailed { why: String },
 }
 
 /// How many variants a [`Message`] has: tags from here on are a later release's.

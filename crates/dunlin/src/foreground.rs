@@ -37,7 +37,7 @@ pub(crate) fn foreground(installation: &Installation) -> ExitCode {
         }
     };
     let name = &boot.loaded.settings.node.name;
-    if socket::is_running(&installation.run, name) {
+    if socket::is_surely_running(&installation.run, name) {
         say::line(&format!("Node {name} is already running!"));
         return ExitCode::FAILURE;
     }
@@ -98,6 +98,10 @@ impl Hooks for Faces {
 /// Runs a command and says its steps, if somebody watches, and its answer.
 async fn answer(admin: Admin, request: CtlRequest, output: CtlOutput) -> i32 {
     let words: Vec<&str> = request.args.iter().map(String::as_str).collect();
+    if let ["cluster", "diagnose", rest @ ..] = words.as_slice() {
+        // It says each step while it is done, on standard output: the steps are the answer.
+        return i32::from(!ctl::diagnose::run(&admin, rest, &output).await);
+    }
     let (progress, mut steps) = Progress::channel();
     let mut command = pin!(run(&admin, &words, progress));
     let answer = loop {

@@ -9,9 +9,9 @@ use std::fmt;
 use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use dunlin_server::ctl::path_of;
+use dunlin_server::ctl::{path_of, pid_path_of};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -23,6 +23,9 @@ pub(crate) const STOP: &str = "@stop";
 
 /// How long a node may take to answer one of our own words: it answers at once or it hangs.
 const ANSWER: Duration = Duration::from_secs(5);
+
+/// Pause between two looks at a process that is ending.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// How long `start` waits for an answer before it looks again whether the process still lives.
 const READY_ANSWER: Duration = Duration::from_millis(200);
@@ -82,6 +85,48 @@ pub(crate) fn running(run: &Path) -> Vec<String> {
 /// Does the node run? Its socket takes connections even while it is busy.
 pub(crate) fn is_running(run: &Path, name: &str) -> bool {
     UnixStream::connect(path_of(run, name)).is_ok()
+}
+
+/// Does the node run, for certain?
+///
+/// A process that was killed may for some milliseconds still take connections, and then still hold
+/// its ports and its data directory. So one that does not answer is asked again until it either
+/// answers or is gone; only one that hangs is waited for in vain, and counts as running.
+pub(crate) fn is_surely_running(run: &Path, name: &str) -> bool {
+    let until = Instant::now() + ANSWER;
+    loop {
+        match pid(run, name) {
+            Ok(_) => return true,
+            Err(AskError::Connect(_)) if !is_ending(run, name) => return false,
+            Err(_) => {}
+        }
+        if Instant::now() >= until {
+            return true;
+        }
+        std::thread::sleep(LOOK_AGAIN);
+    }
+}
+
+/// Whether the process that wrote the node's pid file is still there. Its number may have been given
+/// to another program since, whose name tells.
+fn is_ending(run: &Path, name: &str) -> bool {
+    let pid = std::fs::read_to_string(pid_path_of(run, name));
+    let pid = pid.ok().and_then(|text| text.trim().parse::<u32>().ok());
+    let Some(pid) = pid.filter(|pid| *pid != std::process::id()) else {
+        return false;
+    };
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    is_our_process(&stat)
+}
+
+/// Reads `/proc/<pid>/stat`: `pid (name) state ...`. A zombie holds nothing any more.
+fn is_our_process(stat: &str) -> bool {
+    let own = std::fs::read_to_string("/proc/self/comm").unwrap_or_default();
+    let Some((head, tail)) = stat.rsplit_once(") ") else {
+        return false;
+    };
+    let name = head.split_once('(').map(|(_, name)| name);
+    name == Some(own.trim_end()) && !tail.starts_with(['Z', 'X'])
 }
 
 /// Does the node serve?
@@ -226,6 +271,41 @@ mod tests {
         drop(live);
         assert!(running(&run.0).is_empty());
         assert!(running(Path::new("/no/such/directory")).is_empty());
+    }
+
+    #[test]
+    fn a_killed_node_is_waited_for_and_a_stranger_is_not() {
+        let run = Run::new("ending");
+        assert!(!is_surely_running(&run.0, "a@h"), "there is nothing");
+        // A pid file whose number another program has.
+        let mut sleeper = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .expect("sleep");
+        let file = pid_path_of(&run.0, "a@h");
+        std::fs::write(&file, format!("{}\n", sleeper.id())).expect("writable");
+        assert!(!is_surely_running(&run.0, "a@h"), "another program");
+        sleeper.kill().expect("it runs");
+        sleeper.wait().expect("it was ours");
+        // Takes connections for a moment and answers none, like a process that is being killed.
+        let listener = UnixListener::bind(path_of(&run.0, "a@h")).expect("a short path");
+        let dying = std::thread::spawn(move || {
+            for _ in 0..3 {
+                drop(listener.accept().expect("a client"));
+            }
+        });
+        assert!(!is_surely_running(&run.0, "a@h"), "it was dying");
+        dying.join().expect("no panic");
+    }
+
+    #[test]
+    fn processes_are_known_by_name_and_zombies_hold_nothing() {
+        let comm = std::fs::read_to_string("/proc/self/comm").expect("Linux");
+        let comm = comm.trim_end();
+        assert!(is_our_process(&format!("7 ({comm}) S 1 7 7")));
+        assert!(!is_our_process(&format!("7 ({comm}) Z 1 7 7")));
+        assert!(!is_our_process("7 (some (other) thing) S 1 7 7"));
+        assert!(!is_our_process(""));
     }
 
     #[test]

@@ -47,7 +47,7 @@ pub(crate) fn start(installation: &Installation) -> ExitCode {
     warn_about_open_files();
     boot::announce(&boot, installation);
     let name = &boot.loaded.settings.node.name;
-    if socket::is_running(&installation.run, name) {
+    if socket::is_surely_running(&installation.run, name) {
         say::line(&format!("Node {name} is already running!"));
         return ExitCode::FAILURE;
     }

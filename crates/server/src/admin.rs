@@ -9,13 +9,16 @@ mod alarms;
 mod banned;
 mod clients;
 mod cluster;
+mod diagnose;
 mod error;
 mod figures;
 mod listeners;
 mod mqtt_users;
 mod publish;
+mod remote;
 mod retained;
 mod users;
+mod view;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -44,6 +47,7 @@ pub use clients::{ClientFilter, ClientRow, Scope, SubscriptionRow, TopicRow};
 pub use cluster::{
     ClusterStatus, DiscoveryStatus, JoinOutcome, LeaveOutcome, MemberRow, NodeRow, Progress,
 };
+pub use diagnose::{Diagnosis, DiagnosisStep, DiagnosisSteps};
 pub use dunlin_cluster::OperationError;
 pub use error::{AdminError, PasswordRule};
 pub use figures::{BrokerDescription, Figures, NodeStatus};
@@ -53,6 +57,7 @@ pub use publish::{Publication, Published};
 pub use retained::RetainedRow;
 pub(crate) use users::random;
 pub use users::{ApiKeyRow, Login, Role, UserRow, check_password_rule};
+pub use view::{ClusterView, DiscoveryRow, MemberView, NodeView, SeenRow, TableRow};
 
 /// The longest time an operation waits for another thread of this node before it is reported as
 /// [`AdminError::Timeout`]. A healthy thread answers within microseconds; this is for one that

@@ -4,7 +4,7 @@
 //! a shard's driver, every call borrows the core, carries out what it wants done, and returns
 //! before anything can wait.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
@@ -19,15 +19,15 @@ use dunlin_broker::control::{Control, ControlEffects, ControlInput, LinkEffect, 
 use dunlin_broker::message::Message;
 use dunlin_broker::{Answer, Ask, ShardId, ToShard};
 use dunlin_cluster::{
-    ConnId, Discover, Discovered, Hello, Lookup, NodeName, Operation, OperationError, Purpose,
-    Status, TableId,
+    CallError, Check, ConnId, Discover, Discovered, Hello, Lookup, NodeName, Operation,
+    OperationError, Purpose, Status, TableId,
 };
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::Sleep;
 
-use crate::admin::Progress;
+use crate::admin::{Admin, NodeView, Progress};
 use crate::alarm::Alarms;
 use crate::discovery::Services;
 use crate::driver::Post;
@@ -42,6 +42,9 @@ const ACCEPTED_MAX: usize = 1024;
 
 /// Hosts whose refusals are remembered; more than a cluster has nodes.
 const REFUSALS_MAX: usize = 256;
+
+/// Questions of other nodes answered at once; all members asking at the same time are fewer.
+const ANSWERING_MAX: usize = 128;
 
 /// Pause after the system had no more sockets to give.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -61,9 +64,24 @@ pub(crate) enum ControlLetter {
 pub(crate) enum Request {
     Status(oneshot::Sender<Status>),
     Nodes(oneshot::Sender<Vec<(NodeName, bool, Option<NodeInfo>)>>),
+    /// What this node sees of the cluster.
+    View(oneshot::Sender<NodeView>),
+    /// To another node.
+    Call {
+        node: NodeName,
+        payload: Bytes,
+        timeout_ms: u64,
+        done: oneshot::Sender<Result<Bytes, CallError>>,
+    },
     Operation {
         op: Operation,
         progress: Progress,
+        done: oneshot::Sender<Result<(), OperationError>>,
+    },
+    /// An operation that looks at another node, step by step.
+    Look {
+        op: Operation,
+        checks: mpsc::Sender<Check>,
         done: oneshot::Sender<Result<(), OperationError>>,
     },
     Put {
@@ -105,6 +123,8 @@ pub(crate) struct ControlDriver {
     services: Rc<Services>,
     core: RefCell<Core>,
     letters: RefCell<Option<Waker>>,
+    admin: RefCell<Option<Admin>>,
+    answering: Cell<usize>,
 }
 
 struct Core {
@@ -158,7 +178,9 @@ struct Link {
 struct Pending {
     next: u64,
     operations: BTreeMap<u64, (Progress, oneshot::Sender<Result<(), OperationError>>)>,
+    looks: BTreeMap<u64, mpsc::Sender<Check>>,
     durable: BTreeMap<u64, oneshot::Sender<Result<(), String>>>,
+    calls: BTreeMap<u64, oneshot::Sender<Result<Bytes, CallError>>>,
     asks: BTreeMap<u64, AskPending>,
 }
 
@@ -204,6 +226,8 @@ impl ControlDriver {
                 refusals: Refusals::default(),
             }),
             letters: RefCell::new(None),
+            admin: RefCell::new(None),
+            answering: Cell::new(0),
         });
         driver.dispatch();
         driver
@@ -342,11 +366,25 @@ impl ControlDriver {
         match request {
             Request::Status(done) => _ = done.send(core.control.status()),
             Request::Nodes(done) => _ = done.send(core.control.nodes()),
+            Request::View(done) => _ = done.send(NodeView::of(&core.control)),
+            Request::Call {
+                node,
+                payload,
+                timeout_ms,
+                done,
+            } => {
+                drop(core);
+                self.call(node, payload, timeout_ms, done);
+            }
             Request::Operation { op, progress, done } => {
                 let id = core.pending.number();
                 core.pending.operations.insert(id, (progress, done));
                 drop(core);
                 self.input(ControlInput::Operation { id, op });
+            }
+            Request::Look { op, checks, done } => {
+                drop(core);
+                self.look(op, checks, done);
             }
             Request::Put {
                 table,
@@ -370,19 +408,8 @@ impl ControlDriver {
                 value,
                 done,
             } => {
-                let first = core.control.table(table).is_empty();
                 drop(core);
-                if first {
-                    let value = Some(value);
-                    self.request(Request::Put {
-                        table,
-                        key,
-                        value,
-                        done,
-                    });
-                } else {
-                    let _ = done.send(Ok(()));
-                }
+                self.put_first(table, key, value, done);
             }
             Request::AskAll { what, done } => {
                 let ask = core.pending.ask(self.post.shards.len(), done);
@@ -400,6 +427,65 @@ impl ControlDriver {
                 let ask = Some(core.pending.ask(1, done));
                 self.post.shards[0].push(ShardLetter::Core(ToShard::Publish { message, ask }));
             }
+        }
+    }
+
+    fn call(
+        self: &Rc<Self>,
+        node: NodeName,
+        payload: Bytes,
+        timeout_ms: u64,
+        done: oneshot::Sender<Result<Bytes, CallError>>,
+    ) {
+        let id = {
+            let mut core = self.core.borrow_mut();
+            let id = core.pending.number();
+            core.pending.calls.insert(id, done);
+            id
+        };
+        self.input(ControlInput::Call {
+            id,
+            node,
+            payload,
+            timeout_ms,
+        });
+    }
+
+    fn look(
+        self: &Rc<Self>,
+        op: Operation,
+        checks: mpsc::Sender<Check>,
+        done: oneshot::Sender<Result<(), OperationError>>,
+    ) {
+        let id = {
+            let mut core = self.core.borrow_mut();
+            let id = core.pending.number();
+            let progress = Progress::ignored();
+            core.pending.operations.insert(id, (progress, done));
+            core.pending.looks.insert(id, checks);
+            id
+        };
+        self.input(ControlInput::Operation { id, op });
+    }
+
+    fn put_first(
+        self: &Rc<Self>,
+        table: TableId,
+        key: Bytes,
+        value: Bytes,
+        done: oneshot::Sender<Result<(), String>>,
+    ) {
+        let first = self.core.borrow().control.table(table).is_empty();
+        if first {
+            let value = Some(value);
+            self.request(Request::Put {
+                table,
+                key,
+                value,
+                done,
+            });
+        } else {
+            let _ = done.send(Ok(()));
         }
     }
 
@@ -548,6 +634,7 @@ impl ControlDriver {
             self.post.shards[usize::from(shard)].push(ShardLetter::Core(letter));
         }
         let discover: Vec<_> = fx.discover.drain(..).collect();
+        let asked: Vec<_> = fx.asked.drain(..).collect();
         fx.alarms
             .drain(..)
             .for_each(|change| self.alarms.apply(change));
@@ -555,6 +642,9 @@ impl ControlDriver {
         self.rearm(&mut core);
         core.fx = fx;
         drop(core);
+        for (call, question) in asked {
+            self.answer_node(call, question);
+        }
         for what in discover {
             self.discover(what);
         }
@@ -564,6 +654,28 @@ impl ControlDriver {
                 link.dialing = Some(task.abort_handle());
             }
         }
+    }
+
+    /// Another node asks on behalf of an operator there: answered like an operator here.
+    fn answer_node(self: &Rc<Self>, call: u64, question: Bytes) {
+        let admin = self.admin.borrow().clone();
+        let working = self.answering.get();
+        let (Some(admin), true) = (admin, working < ANSWERING_MAX) else {
+            let payload = Bytes::new();
+            return self.input(ControlInput::Answer { call, payload });
+        };
+        self.answering.set(working + 1);
+        let driver = self.clone();
+        tokio::task::spawn_local(async move {
+            let payload = admin.answer(&question).await;
+            driver.answering.set(driver.answering.get() - 1);
+            driver.input(ControlInput::Answer { call, payload });
+        });
+    }
+
+    /// Questions of other nodes are answered from here on.
+    pub(crate) fn introduce(&self, admin: Admin) {
+        *self.admin.borrow_mut() = Some(admin);
     }
 
     fn rearm(&self, core: &mut Core) {
@@ -631,13 +743,25 @@ impl Core {
                 progress.step(step.to_string());
             }
         }
+        for (id, check) in fx.checked.drain(..) {
+            if let Some(checks) = self.pending.looks.get(&id) {
+                // There is room for all checks of a look.
+                let _ = checks.try_send(check);
+            }
+        }
         for (id, result) in fx.done.drain(..) {
+            self.pending.looks.remove(&id);
             if let Some((_, done)) = self.pending.operations.remove(&id) {
                 let _ = done.send(result);
             }
         }
         for (id, result) in fx.durable.drain(..) {
             if let Some(done) = self.pending.durable.remove(&id) {
+                let _ = done.send(result);
+            }
+        }
+        for (id, result) in fx.called.drain(..) {
+            if let Some(done) = self.pending.calls.remove(&id) {
                 let _ = done.send(result);
             }
         }

@@ -76,6 +76,7 @@ impl CtlOutput {
 pub(crate) struct CtlSocket {
     listener: UnixListener,
     path: PathBuf,
+    pid_path: PathBuf,
 }
 
 impl CtlSocket {
@@ -102,7 +103,13 @@ impl CtlSocket {
         // In a directory that others may enter, the socket must not be open to them for a moment;
         // the mask is per process and other threads run, so it is made under a private name.
         let listener = bind_private(run, &path)?;
-        Ok(Self { listener, path })
+        let pid_path = pid_path_of(run, node);
+        fs::write(&pid_path, format!("{}\n", std::process::id()))?;
+        Ok(Self {
+            listener,
+            path,
+            pid_path,
+        })
     }
 
     /// Answers commands until dropped.
@@ -133,12 +140,19 @@ impl Drop for CtlSocket {
     fn drop(&mut self) {
         // Gone already, or the next start replaces it.
         let _ = fs::remove_file(&self.path);
+        let _ = fs::remove_file(&self.pid_path);
     }
 }
 
 /// The path of a node's control socket.
 pub fn path_of(run: &Path, node: &str) -> PathBuf {
     run.join(format!("{node}.sock"))
+}
+
+/// The path of the file with a node's process id: what a start looks at when the node was killed and
+/// its process may still be ending.
+pub fn pid_path_of(run: &Path, node: &str) -> PathBuf {
+    run.join(format!("{node}.pid"))
 }
 
 fn bind_private(run: &Path, path: &Path) -> io::Result<UnixListener> {

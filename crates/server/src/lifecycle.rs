@@ -198,8 +198,12 @@ impl Running {
             say(&format!("Stop listener {id} successfully."));
         }
         let listeners = self.listeners.stop_accepting().await;
+        let redirect = Arc::new(self.admin.redirect().await);
         for shard in &self.shards {
-            shard.inbox.push(ShardLetter::Core(ToShard::Drain));
+            let redirect = redirect.clone();
+            shard
+                .inbox
+                .push(ShardLetter::Core(ToShard::Drain { redirect }));
         }
         let drained = async {
             self.control.drained(self.shards.len()).await;

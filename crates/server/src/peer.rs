@@ -151,16 +151,33 @@ pub(crate) async fn dial(
     }
 }
 
-async fn dial_any(host: &str, port: u16) -> Result<TcpStream, DialError> {
-    let addresses: Vec<SocketAddr> = match host.parse::<IpAddr>() {
+/// The addresses of a node's host, within the limit of a dial.
+pub(crate) async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, DialError> {
+    match timeout(DIAL_TIMEOUT, addresses(host, port)).await {
+        Ok(Ok(none)) if none.is_empty() => Err(no_address()),
+        Ok(resolved) => resolved,
+        Err(_) => Err(DialError::TimedOut),
+    }
+}
+
+async fn addresses(host: &str, port: u16) -> Result<Vec<SocketAddr>, DialError> {
+    match host.parse::<IpAddr>() {
         // No look-up, no helper thread for what is an address already.
-        Ok(ip) => vec![SocketAddr::new(ip, port)],
+        Ok(ip) => Ok(vec![SocketAddr::new(ip, port)]),
         Err(_) => lookup_host((host, port))
             .await
-            .map_err(|error| DialError::Resolve(error.to_string()))?
-            .collect(),
-    };
-    let mut failed = DialError::Resolve("the name has no address".to_owned());
+            .map_err(|error| DialError::Resolve(error.to_string()))
+            .map(Iterator::collect),
+    }
+}
+
+fn no_address() -> DialError {
+    DialError::Resolve("the name has no address".to_owned())
+}
+
+async fn dial_any(host: &str, port: u16) -> Result<TcpStream, DialError> {
+    let addresses = addresses(host, port).await?;
+    let mut failed = no_address();
     let share = DIAL_TIMEOUT / addresses.len().max(1) as u32;
     for address in addresses {
         let connected = timeout(share, TcpStream::connect(address)).await;

@@ -1,10 +1,11 @@
-//! What nodes ask each other: takeovers of sessions, fences, kicks.
+//! What nodes ask each other: takeovers of sessions, fences, kicks, and what their operators want to
+//! know.
 //!
 //! Every question is bounded in time by the cluster core; a node that does not answer leaves the
 //! asking client with a new session, never without an answer.
 
 use bytes::Bytes;
-use dunlin_cluster::{BootId, CallError, InCall, Input, Now, SiteId};
+use dunlin_cluster::{BootId, CallError, InCall, Input, NodeName, Now, SiteId};
 use serde::{Deserialize, Serialize};
 
 use super::wills::Spent;
@@ -28,6 +29,8 @@ pub(super) enum Question {
     FenceLinks {
         towards: SiteId,
     },
+    /// Of the driver, on behalf of an operator; opaque here.
+    Operator(Vec<u8>),
 }
 
 /// One-way letters between nodes. New kinds go to the end.
@@ -89,6 +92,10 @@ impl Control {
         result: Result<Bytes, CallError>,
         fx: &mut ControlEffects,
     ) {
+        if let Some(driver) = self.questions.remove(&id) {
+            fx.called.push((driver, result));
+            return;
+        }
         if self.fence_call_done(now, id, &result, fx) {
             return;
         }
@@ -121,6 +128,7 @@ impl Control {
         let request = match postcard::from_bytes(payload) {
             Ok(Question::Takeover(request)) => request,
             Ok(Question::FenceLinks { towards }) => return self.fence_in(now, call, towards, fx),
+            Ok(Question::Operator(payload)) => return self.asked(now, call, payload, fx),
             Err(_) => {
                 self.note_later(from, "call", tag(payload));
                 return self.reply(now, call, &TakeoverResult::Failed, fx);
@@ -156,6 +164,57 @@ impl Control {
     fn reply(&mut self, now: Now, call: InCall, result: &TakeoverResult, fx: &mut ControlEffects) {
         let payload = session::encode_result(result);
         self.cluster(now, Input::Reply { call, payload }, fx);
+    }
+
+    /// Carries a question of the driver to another member.
+    pub(super) fn ask_node(
+        &mut self,
+        now: Now,
+        asker: u64,
+        (node, payload, timeout_ms): (&NodeName, Bytes, u64),
+        fx: &mut ControlEffects,
+    ) {
+        let peers = self.shared.peers().into_iter();
+        let site = peers.map(|(_, peer, _)| peer).find(|p| p.name == *node);
+        let Some(to) = site.map(|peer| peer.site) else {
+            fx.called.push((asker, Err(CallError::Unreachable)));
+            return;
+        };
+        self.next_call += 1;
+        let id = self.next_call;
+        self.questions.insert(id, asker);
+        let payload = encode(&Question::Operator(payload.to_vec()));
+        let input = Input::Call {
+            id,
+            to,
+            payload,
+            timeout_ms,
+        };
+        self.cluster(now, input, fx);
+    }
+
+    /// Another node asks on behalf of an operator there.
+    fn asked(&mut self, now: Now, call: InCall, payload: Vec<u8>, fx: &mut ControlEffects) {
+        if self.in_calls.len() >= IN_CALLS_MAX {
+            let payload = Bytes::new();
+            return self.cluster(now, Input::Reply { call, payload }, fx);
+        }
+        self.next_call += 1;
+        self.in_calls.insert(self.next_call, call);
+        fx.asked.push((self.next_call, payload.into()));
+    }
+
+    /// The driver has an answer for another node; an empty one says that there is none.
+    pub(super) fn answer_node(
+        &mut self,
+        now: Now,
+        number: u64,
+        payload: Bytes,
+        fx: &mut ControlEffects,
+    ) {
+        if let Some(call) = self.in_calls.remove(&number) {
+            self.cluster(now, Input::Reply { call, payload }, fx);
+        }
     }
 
     /// Kicks a client here or where it is connected.

@@ -41,6 +41,8 @@ pub struct NodeInfo {
     pub log_path: String,
     /// Where it is installed.
     pub sys_path: String,
+    /// Its open listeners for clients: id and port.
+    pub listeners: Vec<(String, u16)>,
 }
 
 impl Control {

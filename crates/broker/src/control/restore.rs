@@ -86,6 +86,7 @@ impl Control {
             later: std::collections::BTreeSet::new(),
             own_info: NodeInfo::default(),
             next_lift_ms: now.mono_ms,
+            questions: BTreeMap::new(),
             watch: super::watch::Watch::default(),
         };
         let mut fx = ControlEffects::default();

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use dunlin_cluster::{Hlc, Now};
-use dunlin_mqtt::Reason;
+use dunlin_mqtt::{Disconnect, Packet, Reason};
 
 use crate::access::{Action, Verdict};
 use crate::banned::Suspect;
@@ -14,6 +14,7 @@ use crate::inflight::Exchange;
 use crate::message::{Head, Message, Parts};
 use crate::metrics::Metric;
 use crate::queue::Queued;
+use crate::redirect::Redirect;
 use crate::router::{SessionKey, SubscriberKey};
 use crate::session::{NEVER, Session};
 use crate::shard::takeover::TAKEOVER_TIMEOUT_MS;
@@ -369,9 +370,37 @@ impl Shard {
         }
     }
 
-    pub(crate) fn on_drain(&mut self, now: Now, fx: &mut ShardEffects) {
+    pub(crate) fn on_drain(&mut self, now: Now, to: Arc<Redirect>, fx: &mut ShardEffects) {
         self.draining = true;
+        self.redirect = to;
         self.drain_some(now, fx);
+    }
+
+    /// Closes a connection, and tells the client where to go instead if that is known.
+    fn send_away(&mut self, now: Now, conn: Conn, fx: &mut ShardEffects) {
+        let reason = match self.other_server(conn) {
+            None => Some(Reason::ServerShuttingDown),
+            Some(address) => {
+                let mut packet = Disconnect::new(Reason::UseAnotherServer);
+                packet.properties.set_server_reference(&address);
+                let packet = Packet::Disconnect(packet);
+                self.send(conn, &packet, Metric::PacketsDisconnectSent, fx);
+                None
+            }
+        };
+        self.hang_up(now, conn, CloseReason::Shutdown, reason, fx);
+    }
+
+    /// Another server for an open client of v5.
+    fn other_server(&self, conn: Conn) -> Option<String> {
+        let channel = self.channels.get(conn.0 as usize)?;
+        if channel.phase != Phase::Open || !channel.version.is_v5() {
+            return None;
+        }
+        let session = self.sessions.get(channel.session)?;
+        let listener = &session.client.listener.id;
+        let address = self.redirect.of(listener, conn.0 as usize)?;
+        Some(address.to_owned())
     }
 
     /// Closes the next clients of a stopping node.
@@ -385,8 +414,7 @@ impl Shard {
             .take(DRAIN_STEP + 1)
             .collect();
         for conn in next.iter().take(DRAIN_STEP) {
-            let reason = Some(Reason::ServerShuttingDown);
-            self.hang_up(now, *conn, CloseReason::Shutdown, reason, fx);
+            self.send_away(now, *conn, fx);
         }
         if next.len() > DRAIN_STEP {
             self.wheel.arm(now.mono_ms + DRAIN_PAUSE_MS, Timer::Drain);

@@ -271,6 +271,11 @@ impl OwnedIn {
         self.have
     }
 
+    /// The last change that has arrived, once the snapshot before it has.
+    pub(crate) fn has(&self) -> Option<u64> {
+        self.have.filter(|_| self.snapshot.is_none())
+    }
+
     /// Whether we have taken all that was there when the peer was met.
     pub(crate) fn is_known(&self) -> bool {
         self.have.is_some() && self.snapshot.is_none()

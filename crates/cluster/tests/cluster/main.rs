@@ -4,6 +4,7 @@ mod apart;
 mod clock;
 mod conflict;
 mod discovery;
+mod errand;
 mod join;
 mod leave;
 mod links;

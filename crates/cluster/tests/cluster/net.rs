@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dunlin_cluster::{
-    CallError, Clock, Cluster, Config, ConnId, Cookie, DialError, Discover, Discovered,
+    CallError, Check, Clock, Cluster, Config, ConnId, Cookie, DialError, Discover, Discovered,
     DiscoveryError, DownReason, Effect, Input, Lookup, MEMBERS, NodeName, Now, Operation,
     OperationError, Peer, RestoreError, Restored, SiteId, SnapshotId, Strategy, TableId, TableSpec,
     Wins, Write,
@@ -125,6 +125,7 @@ pub(crate) struct Node {
     pub(crate) called: BTreeMap<u64, Result<Bytes, CallError>>,
     pub(crate) calls_in: Vec<Bytes>,
     pub(crate) casts: Vec<Bytes>,
+    pub(crate) checks: Vec<Check>,
     pub(crate) settled: u64,
     pub(crate) resets: usize,
     pub(crate) archives: usize,
@@ -193,6 +194,7 @@ impl Node {
                 assert!(self.called.insert(id, result).is_none(), "done once");
             }
             Effect::CastIn { payload, .. } => self.casts.push(payload),
+            Effect::Checked { check, .. } => self.checks.push(check),
             Effect::Done { id, result } => {
                 assert!(self.done.insert(id, result).is_none(), "done once");
             }
@@ -308,6 +310,7 @@ impl Net {
             called: BTreeMap::new(),
             calls_in: Vec::new(),
             casts: Vec::new(),
+            checks: Vec::new(),
             settled: 0,
             resets: 0,
             archives: 0,

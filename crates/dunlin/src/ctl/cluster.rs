@@ -7,7 +7,7 @@ use dunlin_server::admin::{
 };
 
 use super::help::Usage;
-use super::{Answer, text};
+use super::{Answer, text, verbose};
 
 pub(super) const USAGE: Usage = Usage {
     name: "cluster",
@@ -18,7 +18,11 @@ pub(super) const USAGE: Usage = Usage {
             "cluster force-leave <Node>",
             "Force the node leave from cluster",
         ),
-        ("cluster status [--json]", "Cluster status"),
+        ("cluster status [--verbose] [--json]", "Cluster status"),
+        (
+            "cluster diagnose [<Node>] [--json]",
+            "Walk every step to a node and say what is wrong",
+        ),
         (
             "cluster discovery enable",
             "Enable and run automatic cluster discovery (if configured)",
@@ -76,15 +80,7 @@ pub(super) async fn run(
                 node,
             )),
         },
-        ["status"] => status(admin).await.map(Answer::done),
-        ["status", "--json"] => {
-            let status = admin.cluster_status().await?;
-            Ok(Answer::done(text::cluster_status_json(
-                &status.running,
-                &status.stopped,
-                &status.held_apart,
-            )))
-        }
+        ["status", options @ ..] => status_of(admin, options).await,
         ["heal"] => {
             let held = admin.heal().await?;
             let head = if held.is_empty() {
@@ -115,6 +111,27 @@ fn discovery_status(status: &DiscoveryStatus) -> String {
     let strategy = status.strategy;
     let failure = status.failure.as_deref().unwrap_or("none");
     format!("Strategy: {strategy}\nState: {state}\nFailure: {failure}\n")
+}
+
+async fn status_of(admin: &Admin, options: &[&str]) -> Result<Answer, AdminError> {
+    let text = match options {
+        [] => status(admin).await?,
+        ["--json"] => {
+            let status = admin.cluster_status().await?;
+            text::cluster_status_json(&status.running, &status.stopped, &status.held_apart)
+        }
+        ["--verbose"] => verbose::text(&admin.cluster_view().await?),
+        ["--verbose", "--json"] | ["--json", "--verbose"] => json(&admin.cluster_view().await?),
+        _ => return Ok(Answer::usage(&USAGE)),
+    };
+    Ok(Answer::done(text))
+}
+
+/// A value as JSON for people and scripts.
+fn json<T: serde::Serialize>(value: &T) -> String {
+    let mut text = serde_json::to_string_pretty(value).unwrap_or_default();
+    text.push('\n');
+    text
 }
 
 async fn status(admin: &Admin) -> Result<String, AdminError> {

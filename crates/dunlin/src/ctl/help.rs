@@ -47,17 +47,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_cluster_block_begins_as_emqx_s() {
+    fn the_cluster_block_is_emqx_s_and_more() {
         assert_eq!(
             cluster::USAGE.block(),
             "\
-cluster join <Node>        # Join the cluster
-cluster leave              # Leave the cluster
-cluster force-leave <Node> # Force the node leave from cluster
-cluster status [--json]    # Cluster status
-cluster discovery enable   # Enable and run automatic cluster discovery (if configured)
-cluster heal               # Merge the sides of a split that autoheal = false keeps apart
-cluster discovery status   # How this node finds others, and what is in the way
+cluster join <Node>                 # Join the cluster
+cluster leave                       # Leave the cluster
+cluster force-leave <Node>          # Force the node leave from cluster
+cluster status [--verbose] [--json] # Cluster status
+cluster diagnose [<Node>] [--json]  # Walk every step to a node and say what is wrong
+cluster discovery enable            # Enable and run automatic cluster discovery (if configured)
+cluster heal                        # Merge the sides of a split that autoheal = false keeps apart
+cluster discovery status            # How this node finds others, and what is in the way
 "
         );
     }

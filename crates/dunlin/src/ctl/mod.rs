@@ -10,14 +10,17 @@ mod broker;
 mod clients;
 mod cluster;
 mod conf;
+pub(crate) mod diagnose;
 mod help;
 mod listeners;
 mod log;
 mod retainer;
 mod status;
 mod subscriptions;
+mod table;
 pub(crate) mod text;
 mod topics;
+mod verbose;
 mod vm;
 
 use dunlin_server::admin::{Admin, AdminError, Progress};

@@ -1,6 +1,6 @@
 //! Clients, their subscriptions, and the topics (routes) of the cluster.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use dunlin_broker::control::ControlInput;
@@ -8,8 +8,12 @@ use dunlin_broker::effects::ASK_ROWS_MAX;
 use dunlin_broker::registry::Place;
 use dunlin_broker::router::Route;
 use dunlin_broker::{Answer, Ask, effects};
+use dunlin_cluster::NodeName;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tokio::task::JoinSet;
 
+use super::remote::{Question, REMOTE_ROWS_MAX, REMOTE_TIMEOUT_MS};
 use super::{Admin, AdminError};
 
 /// Which nodes a listing covers.
@@ -38,6 +42,8 @@ pub struct ClientFilter {
     pub connected: Option<bool>,
     /// Address of the client without port.
     pub ip_address: Option<String>,
+    /// Clean start or clean session.
+    pub clean_start: Option<bool>,
 }
 
 /// A client and its session.
@@ -140,8 +146,9 @@ pub struct TopicRow {
 impl Admin {
     /// Clients in order of node and client id.
     ///
-    /// Of clients on other nodes only what every node knows of them is shown: id, node and time of
-    /// connect. No question about all nodes waits for one of them.
+    /// Clients on other nodes come with what every node knows of them, id, node and time of connect;
+    /// [`Self::complete_clients`] adds the rest for those that are shown. A filter that needs more
+    /// is answered by the nodes themselves, those that do so in time.
     pub async fn clients(
         &self,
         scope: Scope,
@@ -151,26 +158,83 @@ impl Admin {
         if self.covers_self(&scope) {
             rows.extend(self.local_clients().await?);
         }
-        rows.extend(self.remote_clients(&scope));
+        if filter.needs_details() {
+            let question = Question::Clients(filter.clone());
+            let answered = self.gather::<Vec<ClientRow>>(&scope, &question).await;
+            rows.extend(answered.into_iter().flat_map(|(_, theirs)| theirs));
+        } else {
+            rows.extend(self.remote_clients(&scope));
+        }
         rows.retain(|row| filter.admits(row));
         rows.sort_by(|a, b| (&a.node, &a.clientid).cmp(&(&b.node, &b.clientid)));
         Ok(rows)
     }
 
-    /// One client, wherever in the scope it is.
-    pub async fn client(&self, scope: Scope, clientid: &str) -> Result<ClientRow, AdminError> {
-        if self.covers_self(&scope) {
-            let answers = self.inner.ask_all(Ask::Client(clientid.to_owned())).await?;
-            let found = answers.into_iter().find_map(|answer| match answer {
-                Answer::Client(row) => row,
-                _ => None,
+    /// Adds what only the nodes themselves know of their clients, as far as they answer in time.
+    pub async fn complete_clients(&self, rows: &mut [ClientRow]) {
+        let own = self.inner.node.as_str();
+        let mut wanted: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for row in rows.iter().filter(|row| row.is_stub() && row.node != own) {
+            let ids = wanted.entry(row.node.clone()).or_default();
+            ids.push(row.clientid.clone());
+        }
+        let mut asked = JoinSet::new();
+        for (node, ids) in wanted {
+            let Ok(node) = NodeName::parse(&node) else {
+                continue;
+            };
+            let admin = self.clone();
+            asked.spawn(async move {
+                let question = Question::ClientsNamed(ids);
+                admin.ask_node::<Vec<ClientRow>>(&node, &question).await
             });
-            if let Some(row) = found {
-                return Ok(client_row(self.inner.node.as_str(), *row));
+        }
+        let mut known = BTreeMap::new();
+        for answered in asked.join_all().await {
+            for row in answered.answer.unwrap_or_default() {
+                known.insert((row.node.clone(), row.clientid.clone()), row);
             }
         }
-        self.remote_client(&scope, clientid)
-            .ok_or_else(|| not_found(clientid))
+        for row in rows.iter_mut().filter(|row| row.is_stub()) {
+            let key = (row.node.clone(), row.clientid.clone());
+            if let Some(details) = known.remove(&key) {
+                *row = details;
+            }
+        }
+    }
+
+    /// Clients of this node by their ids.
+    pub(crate) async fn clients_named(&self, ids: &[String]) -> Result<Vec<ClientRow>, AdminError> {
+        let mut rows = Vec::new();
+        for id in ids.iter().take(REMOTE_ROWS_MAX) {
+            rows.extend(self.local_client(id).await?);
+        }
+        Ok(rows)
+    }
+
+    async fn local_client(&self, clientid: &str) -> Result<Option<ClientRow>, AdminError> {
+        let Some(shard) = self.inner.shared.registry().local_shard(clientid) else {
+            return Ok(None);
+        };
+        let ask = Ask::Client(clientid.to_owned());
+        let Answer::Client(row) = self.inner.ask_shard(shard, ask).await? else {
+            return Ok(None);
+        };
+        Ok(row.map(|row| client_row(self.inner.node.as_str(), *row)))
+    }
+
+    /// One client, wherever in the scope it is.
+    pub async fn client(&self, scope: Scope, clientid: &str) -> Result<ClientRow, AdminError> {
+        if self.covers_self(&scope)
+            && let Some(row) = self.local_client(clientid).await?
+        {
+            return Ok(row);
+        }
+        let mut row = self
+            .remote_client(&scope, clientid)
+            .ok_or_else(|| not_found(clientid))?;
+        self.complete_clients(std::slice::from_mut(&mut row)).await;
+        Ok(row)
     }
 
     /// Disconnects a client and ends its session, wherever in the cluster it is;
@@ -189,7 +253,7 @@ impl Admin {
     }
 
     /// All subscriptions in order of node, client id and filter.
-    /// Those of clients on other nodes are not known here and left out.
+    /// Those of nodes that do not answer in time are left out.
     pub async fn subscriptions(&self, scope: Scope) -> Result<Vec<SubscriptionRow>, AdminError> {
         let mut rows = Vec::new();
         if self.covers_self(&scope) {
@@ -198,6 +262,9 @@ impl Admin {
             }
         }
         rows.sort_by(|a, b| (&a.clientid, &a.topic).cmp(&(&b.clientid, &b.topic)));
+        let question = Question::Subscriptions;
+        let answered = self.gather::<Vec<SubscriptionRow>>(&scope, &question);
+        rows.extend(answered.await.into_iter().flat_map(|(_, theirs)| theirs));
         Ok(rows)
     }
 
@@ -207,6 +274,10 @@ impl Admin {
         scope: Scope,
         clientid: &str,
     ) -> Result<Vec<SubscriptionRow>, AdminError> {
+        if let Some(node) = self.node_of(&scope, clientid) {
+            let question = Question::SubscriptionsOf(clientid.to_owned());
+            return self.ask_owner(&node, &question).await;
+        }
         self.client(scope, clientid).await?;
         let answers = self
             .inner
@@ -224,31 +295,78 @@ impl Admin {
             return Err(AdminError::Qos);
         }
         check_filter(filter)?;
+        let done = match self.node_of(&Scope::Cluster, clientid) {
+            None => self.subscribe_here(clientid, filter, qos).await?,
+            Some(node) => {
+                let question = Question::Subscribe {
+                    clientid: clientid.to_owned(),
+                    filter: filter.to_owned(),
+                    qos,
+                };
+                self.ask_owner(&node, &question).await?
+            }
+        };
+        done.then_some(()).ok_or_else(|| not_found(clientid))
+    }
+
+    /// Whether the client is here.
+    pub(crate) async fn subscribe_here(
+        &self,
+        clientid: &str,
+        filter: &str,
+        qos: u8,
+    ) -> Result<bool, AdminError> {
         let (clientid, filter) = (clientid.to_owned(), filter.to_owned());
         let ask = Ask::Subscribe {
-            clientid: clientid.clone(),
+            clientid,
             filter,
             qos,
         };
-        if self.is_done(ask).await? {
-            Ok(())
-        } else {
-            Err(not_found(&clientid))
-        }
+        self.is_done(ask).await
     }
 
     /// Unsubscribes a client from outside.
     pub async fn unsubscribe(&self, clientid: &str, filter: &str) -> Result<(), AdminError> {
-        let (clientid, filter) = (clientid.to_owned(), filter.to_owned());
-        let ask = Ask::Unsubscribe {
-            clientid: clientid.clone(),
-            filter,
+        let done = match self.node_of(&Scope::Cluster, clientid) {
+            None => self.unsubscribe_here(clientid, filter).await?,
+            Some(node) => {
+                let question = Question::Unsubscribe {
+                    clientid: clientid.to_owned(),
+                    filter: filter.to_owned(),
+                };
+                self.ask_owner(&node, &question).await?
+            }
         };
-        if self.is_done(ask).await? {
-            Ok(())
-        } else {
-            Err(not_found(&clientid))
-        }
+        done.then_some(()).ok_or_else(|| not_found(clientid))
+    }
+
+    /// Whether the client is here.
+    pub(crate) async fn unsubscribe_here(
+        &self,
+        clientid: &str,
+        filter: &str,
+    ) -> Result<bool, AdminError> {
+        let (clientid, filter) = (clientid.to_owned(), filter.to_owned());
+        self.is_done(Ask::Unsubscribe { clientid, filter }).await
+    }
+
+    /// The other node of the scope that has the client, unless this one has.
+    fn node_of(&self, scope: &Scope, clientid: &str) -> Option<NodeName> {
+        let row = self.remote_client(scope, clientid)?;
+        NodeName::parse(&row.node).ok()
+    }
+
+    /// Asks the node that has a client, where no answer is no answer.
+    async fn ask_owner<T: DeserializeOwned>(
+        &self,
+        node: &NodeName,
+        question: &Question,
+    ) -> Result<T, AdminError> {
+        let answered = self.ask_node(node, question).await;
+        answered.answer.map_err(|_| AdminError::NodeSilent {
+            node: node.to_string(),
+            waited_ms: REMOTE_TIMEOUT_MS,
+        })
     }
 
     /// Routes of the whole cluster, sorted by filter, then node.
@@ -408,7 +526,23 @@ impl Admin {
     }
 }
 
+impl ClientRow {
+    /// Whether only that is known which every node knows of every client.
+    pub fn is_stub(&self) -> bool {
+        self.proto_ver == 0
+    }
+}
+
 impl ClientFilter {
+    /// Whether it asks for what only a client's own node knows.
+    fn needs_details(&self) -> bool {
+        self.username.is_some()
+            || self.like_username.is_some()
+            || self.connected.is_some()
+            || self.ip_address.is_some()
+            || self.clean_start.is_some()
+    }
+
     fn admits(&self, row: &ClientRow) -> bool {
         let has = |text: &str, part: &Option<String>| {
             part.as_ref()
@@ -427,6 +561,9 @@ impl ClientFilter {
                 .ip_address
                 .as_ref()
                 .is_none_or(|wanted| row.ip_address == *wanted)
+            && self
+                .clean_start
+                .is_none_or(|wanted| row.clean_start == wanted)
     }
 }
 

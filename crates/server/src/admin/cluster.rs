@@ -196,22 +196,13 @@ impl Admin {
         }
     }
 
-    /// Makes another, standalone node join this node's cluster. A node that is a member already
-    /// is [`OperationError::AlreadyInCluster`]; one that is not can only be asked to join by a
-    /// letter between strangers, which is not part of the protocol: [`AdminError::Unsupported`].
-    pub async fn invite(&self, node: &str) -> Result<JoinOutcome, AdminError> {
+    /// Has another node join this node's cluster, within `timeout_ms`. It does so as if told to by
+    /// its own operator: one that is a member elsewhere leaves there.
+    pub async fn invite(&self, node: &str, timeout_ms: u64) -> Result<JoinOutcome, AdminError> {
         let node = self.complete(node)?;
-        if node == self.inner.node {
-            return Err(OperationError::SelfNode { node }.into());
-        }
-        let status = self.inner.request(Request::Status).await?;
-        if status.members.iter().any(|member| member.name == node) {
-            return Err(OperationError::AlreadyInCluster { node }.into());
-        }
-        Err(AdminError::Unsupported {
-            what: "inviting a node",
-            instead: format!("run `emqx_ctl cluster join {}` on {node}", self.inner.node),
-        })
+        let op = Operation::Invite { node, timeout_ms };
+        self.operation(op, Progress::ignored()).await?;
+        Ok(JoinOutcome::Joined)
     }
 
     /// Merges the sides of a split that `cluster.autoheal = false` keeps apart; returns whom this
@@ -268,7 +259,7 @@ impl Admin {
             })
     }
 
-    fn complete(&self, node: &str) -> Result<NodeName, AdminError> {
+    pub(crate) fn complete(&self, node: &str) -> Result<NodeName, AdminError> {
         NodeName::complete(node, &self.inner.node).map_err(|error| AdminError::NodeName {
             name: node.to_owned(),
             reason: error.to_string(),
@@ -291,12 +282,7 @@ fn cluster_status(status: &Status) -> ClusterStatus {
     let member = |member: &dunlin_cluster::MemberStatus| MemberRow {
         node: member.name.to_string(),
         site: member.site.to_string(),
-        state: match member.state {
-            MemberState::Running => "running",
-            MemberState::Suspect => "suspect",
-            MemberState::Stopped => "stopped",
-        }
-        .to_owned(),
+        state: state_name(member.state).to_owned(),
         since_ms: member.since_wall_ms,
     };
     ClusterStatus {
@@ -332,4 +318,13 @@ fn node_row(name: &NodeName, running: bool, info: Option<&NodeInfo>, sessions: u
     row.log_path = Some(info.log_path.clone()).filter(|path| !path.is_empty());
     row.sys_path.clone_from(&info.sys_path);
     row
+}
+
+/// The word for a member's state.
+pub(crate) fn state_name(state: MemberState) -> &'static str {
+    match state {
+        MemberState::Running => "running",
+        MemberState::Suspect => "suspect",
+        MemberState::Stopped => "stopped",
+    }
 }

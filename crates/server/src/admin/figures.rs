@@ -6,6 +6,7 @@ use dunlin_broker::metrics::{self, Gauge, Gauges};
 use dunlin_broker::{Answer, Ask, Counts};
 use serde::{Deserialize, Serialize};
 
+use super::remote::{Question, Values};
 use super::{Admin, AdminError, Scope};
 use crate::time::wall_ms;
 
@@ -62,14 +63,20 @@ impl Admin {
         }
     }
 
-    /// Gauges with their high-water marks (`broker stats`). Of other nodes those figures are shown
-    /// that they publish themselves; nodes of the scope that publish none are left out.
+    /// Gauges with their high-water marks (`broker stats`). Of nodes that do not answer in time those
+    /// figures are shown that they publish themselves.
     pub async fn stats(&self, scope: Scope) -> Result<Vec<Figures>, AdminError> {
         let mut figures = Vec::new();
         if self.covers(&scope) {
             figures.push(self.figures(self.local_stats().await?));
         }
+        let answered = self.gather::<Values>(&scope, &Question::Stats).await;
         for row in self.others(&scope).await? {
+            if let Some((_, values)) = answered.iter().find(|(node, _)| *node == row.node) {
+                let (node, values) = (row.node, values.clone());
+                figures.push(Figures { node, values });
+                continue;
+            }
             let gauges = [
                 (Gauge::Connections, row.connections),
                 (Gauge::Sessions, row.connections),
@@ -90,16 +97,16 @@ impl Admin {
         Ok(figures)
     }
 
-    /// Counters (`broker metrics`) of this node, if the scope covers it.
-    #[expect(
-        clippy::unused_async,
-        reason = "callers need not know which operations wait"
-    )]
+    /// Counters (`broker metrics`). Nodes that do not answer in time are left out.
     pub async fn metrics(&self, scope: Scope) -> Result<Vec<Figures>, AdminError> {
-        if !self.covers(&scope) {
-            return Ok(Vec::new());
+        let mut figures = Vec::new();
+        if self.covers(&scope) {
+            figures.push(self.figures(self.local_metrics()));
         }
-        Ok(vec![self.figures(self.local_metrics())])
+        let answered = self.gather::<Values>(&scope, &Question::Metrics).await;
+        let row = |(node, values)| Figures { node, values };
+        figures.extend(answered.into_iter().map(row));
+        Ok(figures)
     }
 
     pub(crate) fn local_metrics(&self) -> BTreeMap<String, u64> {
@@ -176,7 +183,7 @@ impl Admin {
         Ok(sum)
     }
 
-    fn covers(&self, scope: &Scope) -> bool {
+    pub(crate) fn covers(&self, scope: &Scope) -> bool {
         match scope {
             Scope::Local | Scope::Cluster => true,
             Scope::Node(node) => node == self.inner.node.as_str(),

@@ -1,10 +1,14 @@
 //! Listeners as an operator sees them.
 
+use std::net::{IpAddr, Ipv6Addr};
+
+use dunlin_broker::redirect::Redirect;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use super::{Admin, AdminError};
+use crate::control_thread::Request;
 use crate::listeners::Change;
 
 /// One configured listener of a node.
@@ -35,6 +39,35 @@ pub struct ListenerRow {
 }
 
 impl Admin {
+    /// Listeners for clients that are open, with their ports.
+    pub(crate) fn listener_ports(&self) -> Vec<(String, u16)> {
+        let listeners = &self.inner.listeners;
+        let open = listeners.rows().into_iter().filter(|row| row.running);
+        open.filter_map(|row| Some((row.id.clone(), listeners.port(&row.id)?)))
+            .collect()
+    }
+
+    /// Where this node's clients may go: the listeners of the other running nodes. Those whose name
+    /// is a loopback address serve clients of this machine only, so they are left out unless this
+    /// node is one of them.
+    pub(crate) async fn redirect(&self) -> Redirect {
+        let mut redirect = Redirect::default();
+        let Ok(nodes) = self.inner.request(Request::Nodes).await else {
+            return redirect;
+        };
+        let own = &self.inner.node;
+        for (node, running, info) in nodes {
+            let reachable = !is_loopback(node.host()) || is_loopback(own.host());
+            let Some(info) = info.filter(|_| running && reachable && node != *own) else {
+                continue;
+            };
+            for (listener, port) in info.listeners {
+                redirect.add(&listener, address(node.host(), port));
+            }
+        }
+        redirect
+    }
+
     /// The listeners of this node, in order of id.
     pub fn listeners(&self) -> Vec<ListenerRow> {
         self.inner.listeners.rows()
@@ -79,5 +112,16 @@ impl Admin {
         self.inner.listeners.stop(id).await;
         self.inner.listeners.start(id)?;
         Ok(())
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+fn address(host: &str, port: u16) -> String {
+    match host.parse::<Ipv6Addr>() {
+        Ok(ip) => format!("[{ip}]:{port}"),
+        Err(_) => format!("{host}:{port}"),
     }
 }

@@ -259,6 +259,7 @@ fn assemble(
     let admin = Admin {
         inner: Arc::new(inner),
     };
+    control.introduce(admin.clone());
     let (http, tasks) = (Vec::new(), Vec::new());
     Ok(Running {
         admin,
@@ -407,6 +408,7 @@ async fn background(admin: Admin) {
             subscriptions: gauges.get(Gauge::Subscriptions),
             messages_received: count("messages.received"),
             messages_sent: count("messages.sent"),
+            listeners: admin.listener_ports(),
             ..node_info(&admin)
         };
         admin

@@ -1232,3 +1232,9 @@ fn new_node(at: u8, shards: u16, settings: Settings) -> Node {
 
 /// All protocol versions.
 pub(super) const VERSIONS: [Version; 3] = Version::ALL;
+
+/// Stop, without anywhere to send clients.
+pub(super) fn drain() -> ToShard {
+    let redirect = Arc::default();
+    ToShard::Drain { redirect }
+}

@@ -2,9 +2,12 @@
 
 use dunlin_mqtt::{Connect, Disconnect, Packet, QoS, Reason, Version};
 
-use super::net::{Net, VERSIONS, persistent};
+use std::sync::Arc;
+
+use super::net::{Net, VERSIONS, drain, persistent};
 use crate::effects::{ClientEvent, CloseReason, ToShard};
 use crate::metrics::Metric;
+use crate::redirect::Redirect;
 use crate::settings::Mqtt;
 
 #[test]
@@ -181,13 +184,32 @@ fn how_a_connection_ended_is_told() {
 }
 
 #[test]
+fn a_draining_shard_says_where_to_go_if_it_knows() {
+    let mut net = Net::new();
+    let five = net.client(Version::V5, "five");
+    let three = net.client(Version::V3_1_1, "three");
+    let mut redirect = Redirect::default();
+    redirect.add("tcp:default", "other:1883".to_owned());
+    let redirect = Arc::new(redirect);
+    net.tell(0, 0, ToShard::Drain { redirect });
+    let packets = net.take(five);
+    let Some(Packet::Disconnect(last)) = packets.last() else {
+        panic!("no DISCONNECT: {packets:?}");
+    };
+    assert_eq!(last.reason, Reason::UseAnotherServer);
+    assert_eq!(last.properties.server_reference(), Some("other:1883"));
+    net.nothing(three);
+    net.check_closed(three, CloseReason::Shutdown);
+}
+
+#[test]
 fn a_draining_shard_says_why_and_keeps_what_may_be_kept() {
     let mut net = Net::new();
     let five = net.client(Version::V5, "five");
     let three = net.client(Version::V3_1_1, "three");
     let (kept, _) = net.persistent(Version::V5, "kept");
     let new = net.accept(Version::V5);
-    net.tell(0, 0, ToShard::Drain);
+    net.tell(0, 0, drain());
     net.check_disconnected(five, Reason::ServerShuttingDown);
     net.check_disconnected(kept, Reason::ServerShuttingDown);
     net.nothing(three);
@@ -210,7 +232,7 @@ fn a_large_drain_goes_in_steps() {
     for n in 0..1_200 {
         net.client(Version::V5, &format!("c{n}"));
     }
-    net.tell(0, 0, ToShard::Drain);
+    net.tell(0, 0, drain());
     assert_eq!(net.nodes[0].shards[0].counts().live_connections, 700);
     net.pass(200);
     assert_eq!(net.nodes[0].shards[0].counts().live_connections, 0);

@@ -2,7 +2,7 @@
 
 use dunlin_mqtt::{Connect, Packet, Properties, QoS, Reason, TopicName, Version, Will};
 
-use super::net::{C, Net, VERSIONS, persistent, pubrel};
+use super::net::{C, Net, VERSIONS, drain, persistent, pubrel};
 use crate::effects::{Ask, CloseReason, ToShard};
 
 fn with_will(mut connect: Connect, delay_s: u32) -> Connect {
@@ -158,7 +158,7 @@ fn kick_and_drain_publish_at_once() {
     net.drop_client(watcher);
     let (watcher, _) = net.persistent(Version::V5, "watcher");
     net.subscribe(watcher, "will", QoS::AtLeastOnce);
-    net.tell(0, 0, ToShard::Drain);
+    net.tell(0, 0, drain());
     net.check_closed(c, CloseReason::Shutdown);
     let Some(session) = net.nodes[0].shards[0]
         .client_rows(None, 10)
@@ -289,7 +289,7 @@ fn a_node_that_stops_leaves_delayed_wills_to_the_others() {
         net.subscribe(watcher, "will", QoS::AtLeastOnce);
         let c = net.accept(Version::V5);
         net.connect(c, with_will(persistent(Version::V5, "c"), delay_s));
-        net.tell(0, 0, ToShard::Drain);
+        net.tell(0, 0, drain());
         check_published(&mut net, watcher, here);
         assert_eq!(is_listed(&net, 0), delay_s > 0);
         net.pass(100);
@@ -302,7 +302,7 @@ fn a_stopping_node_waits_until_the_others_have_its_news_but_not_for_ever() {
     let mut net = Net::with(2, 1, crate::settings::Settings::default());
     net.client(Version::V5, "c");
     net.hold_control = true;
-    net.tell(0, 0, ToShard::Drain);
+    net.tell(0, 0, drain());
     net.pass(900);
     assert_eq!(net.nodes[0].drained, 0);
     net.pass(200);
