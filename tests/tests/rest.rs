@@ -219,7 +219,7 @@ fn r08_r09_r10_nodes_and_force_leave() -> Result<()> {
     unknown.refused(404, "NOT_FOUND", "Node not found: x@h")?;
 
     b.kill9()?;
-    a.sees(&[a], &[b], dunlin_tests::node::TOGETHER)?;
+    a.sees(&[a], &[b], TOGETHER)?;
     let rows = api.get("/api/v5/nodes")?.status(200)?.json()?;
     let stopped = json!({ "node": b.name, "node_status": "stopped", "role": "core" });
     ensure!(rows[1] == stopped, "{rows}");
@@ -237,7 +237,7 @@ fn r08_r09_r10_nodes_and_force_leave() -> Result<()> {
     force(&a.name)?.refused(400, "BAD_REQUEST", "Can't leave self")?;
     force("x@h")?.refused(400, "BAD_REQUEST", "node_not_in_cluster")?;
     force(&b.name)?.status(204)?;
-    a.sees(&[a], &[], dunlin_tests::node::TOGETHER).map(drop)
+    a.sees(&[a], &[], TOGETHER).map(drop)
 }
 
 /// Fields and their types, as EMQX 5.8 has them.

@@ -327,7 +327,7 @@ pub(crate) mod fixture {
     pub(crate) fn takeover_of(bytes: &[u8]) -> Option<TakeoverRequest> {
         match postcard::from_bytes(bytes).ok()? {
             Question::Takeover(request) => Some(request),
-            Question::FenceLinks { .. } => None,
+            Question::FenceLinks { .. } | Question::Operator(_) => None,
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use dunlin_mqtt::{Connect, Packet, QoS, Reason, TopicName, Version, Will};
 
-use super::net::{Net, VERSIONS, persistent, settings};
+use super::net::{Net, VERSIONS, drain, persistent, settings};
 use crate::access::{Access, Authentication, Authenticator, Credentials, Decision, Proof};
 use crate::effects::{CloseReason, ToShard};
 use crate::metrics::Metric;
@@ -402,7 +402,7 @@ fn a_slow_check_refuses_and_a_client_that_left_is_forgotten() {
         stopping,
         Packet::Connect(Box::new(with_user(Version::V5, "slow", "x"))),
     );
-    net.tell(0, 0, ToShard::Drain);
+    net.tell(0, 0, drain());
     net.release_proofs();
     assert_eq!(net.metric(Metric::ClientConnected), 0);
 }
