@@ -989,8 +989,8 @@ impl World {
     fn concerned(&self, host: usize, op: &Operation) -> Vec<usize> {
         match op {
             Operation::Join { .. } | Operation::Leave => vec![host],
-            Operation::EnableDiscovery | Operation::Heal => Vec::new(),
-            Operation::ForceLeave { node } => self
+            Operation::EnableDiscovery | Operation::Heal | Operation::Look { .. } => Vec::new(),
+            Operation::ForceLeave { node } | Operation::Invite { node, .. } => self
                 .hosts
                 .iter()
                 .filter(|h| h.name == *node)
