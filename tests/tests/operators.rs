@@ -129,7 +129,7 @@ fn a_silent_member_is_an_alarm_on_every_survivor_until_it_is_back() -> Result<()
     watcher.subscribe("$SYS/brokers/+/alarms/#", 0)?;
     c.signal(Signal::STOP)?;
     let of = |node: &Node, name: &str| (node.name.clone(), name.to_owned());
-    let both = vec![of(a, "partition"), of(b, "partition")];
+    let both = [of(a, "partition"), of(b, "partition")];
     until(NOTICED, "both raise it", || {
         let asked = Instant::now();
         let seen = alarms(&api, true)?;

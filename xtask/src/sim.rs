@@ -1,5 +1,6 @@
 //! `cargo xtask sim`: builds the simulator as it runs fastest and runs seeds, with a line that says
-//! how far it is. Without `--keep-going` it stops at the first seed that fails and shows its events.
+//! how far it is. Without `--keep-going` it stops at the first seed that fails and shows its
+//! events.
 
 use std::path::Path;
 use std::process::Command;

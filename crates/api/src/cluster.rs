@@ -67,14 +67,13 @@ pub(crate) async fn invite_async(
         let message = "The invitation task already created for this node";
         return Err(Refusal::bad_request(message));
     }
-    let inviting = api.clone();
     tokio::spawn(async move {
-        let result = inviting.admin.invite(&node, timeout_ms).await;
+        let result = api.admin.invite(&node, timeout_ms).await;
         let reason = match result {
             Ok(_) | Err(AdminError::Cluster(OperationError::AlreadyInCluster { .. })) => None,
             Err(error) => Some(error.to_string()),
         };
-        inviting.invitations(|list| list.end(&node, wall_ms(), reason));
+        api.invitations(|list| list.end(&node, wall_ms(), reason));
     });
     Ok(StatusCode::OK)
 }

@@ -91,11 +91,11 @@ impl From<AdminError> for Refusal {
             E::ClientNotFound { .. } => {
                 return Self::not_found("CLIENTID_NOT_FOUND", "Client ID not found");
             }
-            E::AlarmNotFound { .. } => (StatusCode::NOT_FOUND, "NOT_FOUND"),
+            E::AlarmNotFound { .. }
+            | E::AuthenticatorNotFound { .. }
+            | E::ApiKeyNotFound { .. } => (StatusCode::NOT_FOUND, "NOT_FOUND"),
             E::ListenerNotFound { .. } => (StatusCode::NOT_FOUND, "BAD_LISTENER_ID"),
-            E::AuthenticatorNotFound { .. } => (StatusCode::NOT_FOUND, "NOT_FOUND"),
             E::UserNotFound { .. } => (StatusCode::NOT_FOUND, "USER_NOT_FOUND"),
-            E::ApiKeyNotFound { .. } => (StatusCode::NOT_FOUND, "NOT_FOUND"),
             E::UserExists { .. } | E::ApiKeyExists { .. } | E::BanExists { .. } => {
                 (StatusCode::BAD_REQUEST, "ALREADY_EXISTS")
             }

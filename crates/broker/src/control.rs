@@ -590,7 +590,7 @@ impl Control {
             Effect::Discover(discover) => fx.discover.push(discover),
             Effect::Up { peer } => {
                 self.watch.up(peer.site);
-                self.tell_back(&peer, fx);
+                Self::tell_back(&peer, fx);
                 self.peer_up(now, &peer, fx);
             }
             Effect::Down { site, reason } => {

@@ -7,8 +7,8 @@
 //! topic | properties | payload | clientid           the rest is the client identifier
 //! ```
 //! Numbers are big endian. Flags: bits 0-1 QoS, 2 retain, 3 DUP, 4 plain subscribers are meant, 5 a
-//! receipt for this dispatch number is awaited. The id is the message's, the same in every copy. The
-//! expiry is what is left when it is sent (`u64::MAX` none), because wall clocks differ.
+//! receipt for this dispatch number is awaited. The id is the message's, the same in every copy.
+//! The expiry is what is left when it is sent (`u64::MAX` none), because wall clocks differ.
 //!
 //! The receiver gives it to its own subscribers and to one of its members of each group named, and
 //! must never forward it again.

@@ -469,8 +469,8 @@ fn queued_from_wire(wire: WireQueued) -> Queued {
 
 /// Joins what the old owner collected with what the new one did meanwhile. Both saw a stretch of
 /// the same publishers' streams: what is at the end of the first and the beginning of the second
-/// came twice. Copies are told by the message's identifier; a session with overlapping subscriptions
-/// may have several on either side.
+/// came twice. Copies are told by the message's identifier; a session with overlapping
+/// subscriptions may have several on either side.
 ///
 /// Returns all of it, and how many copies of the old owner's were not met again: they may still
 /// come.

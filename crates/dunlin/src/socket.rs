@@ -107,8 +107,8 @@ pub(crate) fn is_surely_running(run: &Path, name: &str) -> bool {
     }
 }
 
-/// Whether the process that wrote the node's pid file is still there. Its number may have been given
-/// to another program since, whose name tells.
+/// Whether the process that wrote the node's pid file is still there. Its number may have been
+/// given to another program since, whose name tells.
 fn is_ending(run: &Path, name: &str) -> bool {
     let pid = std::fs::read_to_string(pid_path_of(run, name));
     let pid = pid.ok().and_then(|text| text.trim().parse::<u32>().ok());

@@ -149,8 +149,8 @@ pub fn path_of(run: &Path, node: &str) -> PathBuf {
     run.join(format!("{node}.sock"))
 }
 
-/// The path of the file with a node's process id: what a start looks at when the node was killed and
-/// its process may still be ending.
+/// The path of the file with a node's process id: what a start looks at when the node was killed
+/// and its process may still be ending.
 pub fn pid_path_of(run: &Path, node: &str) -> PathBuf {
     run.join(format!("{node}.pid"))
 }

@@ -192,7 +192,8 @@ pub struct Oracle {
     disturbances: Vec<Disturbance>,
     lives: Vec<u32>,
     faults: Vec<Violation>,
-    /// Hosts that may have a session of the client: where it was, and those that got a CONNECT since.
+    /// Hosts that may have a session of the client: where it was, and those that got a CONNECT
+    /// since.
     asked: BTreeMap<usize, BTreeSet<usize>>,
     /// Whether wall clocks differ: after a split the newest session is the one they say.
     skewed: bool,

@@ -202,6 +202,19 @@ pub struct Step {
     pub op: Op,
 }
 
+/// How far the wall clocks of nodes are off, milliseconds.
+fn skews(nodes: usize, rng: &mut SmallRng) -> Vec<i64> {
+    let skewed = rng.random_bool(0.3);
+    let skew = |_| {
+        if skewed {
+            rng.random_range(-5_000..=5_000)
+        } else {
+            0
+        }
+    };
+    (0..nodes).map(skew).collect()
+}
+
 impl Options {
     /// What a seed stands for.
     pub fn draw(seed: u64) -> Self {
@@ -244,15 +257,7 @@ impl Options {
         let clients = (0..ordinary + group_members)
             .map(|n| profile(n, &mut rng))
             .collect();
-        let skewed = rng.random_bool(0.3);
-        let skew = |_| {
-            if skewed {
-                rng.random_range(-5_000..=5_000)
-            } else {
-                0
-            }
-        };
-        let skew_ms = (0..nodes).map(skew).collect();
+        let skew_ms = skews(nodes, &mut rng);
         let delay_min_ms = rng.random_range(0..=3);
         Self {
             seed,

@@ -180,7 +180,7 @@ fn publishers_and_subscribers_alone() {
 fn ctrl_c_reports_what_there_is() {
     let null = Running::start();
     let long = Sizes {
-        duration: Some(Duration::from_secs(3_600)),
+        duration: Some(Duration::from_hours(1)),
         count: Some(10_000_000),
         ..Sizes::default()
     };

@@ -1,5 +1,5 @@
-//! What nodes ask each other: takeovers of sessions, fences, kicks, and what their operators want to
-//! know.
+//! What nodes ask each other: takeovers of sessions, fences, kicks, and what their operators want
+//! to know.
 //!
 //! Every question is bounded in time by the cluster core; a node that does not answer leaves the
 //! asking client with a new session, never without an answer.

@@ -132,7 +132,7 @@ impl Control {
     }
 
     /// A member that was removed once is back.
-    pub(super) fn tell_back(&self, peer: &Peer, fx: &mut ControlEffects) {
+    pub(super) fn tell_back(peer: &Peer, fx: &mut ControlEffects) {
         let name = removed_alarm(&peer.name);
         fx.alarms.push(AlarmChange::deactivate(name));
     }

@@ -8,6 +8,7 @@ mod faults;
 mod net;
 mod nodes;
 mod operators;
+mod packets;
 mod properties;
 mod publish;
 mod qos;

@@ -5,11 +5,15 @@ use crate::net::{Net, RETAINED, USERS};
 /// Splits two nodes (or one from two), lets `write` write, and heals.
 fn split(net: &mut Net, write: impl FnOnce(&mut Net)) {
     let others: Vec<_> = (1..net.nodes.len()).collect();
-    others.iter().for_each(|other| net.cut(0, *other));
+    for other in others.clone() {
+        net.cut(0, other);
+    }
     net.run(8_000);
     write(net);
     net.run(1_000);
-    others.iter().for_each(|other| net.heal(0, *other));
+    for other in others {
+        net.heal(0, other);
+    }
     let took_ms = net.until_whole();
     assert!(took_ms < 2_000, "{took_ms}");
     net.check_disks();

@@ -33,10 +33,10 @@ impl Table {
         let mut text = String::new();
         for row in &self.rows {
             let cells = row.iter().zip(&widths);
-            let line: String = cells
+            let line: Vec<String> = cells
                 .map(|(cell, width)| format!("  {cell:<width$}"))
                 .collect();
-            text.push_str(line.trim_end());
+            text.push_str(line.concat().trim_end());
             text.push('\n');
         }
         text

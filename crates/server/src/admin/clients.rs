@@ -146,9 +146,9 @@ pub struct TopicRow {
 impl Admin {
     /// Clients in order of node and client id.
     ///
-    /// Clients on other nodes come with what every node knows of them, id, node and time of connect;
-    /// [`Self::complete_clients`] adds the rest for those that are shown. A filter that needs more
-    /// is answered by the nodes themselves, those that do so in time.
+    /// Clients on other nodes come with what every node knows of them, id, node and time of
+    /// connect; [`Self::complete_clients`] adds the rest for those that are shown. A filter that
+    /// needs more is answered by the nodes themselves, those that do so in time.
     pub async fn clients(
         &self,
         scope: Scope,

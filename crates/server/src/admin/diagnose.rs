@@ -77,10 +77,10 @@ impl Report {
     }
 
     /// The time since the last step, and a new start.
-    fn lap(&mut self) -> Option<Duration> {
+    fn lap(&mut self) -> Duration {
         let took = self.since.elapsed();
         self.since = Instant::now();
-        Some(took)
+        took
     }
 
     fn end(self, ok: bool, conclusion: String) -> Diagnosis {
@@ -126,7 +126,7 @@ impl Admin {
         let addresses = match peer::resolve(node.host(), node.port()).await {
             Ok(addresses) => addresses,
             Err(error) => {
-                let took = report.lap();
+                let took = Some(report.lap());
                 report.say("resolve", false, took, error.to_string());
                 let host = node.host();
                 let cure = format!(
@@ -136,7 +136,7 @@ impl Admin {
                 return Ok(report.end(false, cure));
             }
         };
-        let took = report.lap();
+        let took = Some(report.lap());
         report.say("resolve", true, took, list(&addresses));
         if let Some(cure) = self.route(&mut report, &addresses) {
             return Ok(report.end(false, cure));
@@ -154,7 +154,7 @@ impl Admin {
         };
         let text: Vec<_> = ways.iter().map(way).collect();
         let ok = ways.iter().any(|(_, source)| source.is_ok());
-        let took = report.lap();
+        let took = Some(report.lap());
         report.say("route", ok, took, text.join(", "));
         let own_is_loopback = is_loopback(self.inner.node.host());
         let there_is_not = addresses.iter().all(|to| !to.ip().is_loopback());
@@ -203,7 +203,7 @@ impl Admin {
             }
             Err(error) => {
                 let step = step_of(&error, last);
-                let took = report.lap();
+                let took = Some(report.lap());
                 report.say(step, false, took, what(&error));
                 Ok(report.end(false, error.to_string()))
             }
@@ -213,7 +213,7 @@ impl Admin {
 
 /// Says what the core found; the step that comes next.
 fn tell(report: &mut Report, check: &Check) -> &'static str {
-    let took = report.lap();
+    let took = Some(report.lap());
     match check {
         Check::Dialed => {
             let port = report.node.port();
@@ -282,7 +282,7 @@ fn step_of(error: &OperationError, last: &'static str) -> &'static str {
 fn what(error: &OperationError) -> String {
     let text = error.to_string();
     text.split_once("; ")
-        .map_or(text.clone(), |(what, _)| what.to_owned())
+        .map_or_else(|| text.clone(), |(what, _)| what.to_owned())
 }
 
 fn list(addresses: &[SocketAddr]) -> String {

@@ -63,8 +63,8 @@ impl Admin {
         }
     }
 
-    /// Gauges with their high-water marks (`broker stats`). Of nodes that do not answer in time those
-    /// figures are shown that they publish themselves.
+    /// Gauges with their high-water marks (`broker stats`). Of nodes that do not answer in time
+    /// those figures are shown that they publish themselves.
     pub async fn stats(&self, scope: Scope) -> Result<Vec<Figures>, AdminError> {
         let mut figures = Vec::new();
         if self.covers(&scope) {

@@ -99,7 +99,7 @@ pub const ALL: [Invariant; 12] = [
     },
     Invariant {
         name: "discovery",
-        promise: "nodes that look for each other form one cluster, whatever they are told meanwhile",
+        promise: "nodes that look for each other form one cluster, whatever they are told",
         settled: Some(discovery::settled),
         ..NONE
     },
