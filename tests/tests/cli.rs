@@ -9,13 +9,14 @@ use dunlin_tests::{Installation, Node, process};
 use serde_json::json;
 
 const CLUSTER_USAGE: &str = "\
-cluster join <Node>        # Join the cluster
-cluster leave              # Leave the cluster
-cluster force-leave <Node> # Force the node leave from cluster
-cluster status [--json]    # Cluster status
-cluster discovery enable   # Enable and run automatic cluster discovery (if configured)
-cluster heal               # Merge the sides of a split that autoheal = false keeps apart
-cluster discovery status   # How this node finds others, and what is in the way
+cluster join <Node>                 # Join the cluster
+cluster leave                       # Leave the cluster
+cluster force-leave <Node>          # Force the node leave from cluster
+cluster status [--verbose] [--json] # Cluster status
+cluster diagnose [<Node>] [--json]  # Walk every step to a node and say what is wrong
+cluster discovery enable            # Enable and run automatic cluster discovery (if configured)
+cluster heal                        # Merge the sides of a split that autoheal = false keeps apart
+cluster discovery status            # How this node finds others, and what is in the way
 ";
 
 #[test]

@@ -157,7 +157,7 @@ mod tests {
         check("./emqx", &["start"], &Command::Start);
         check("dunlin", &["--version"], &Command::Version);
         check("emqx_ctl", &[], &Command::Ctl(&[]));
-        check("dunlin", &["bench", "--help"], &Command::Bench(&["--help"]));
+        check("dunlin", &["bench", "pairs"], &Command::Bench(&["pairs"]));
     }
 
     #[test]

@@ -239,6 +239,19 @@ impl PeerWills {
         if self.orphans.get(&key).is_some_and(same) {
             self.forget(&key);
         }
+        self.strike(&key, spent.boot, Hlc(spent.stamp));
+    }
+
+    /// Nobody is to publish this will any more, also not when its node runs again as another
+    /// process, which makes orphans of the rows that the dead one left.
+    fn strike(&mut self, (site, clientid): &OrphanKey, boot: BootId, stamp: Hlc) {
+        let Some(node) = self.nodes.get_mut(site).filter(|node| node.boot == boot) else {
+            return;
+        };
+        let row = node.rows.get(clientid).and_then(|row| WillRow::decode(row));
+        if row.is_some_and(|row| row.stamp() <= stamp) {
+            node.rows.remove(clientid);
+        }
     }
 
     /// When something is due, mono ms; `u64::MAX` never.
@@ -271,6 +284,7 @@ impl PeerWills {
         let orphan = self.forget(&key)?;
         let row = WillRow::decode(&orphan.row)?;
         if self.is_alive(&key, &orphan, row.stamp(), shared) {
+            self.strike(&key, orphan.boot, row.stamp());
             return None;
         }
         let rank = rank(key.0, shared);
@@ -286,6 +300,7 @@ impl PeerWills {
             self.orphans.insert(key, put_off);
             return None;
         }
+        self.strike(&key, orphan.boot, row.stamp());
         let (site, clientid) = key;
         let spent = Spent {
             site,

@@ -117,6 +117,40 @@ fn the_next_one_publishes_only_what_nobody_says_was_published() {
 }
 
 #[test]
+fn what_was_published_is_not_published_again_when_the_node_runs_anew() {
+    let mut first = View::of(1);
+    let mut second = View::of(4);
+    second.shared.peer_up(&peer(1, 1));
+    for view in [&mut first, &mut second] {
+        view.down(DownReason::Refused);
+    }
+    let told = first.wills.due(first.now, &first.shared);
+    second.wills.published(&told[0].spent);
+    for view in [&mut first, &mut second] {
+        let node = view.shared.peer_index(site(DEAD)).expect("known");
+        view.wills.begins(view.now, site(DEAD), BootId(2));
+        view.wills.ends(site(DEAD), |_| false);
+        for id in ["a", "b"] {
+            view.shared.registry().remote_remove(id, node);
+        }
+        assert!(view.up(2).is_empty());
+    }
+    assert_eq!(names(first.pass(600_000)), ["b"]);
+}
+
+#[test]
+fn a_client_that_came_and_went_elsewhere_leaves_nothing_for_its_nodes_restart() {
+    let mut view = View::of(1);
+    let elsewhere = view.shared.peer_up(&peer(3, 1));
+    view.shared.registry().remote_put("a", elsewhere, Hlc(9));
+    view.down(DownReason::Refused);
+    assert_eq!(view.pass(1), []);
+    view.shared.registry().remote_remove("a", elsewhere);
+    view.wills.begins(view.now, site(DEAD), BootId(2));
+    assert_eq!(names(view.pass(600_000)), ["b"]);
+}
+
+#[test]
 fn each_survivor_has_its_own_turn() {
     for (own, rank) in [(1, 0), (4, 1), (9, 2)] {
         let mut view = View::of(own);
