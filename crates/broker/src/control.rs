@@ -19,8 +19,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dunlin_cluster::{
     CallError, Check, Cluster, ConnId, Cookie, DialError, Discover, Discovered, Effect, Hello,
-    InCall, Input, JoinStep, Merged, NodeName, Now, Operation, OperationError, SiteId, Status,
-    TableId, TableSpec, Wins, Write,
+    Input, JoinStep, Merged, NodeName, Now, Operation, OperationError, SiteId, Status, TableId,
+    TableSpec, Wins, Write,
 };
 use dunlin_storage as storage;
 
@@ -307,7 +307,7 @@ pub struct Control {
     /// Questions of the driver on their way to another node: call id to the driver's number.
     questions: BTreeMap<u64, u64>,
     /// Calls of other nodes that a shard or the driver is working on.
-    in_calls: BTreeMap<u64, InCall>,
+    in_calls: BTreeMap<u64, calls::Working>,
     fences: Fences,
     next_call: u64,
     snapshots: BTreeMap<SiteId, Snapshot>,

@@ -151,6 +151,14 @@ impl Registry {
         enter(places, Place::Remote { node, hlc });
     }
 
+    /// Another node asks for the client on behalf of a connection there.
+    pub(crate) fn remote_asks(&self, clientid: &str, node: NodeIndex, hlc: Hlc) {
+        let known = self.find(clientid, |place| place.is_at(node));
+        if known.is_none_or(|place| place.hlc() < hlc) {
+            self.remote_put(clientid, node, hlc);
+        }
+    }
+
     /// Another node says the client is gone.
     pub fn remote_remove(&self, clientid: &str, node: NodeIndex) {
         self.remove_if(clientid, |place| place.is_at(node));

@@ -138,8 +138,8 @@ pub(crate) struct Leaving {
 pub(crate) enum Heir {
     /// To another shard, whole.
     Shard,
-    /// To another node, which has a copy; the rest follows.
-    Node,
+    /// To another node, which has a copy; the rest follows. With the stamp it was asked for with.
+    Node(Hlc),
 }
 
 /// A session.

@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use dunlin_cluster::Now;
+use dunlin_cluster::{Hlc, Now};
 use dunlin_mqtt::{Limits, Packet};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -116,6 +116,9 @@ pub struct Shard {
     pub(crate) proving: BTreeMap<u64, Proving>,
     /// Sessions that leave for another shard once all fences are back.
     pub(crate) fences: BTreeMap<u64, SessionKey>,
+    /// Sessions that other nodes have a copy of, by client identifier and that node's stamp: the
+    /// client may have a newer one here before the rest is asked for.
+    pub(crate) leaving: BTreeMap<(Box<str>, Hlc), SessionKey>,
     /// Takeovers whose last step was asked for.
     pub(crate) asked_for_rest: BTreeSet<u64>,
     /// Which connection waits for routes to settle, or for the store.
@@ -159,6 +162,7 @@ impl Shard {
             takeovers: BTreeMap::new(),
             proving: BTreeMap::new(),
             fences: BTreeMap::new(),
+            leaving: BTreeMap::new(),
             asked_for_rest: BTreeSet::new(),
             tokens: BTreeMap::new(),
             fenced_links: Vec::new(),

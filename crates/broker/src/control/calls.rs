@@ -4,13 +4,17 @@
 //! Every question is bounded in time by the cluster core; a node that does not answer leaves the
 //! asking client with a new session, never without an answer.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use dunlin_cluster::{BootId, CallError, InCall, Input, NodeName, Now, SiteId};
 use serde::{Deserialize, Serialize};
 
 use super::wills::Spent;
 use super::{Control, ControlEffects};
-use crate::effects::{CloseReason, ReplyTo, ShardId, TakeoverRequest, TakeoverResult, ToShard};
+use crate::effects::{
+    CloseReason, ReplyTo, ShardId, TakeoverRequest, TakeoverResult, TakeoverStep, ToShard,
+};
 use crate::router::NodeIndex;
 use crate::session;
 
@@ -48,6 +52,14 @@ enum Notice {
         shard: ShardId,
         numbers: Vec<u64>,
     },
+}
+
+/// A call of another node.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Working {
+    call: InCall,
+    /// Those who were asked here and have not answered.
+    left: ShardId,
 }
 
 impl Control {
@@ -137,15 +149,35 @@ impl Control {
         if self.in_calls.len() >= IN_CALLS_MAX {
             return self.reply(now, call, &TakeoverResult::Failed, fx);
         }
-        let Some(shard) = self.shared.registry().local_shard(&request.clientid) else {
+        let shards = self.shards_asked(from, &request);
+        if shards.is_empty() {
             return self.reply(now, call, &TakeoverResult::None, fx);
-        };
+        }
         self.next_call += 1;
         let number = self.next_call;
-        self.in_calls.insert(number, call);
+        let left = shards.len() as ShardId;
+        self.in_calls.insert(number, Working { call, left });
         let reply = ReplyTo::Call(number);
-        fx.to_shard
-            .push((shard, ToShard::Takeover { request, reply }));
+        let letter = |shard| {
+            let request = request.clone();
+            (shard, ToShard::Takeover { request, reply })
+        };
+        fx.to_shard.extend(shards.map(letter));
+    }
+
+    /// Who may have what another node wants to take over.
+    fn shards_asked(&self, from: SiteId, request: &TakeoverRequest) -> Range<ShardId> {
+        if request.step == TakeoverStep::Finish {
+            // The session is on its way out; the client may be back already, on any shard.
+            return 0..self.shared.shards();
+        }
+        let registry = self.shared.registry();
+        if let Some(node) = self.shared.peer_index(from) {
+            // The row that says so may come later than the client comes back.
+            registry.remote_asks(&request.clientid, node, request.stamp);
+        }
+        let shard = registry.local_shard(&request.clientid);
+        shard.map_or(0..0, |shard| shard..shard + 1)
     }
 
     /// A shard has done what another node asked.
@@ -156,9 +188,17 @@ impl Control {
         result: &TakeoverResult,
         fx: &mut ControlEffects,
     ) {
-        if let Some(call) = self.in_calls.remove(&number) {
-            self.reply(now, call, result, fx);
+        let Some(working) = self.in_calls.get_mut(&number) else {
+            return;
+        };
+        working.left = working.left.saturating_sub(1);
+        // Of several that were asked one has something.
+        if working.left > 0 && matches!(result, TakeoverResult::None) {
+            return;
         }
+        let call = working.call;
+        self.in_calls.remove(&number);
+        self.reply(now, call, result, fx);
     }
 
     fn reply(&mut self, now: Now, call: InCall, result: &TakeoverResult, fx: &mut ControlEffects) {
@@ -200,7 +240,8 @@ impl Control {
             return self.cluster(now, Input::Reply { call, payload }, fx);
         }
         self.next_call += 1;
-        self.in_calls.insert(self.next_call, call);
+        let working = Working { call, left: 1 };
+        self.in_calls.insert(self.next_call, working);
         fx.asked.push((self.next_call, payload.into()));
     }
 
@@ -212,7 +253,7 @@ impl Control {
         payload: Bytes,
         fx: &mut ControlEffects,
     ) {
-        if let Some(call) = self.in_calls.remove(&number) {
+        if let Some(Working { call, .. }) = self.in_calls.remove(&number) {
             self.cluster(now, Input::Reply { call, payload }, fx);
         }
     }

@@ -16,7 +16,7 @@ use crate::metrics::Metric;
 use crate::queue::Queued;
 use crate::redirect::Redirect;
 use crate::router::{SessionKey, SubscriberKey};
-use crate::session::{NEVER, Session};
+use crate::session::{Heir, NEVER, Session};
 use crate::shard::takeover::TAKEOVER_TIMEOUT_MS;
 use crate::shard::{Shard, Timer};
 use crate::will::{Fate, Will, fate};
@@ -303,6 +303,9 @@ impl Shard {
             debug_assert!(arriving.wanted.is_empty() || session.conn.is_none());
         }
         let clientid = session.clientid();
+        if let Some(Heir::Node(stamp)) = session.leaving.as_ref().map(|leaving| leaving.heir) {
+            self.leaving.remove(&(clientid.into(), stamp));
+        }
         if self.shared.registry().release(clientid, session.stamp) {
             self.tell_client(clientid, fx);
         }

@@ -15,7 +15,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use dunlin_cluster::Now;
+use dunlin_cluster::{Hlc, Now};
 use dunlin_mqtt::{Reason, RetainHandling};
 
 use crate::channel::connect::{Welcome, new_session};
@@ -55,6 +55,8 @@ pub(crate) struct PendingTakeover {
     step: TakeoverStep,
     /// The other node; `None`: another shard.
     node: Option<NodeIndex>,
+    /// What the session was asked for with; that of its present connection may be newer.
+    stamp: Hlc,
 }
 
 impl Shard {
@@ -273,16 +275,23 @@ impl Shard {
         node: Option<NodeIndex>,
         fx: &mut ShardEffects,
     ) -> u64 {
+        let mut stamp = Hlc::default();
         if let Some(session) = self.sessions.get_mut(key) {
             let arriving = session
                 .arriving
                 .get_or_insert_with(Box::<Arriving>::default);
             arriving.outstanding += 1;
+            stamp = session.stamp;
         }
         self.hold_connect(conn, fx);
         let token = self.token();
-        self.takeovers
-            .insert(token, PendingTakeover { key, step, node });
+        let pending = PendingTakeover {
+            key,
+            step,
+            node,
+            stamp,
+        };
+        self.takeovers.insert(token, pending);
         token
     }
 
@@ -331,13 +340,13 @@ impl Shard {
         reply: ReplyTo,
         fx: &mut ShardEffects,
     ) {
+        if request.step == TakeoverStep::Finish {
+            return self.finish_leaving(now, request, reply, fx);
+        }
         let key = self.sessions.find(&request.clientid);
         let Some((key, session)) = key.and_then(|key| Some((key, self.sessions.get(key)?))) else {
             return send_reply(reply, TakeoverResult::None, fx);
         };
-        if request.step == TakeoverStep::Finish {
-            return self.finish_leaving(now, key, reply, fx);
-        }
         if session.stamp >= request.stamp || session.leaving.is_some() {
             return send_reply(reply, TakeoverResult::None, fx);
         }
@@ -357,7 +366,7 @@ impl Shard {
             Some(on_its_way) if arriving => on_its_way.wanted.push((request, reply)),
             _ => match request.heir {
                 Some(heir) => self.leave_to_shard(now, key, heir, reply, fx),
-                None => self.leave_to_node(now, key, reply, fx),
+                None => self.leave_to_node(now, key, request.stamp, reply, fx),
             },
         }
     }
@@ -419,7 +428,7 @@ impl Shard {
         let leaving = self.sessions.get(key).and_then(|s| s.leaving.as_ref());
         match leaving.map(|leaving| leaving.heir) {
             Some(Heir::Shard) => self.hand_out(key, fx),
-            Some(Heir::Node) => self.hand_rest(now, key, fx),
+            Some(Heir::Node(_)) => self.hand_rest(now, key, fx),
             None => {}
         }
     }
@@ -455,7 +464,14 @@ impl Shard {
     }
 
     /// Copies a session for another node and goes on collecting for it.
-    fn leave_to_node(&mut self, now: Now, key: SessionKey, reply: ReplyTo, fx: &mut ShardEffects) {
+    fn leave_to_node(
+        &mut self,
+        now: Now,
+        key: SessionKey,
+        stamp: Hlc,
+        reply: ReplyTo,
+        fx: &mut ShardEffects,
+    ) {
         let subscriptions = self.moved_subscriptions(key);
         let Some(session) = self.sessions.get_mut(key) else {
             return;
@@ -463,9 +479,10 @@ impl Shard {
         let state = take_state(session, subscriptions);
         session.leaving = Some(Box::new(Leaving {
             reply,
-            heir: Heir::Node,
+            heir: Heir::Node(stamp),
             fences_left: 0,
         }));
+        self.leaving.insert((session.clientid().into(), stamp), key);
         session.expires_ms = now.mono_ms + LEAVING_MAX_MS;
         self.wheel.arm(session.expires_ms, Timer::Expiry(key));
         send_reply(reply, TakeoverResult::Session(Box::new(state)), fx);
@@ -473,10 +490,19 @@ impl Shard {
 
     /// Routes have moved: the rest goes over and the session ends here, once what other shards of
     /// this node had for it is in it.
-    fn finish_leaving(&mut self, now: Now, key: SessionKey, reply: ReplyTo, fx: &mut ShardEffects) {
+    fn finish_leaving(
+        &mut self,
+        now: Now,
+        request: TakeoverRequest,
+        reply: ReplyTo,
+        fx: &mut ShardEffects,
+    ) {
         let others = self.shared.shards().saturating_sub(1);
-        let session = self.sessions.get_mut(key);
-        let Some(leaving) = session.and_then(|session| session.leaving.as_mut()) else {
+        let asked = (request.clientid.into_boxed_str(), request.stamp);
+        let key = self.leaving.remove(&asked);
+        let session = key.and_then(|key| Some((key, self.sessions.get_mut(key)?)));
+        let leaving = session.and_then(|(key, session)| Some((key, session.leaving.as_mut()?)));
+        let Some((key, leaving)) = leaving else {
             return send_reply(reply, TakeoverResult::None, fx);
         };
         leaving.reply = reply;
@@ -566,7 +592,7 @@ impl Shard {
         match pending.node {
             Some(node) if copied => {
                 arriving.installed = true;
-                self.wait_for_routes(now, key, node, fx);
+                self.wait_for_routes(now, key, (node, pending.stamp), fx);
                 self.open_held(now, key, true, fx);
             }
             _ => self.arrived(now, key, present, fx),
@@ -647,19 +673,17 @@ impl Shard {
         &mut self,
         now: Now,
         key: SessionKey,
-        node: NodeIndex,
+        (node, stamp): (NodeIndex, Hlc),
         fx: &mut ShardEffects,
     ) {
         let token = self.token();
-        let step = TakeoverStep::Finish;
-        self.takeovers.insert(
-            token,
-            PendingTakeover {
-                key,
-                step,
-                node: Some(node),
-            },
-        );
+        let pending = PendingTakeover {
+            key,
+            step: TakeoverStep::Finish,
+            node: Some(node),
+            stamp,
+        };
+        self.takeovers.insert(token, pending);
         fx.tell(ToControl::Settle {
             shard: self.id,
             token,
@@ -696,7 +720,10 @@ impl Shard {
         if !self.asked_for_rest.insert(token) {
             return;
         }
-        let request = self.request(pending.key, TakeoverStep::Finish, false);
+        let request = TakeoverRequest {
+            stamp: pending.stamp,
+            ..self.request(pending.key, TakeoverStep::Finish, false)
+        };
         fx.tell(ToControl::Takeover {
             shard: self.id,
             token,

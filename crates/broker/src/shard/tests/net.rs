@@ -19,7 +19,7 @@ pub(super) use super::packets::{
 use crate::access::Proof;
 use crate::effects::{
     Accepted, Answer, Ask, ClientEvent, CloseReason, Conn, PeerConn, ReplyTo, ShardEffects,
-    TakeoverResult, ToControl, ToShard,
+    TakeoverRequest, TakeoverResult, TakeoverStep, ToControl, ToShard,
 };
 use crate::metrics::{Metric, sum};
 use crate::peer_link::Peering;
@@ -94,7 +94,8 @@ pub(super) struct Net {
     /// The store does not answer.
     pub hold_store: bool,
     held_store: Vec<(usize, u16, u64)>,
-    calls: BTreeMap<u64, (usize, u16, u64)>,
+    /// Who asked, and how many have not answered.
+    calls: BTreeMap<u64, ((usize, u16, u64), usize)>,
     next_call: u64,
     /// Who asked for a fence, and how many shards have not answered, by number.
     fences: BTreeMap<u64, ((usize, u16, u64), usize)>,
@@ -644,25 +645,33 @@ impl Net {
                 let other = (0..self.nodes.len())
                     .find(|at| self.nodes[*at].shared.site() == site)
                     .expect("exists");
-                let there = self.nodes[other]
-                    .shared
-                    .registry()
-                    .local_shard(&request.clientid);
-                let Some(there) = there else {
+                let asked = self.asked(other, self.index(other, node), &request);
+                if asked.is_empty() {
                     let result = TakeoverResult::None;
                     self.letters
                         .push_back(to_shard(shard, ToShard::TakenOver { token, result }));
                     return;
-                };
+                }
                 self.next_call += 1;
-                self.calls.insert(self.next_call, (node, shard, token));
+                let asker = (node, shard, token);
+                self.calls.insert(self.next_call, (asker, asked.len()));
                 let reply = ReplyTo::Call(self.next_call);
-                let letter = ToShard::Takeover { request, reply };
-                self.letters
-                    .push_back(Letter::Shard(other, usize::from(there), letter));
+                for there in asked {
+                    let request = request.clone();
+                    let letter = ToShard::Takeover { request, reply };
+                    self.letters.push_back(Letter::Shard(other, there, letter));
+                }
             }
             ToControl::TakeoverReply { call, result } => {
-                let (node, shard, token) = self.calls.remove(&call).expect("asked");
+                let Some((asker, left)) = self.calls.get_mut(&call) else {
+                    return;
+                };
+                *left -= 1;
+                if *left > 0 && matches!(result, TakeoverResult::None) {
+                    return;
+                }
+                let (node, shard, token) = *asker;
+                self.calls.remove(&call);
                 let result = decode_result(&encode_result(&result)).expect("readable");
                 let letter = ToShard::TakenOver { token, result };
                 self.letters
@@ -670,6 +679,17 @@ impl Net {
             }
             _ => {}
         }
+    }
+
+    /// The shards that are asked for a session by another node.
+    fn asked(&self, node: usize, from: NodeIndex, request: &TakeoverRequest) -> Vec<usize> {
+        if request.step == TakeoverStep::Finish {
+            return (0..self.nodes[node].shards.len()).collect();
+        }
+        let registry = self.nodes[node].shared.registry();
+        registry.remote_asks(&request.clientid, from, request.stamp);
+        let shard = registry.local_shard(&request.clientid);
+        shard.map(usize::from).into_iter().collect()
     }
 
     fn make_proofs(&mut self) {

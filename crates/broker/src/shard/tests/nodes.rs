@@ -515,6 +515,40 @@ fn a_session_that_moves_does_not_wait_for_ever() {
     net.nothing(p);
 }
 
+/// The client is back on its old node before that one has handed the rest over; what only the old
+/// node got meanwhile is in the session all the same.
+#[test]
+fn a_client_that_comes_back_at_once_has_what_its_leaving_session_collected() {
+    for (shards, shard) in [(1, 0), (2, 0), (2, 1)] {
+        let mut net = net_of(2, shards);
+        let p = net.client_at_shard(0, 0, Version::V5, "p");
+        let (old, _) = net.persistent_at(0, 0, Version::V5, "c");
+        net.subscribe(old, "t", QoS::ExactlyOnce);
+        net.hold_control = true;
+        let (moved, present) = net.persistent_at(1, 0, Version::V5, "c");
+        assert!(present);
+        net.drop_client(moved);
+        net.publish_acked(p, "t", "x", 1);
+        let back = net.accept_at(0, shard, Version::V5);
+        net.send(
+            back,
+            Packet::Connect(Box::new(persistent(Version::V5, "c"))),
+        );
+        net.hold_control = false;
+        net.pass(3_200);
+        assert!(
+            net.connack(back).session_present,
+            "{shards} shards, at {shard}"
+        );
+        assert_eq!(net.payloads(back), ["x"], "{shards} shards, at {shard}");
+        net.publish_acked(p, "t", "y", 1);
+        assert_eq!(net.payloads(back), ["y"]);
+        let sessions = net.nodes.iter().flat_map(|node| &node.shards);
+        let sessions: u64 = sessions.map(|shard| shard.counts().sessions).sum();
+        assert_eq!(sessions, 2, "the publisher's and the client's");
+    }
+}
+
 /// As [`moving`], and the session has just moved to node 2 with a message whose copy for node 2 is
 /// still on its way there.
 fn moved_before_its_copy() -> (Net, C, C) {
