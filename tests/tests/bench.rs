@@ -97,6 +97,27 @@ fn several_targets_are_compared_and_the_ceiling_is_one() -> Result<()> {
 }
 
 #[test]
+fn a_target_that_fails_leaves_the_others_their_figures() -> Result<()> {
+    let node = Node::started()?;
+    let mut command = node.command("dunlin");
+    let words = format!(
+        "bench pairs here={} gone=127.0.0.1:1 --seconds 0.2 --rounds 2 --json",
+        node.tcp()
+    );
+    command.args(words.split(' '));
+    let output = process::run(&mut command)?
+        .exit(1)?
+        .says("gone: 127.0.0.1:1: is the broker running?")?;
+    let report: Value = serde_json::from_str(&output.stdout)?;
+    let [here, gone] = [0, 1].map(|index| report["targets"][index].clone());
+    ensure!(here["rounds"].as_array().map(Vec::len) == Some(2), "{here}");
+    ensure!(here["failure"].is_null(), "{here}");
+    ensure!(gone["rounds"].as_array().map(Vec::len) == Some(0), "{gone}");
+    ensure!(gone["failure"].is_string(), "{gone}");
+    Ok(())
+}
+
+#[test]
 fn nobody_there_is_said_with_the_cure() -> Result<()> {
     let node = Node::new()?;
     let place = node.tcp().to_string();

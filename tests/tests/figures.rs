@@ -1,6 +1,9 @@
 //! The figures of `docs/performance.md` about clusters, measured from outside. Ignored unless asked
-//! for: `scripts/measure-cluster`. Each prints one row of the table.
+//! for: `scripts/measure-cluster`. Each prints rows of the table, and adds them as JSON to the file
+//! that `DUNLIN_FIGURES` names.
 
+use std::fs::OpenOptions;
+use std::io::Write;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,8 +13,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, ensure};
 use dunlin_tests::node::{cluster, together};
 use dunlin_tests::{Client, Node, in_lab};
+use rustix::process::Signal;
+use serde_json::{Value, json};
 
-use crate::field::{Field, SEEN_DEAD, WHOLE};
+use crate::field::{Field, Load, SEEN_DEAD, WHOLE, Watch};
 
 /// How often short things are repeated.
 const ROUNDS: usize = 10;
@@ -24,24 +29,53 @@ const MESSAGES: usize = 2_000;
 const ROWS: usize = 1_000_000;
 const ROUTES: usize = 100_000;
 
-fn row(what: &str, figure: &str) {
+/// Where rows go beside the screen.
+const FIGURES: &str = "DUNLIN_FIGURES";
+
+/// A row with nothing to be held against.
+fn row(what: &str, figure: &str) -> Result<()> {
+    tell(what, figure, json!({}))
+}
+
+/// A row of times, least, middle and greatest, and what they may be.
+fn times_row(what: &str, mut times: Vec<Duration>, goal: Duration) -> Result<()> {
+    times.sort();
+    let last = *times.last().context("no times")?;
+    let middle = times[times.len() / 2];
+    let figure = if times.len() == 1 {
+        ms(last)
+    } else {
+        format!("{} / {} / {}", ms(times[0]), ms(middle), ms(last))
+    };
+    let judged = json!({
+        "middle": ms_of(middle), "greatest": ms_of(last), "goal": ms_of(goal), "unit": "ms",
+    });
+    tell(what, &figure, judged)
+}
+
+/// A row of what should not have happened.
+fn lost_row(what: &str, lost: usize, of: usize) -> Result<()> {
+    let judged = json!({ "middle": lost, "greatest": lost, "goal": 0, "unit": "" });
+    tell(what, &format!("{lost} of {of}"), judged)
+}
+
+fn tell(what: &str, figure: &str, mut judged: Value) -> Result<()> {
     eprintln!("| {what} | {figure} |");
+    let Some(file) = std::env::var_os(FIGURES) else {
+        return Ok(());
+    };
+    judged["name"] = json!(what);
+    judged["figure"] = json!(figure);
+    let mut file = OpenOptions::new().append(true).create(true).open(file)?;
+    Ok(writeln!(file, "{judged}")?)
+}
+
+fn ms_of(time: Duration) -> f64 {
+    time.as_secs_f64() * 1_000.0
 }
 
 fn ms(time: Duration) -> String {
-    format!("{:.1} ms", time.as_secs_f64() * 1_000.0)
-}
-
-/// Least, middle and greatest of some times.
-fn spread(mut times: Vec<Duration>) -> String {
-    times.sort();
-    let last = times.len() - 1;
-    format!(
-        "{} / {} / {}",
-        ms(times[0]),
-        ms(times[times.len() / 2]),
-        ms(times[last])
-    )
+    format!("{:.1} ms", ms_of(time))
 }
 
 fn percentile(sorted: &[Duration], per_mille: usize) -> Duration {
@@ -61,11 +95,11 @@ fn join_of_an_empty_node() -> Result<()> {
         client.ping().context("the joiner's client stays")?;
         nodes[1].ctl(&["cluster", "leave"])?.ok()?;
     }
-    row(
+    times_row(
         "join of an empty node, command included; no client dropped",
-        &spread(times),
-    );
-    Ok(())
+        times,
+        Duration::from_millis(200),
+    )
 }
 
 #[test]
@@ -80,6 +114,7 @@ fn five_nodes_started_at_once() -> Result<()> {
         ))?;
     }
     let start = |node: &Node| Ok(node.command("emqx").arg("start").spawn()?);
+    let began = Instant::now();
     let starts: Vec<_> = nodes.iter().map(start).collect::<Result<_>>()?;
     for (node, mut start) in nodes.iter().zip(starts) {
         ensure!(start.wait()?.success(), "{} starts", node.name);
@@ -90,11 +125,16 @@ fn five_nodes_started_at_once() -> Result<()> {
     for node in &nodes {
         node.sees(&all, &[], Duration::from_secs(20))?;
     }
-    row(
-        "five nodes started at once, from the last listener to one cluster",
-        &ms(listening.elapsed()),
-    );
-    Ok(())
+    times_row(
+        "five nodes started at once, from the first command to one cluster",
+        vec![began.elapsed()],
+        Duration::from_secs(2),
+    )?;
+    times_row(
+        "the same, from the last listener",
+        vec![listening.elapsed()],
+        Duration::from_secs(2),
+    )
 }
 
 #[test]
@@ -112,9 +152,16 @@ fn a_killed_member() -> Result<()> {
         together(&nodes)?;
         whole.push(started.elapsed());
     }
-    row("`kill -9` of one of three seen by another", &spread(seen));
-    row("restart of it, from the command to whole", &spread(whole));
-    Ok(())
+    times_row(
+        "`kill -9` of one of three seen by another",
+        seen,
+        Duration::from_millis(500),
+    )?;
+    times_row(
+        "restart of it, from the command to whole",
+        whole,
+        Duration::from_secs(1),
+    )
 }
 
 #[test]
@@ -144,11 +191,11 @@ fn three_killed_together() -> Result<()> {
         }
         together(&nodes)?;
     }
-    row(
+    times_row(
         "three killed together, started in all six orders: each from its start to serving",
-        &spread(times),
-    );
-    Ok(())
+        times,
+        Duration::from_millis(500),
+    )
 }
 
 #[test]
@@ -158,21 +205,105 @@ fn a_silent_host_and_its_return() -> Result<()> {
         let Some(field) = Field::joined(lab, 3, "")? else {
             return Ok(());
         };
-        let (mut seen, mut whole) = (Vec::new(), Vec::new());
+        let (mut seen, mut whole, mut calls) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..ROUNDS / 2 {
+            let watch = Watch::start(field.api(0)?);
             let cut = Instant::now();
             field.split(&[0, 1], &[2])?;
             field.all_see(&[0, 1], &[2], SEEN_DEAD)?;
             seen.push(cut.elapsed());
+            calls.push(watch.slowest()?);
             field.all_see(&[2], &[0, 1], SEEN_DEAD)?;
             field.open()?;
             let opened = Instant::now();
             field.whole(WHOLE)?;
             whole.push(opened.elapsed());
         }
-        row("silent host seen by both others", &spread(seen));
-        row("whole after a cut of one of three ends", &spread(whole));
-        Ok(())
+        field.none_restarted()?;
+        times_row("silent host seen by both others", seen, SILENT)?;
+        times_row(CALLS, calls, Duration::from_secs(1))?;
+        times_row(
+            "whole after a cut of one of three ends; nobody restarted",
+            whole,
+            Duration::from_secs(2),
+        )
+    })
+}
+
+/// How long a silent or stopped host may look alive, and what is slow on the others meanwhile.
+const SILENT: Duration = Duration::from_secs(5);
+const CALLS: &str = "  slowest call of the REST API on a healthy node meanwhile";
+
+#[test]
+#[ignore = "a measurement"]
+fn a_stopped_process() -> Result<()> {
+    in_lab!(|lab| {
+        let Some(field) = Field::joined(lab, 3, "")? else {
+            return Ok(());
+        };
+        let (mut seen, mut calls) = (Vec::new(), Vec::new());
+        for _ in 0..ROUNDS / 2 {
+            let watch = Watch::start(field.api(0)?);
+            let stopped = Instant::now();
+            field.nodes[2].signal(Signal::STOP)?;
+            field.all_see(&[0, 1], &[2], SEEN_DEAD)?;
+            seen.push(stopped.elapsed());
+            calls.push(watch.slowest()?);
+            field.nodes[2].signal(Signal::CONT)?;
+            field.whole(WHOLE)?;
+        }
+        field.none_restarted()?;
+        times_row("stopped process seen by both others", seen, SILENT)?;
+        times_row(CALLS, calls, Duration::from_secs(1))
+    })
+}
+
+/// A link that is down so long, so often, is still the same link.
+const DROP: Duration = Duration::from_millis(500);
+const DROPS: usize = 5;
+/// A node that hangs so long is still a member.
+const HANG: Duration = Duration::from_secs(2);
+
+#[test]
+#[ignore = "a measurement"]
+fn acknowledged_across_faults() -> Result<()> {
+    in_lab!(|lab| {
+        let Some(field) = Field::joined(lab, 2, "")? else {
+            return Ok(());
+        };
+        let fault = |what: &str, act: &dyn Fn() -> Result<()>| {
+            let load = Load::start(&field.nodes)?;
+            thread::park_timeout(DROP);
+            act()?;
+            field.whole(WHOLE)?;
+            let delivered = load.end()?;
+            let pairs = [(0, 0), (0, 1), (1, 0), (1, 1)];
+            let missing = pairs.map(|(from, to)| delivered.missing(from, to, |_| true).len());
+            let acked: usize = delivered.acked.iter().map(Vec::len).sum();
+            // Everybody subscribes to everybody.
+            lost_row(what, missing.iter().sum(), acked * field.nodes.len())
+        };
+        fault(
+            "QoS 1 acknowledged, lost while a link drops and returns",
+            &|| {
+                for _ in 0..DROPS {
+                    field.cut(0, 1)?;
+                    thread::park_timeout(DROP);
+                    field.open()?;
+                    thread::park_timeout(DROP);
+                }
+                Ok(())
+            },
+        )?;
+        fault(
+            "QoS 1 acknowledged, lost while a node hangs and returns",
+            &|| {
+                field.nodes[1].signal(Signal::STOP)?;
+                thread::park_timeout(HANG);
+                field.nodes[1].signal(Signal::CONT)
+            },
+        )?;
+        field.none_restarted()
     })
 }
 
@@ -192,14 +323,16 @@ fn messages_across_nodes() -> Result<()> {
         publisher.ping()?;
     }
     times.sort();
-    row(
-        "QoS 1 across nodes, one at a time, p50 / p99",
-        &format!(
-            "{} / {}",
-            ms(percentile(&times, 500)),
-            ms(percentile(&times, 990))
-        ),
-    );
+    times_row(
+        "QoS 1 across nodes, one at a time, p50",
+        vec![percentile(&times, 500)],
+        Duration::from_micros(300),
+    )?;
+    times_row(
+        "  p99",
+        vec![percentile(&times, 990)],
+        Duration::from_millis(1),
+    )?;
     let mut lost = 0;
     for number in 0..MESSAGES / 4 {
         let topic = format!("fresh/{number}");
@@ -209,11 +342,11 @@ fn messages_across_nodes() -> Result<()> {
         // The answer of the other node comes after whatever was forwarded before.
         lost += usize::from(!arrives(&mut reader)?);
     }
-    row(
+    lost_row(
         "first PUBLISH after SUBACK on the other node, lost",
-        &format!("{lost} of {}", MESSAGES / 4),
-    );
-    Ok(())
+        lost,
+        MESSAGES / 4,
+    )
 }
 
 /// How long a first message is waited for.
@@ -250,17 +383,17 @@ fn takeover_between_nodes() -> Result<()> {
         ensure!(payload == round.to_string(), "{payload} in round {round}");
         client.ping()?;
     }
-    row(
+    times_row(
         "takeover by the other node, from CONNECT to the queued message",
-        &spread(times),
-    );
-    Ok(())
+        times,
+        Duration::from_millis(1),
+    )
 }
 
 #[test]
 #[ignore = "a measurement"]
 fn a_node_killed_under_load() -> Result<()> {
-    let (mut gaps, mut lost) = (Vec::new(), 0);
+    let (mut gaps, mut lost, mut sum) = (Vec::new(), 0, 0);
     for _ in 0..ROUNDS / 2 {
         let nodes = cluster(2)?;
         let stop = Arc::new(AtomicBool::new(false));
@@ -293,16 +426,18 @@ fn a_node_killed_under_load() -> Result<()> {
         stop.store(true, Ordering::Relaxed);
         let published = publishing.join().map_err(|_| anyhow!("it panicked"))??;
         ensure!(published > 500, "load went on: {published}");
+        sum += published;
     }
-    row(
+    times_row(
         "node killed under QoS 1 load: gap for a client that reconnects to the other",
-        &spread(gaps),
-    );
-    row(
-        "  messages published in these gaps (the dead node's session is in memory)",
-        &lost.to_string(),
-    );
-    Ok(())
+        gaps,
+        Duration::from_millis(200),
+    )?;
+    lost_row(
+        "  lost, all published in these gaps (the dead node's session is in memory)",
+        lost,
+        sum,
+    )
 }
 
 /// The highest resident memory of a process, in MiB.
@@ -354,11 +489,11 @@ fn join_of_an_empty_node_into_a_large_cluster() -> Result<()> {
         row(
             &format!("join of an empty node into {rows} retained messages and {ROUTES} routes"),
             &format!("{:.1} s", took.as_secs_f64()),
-        );
+        )?;
         row(
             "  bytes received by the joiner",
             &format!("{:.0} MB", bytes as f64 / 1e6),
-        );
+        )?;
         row(
             "  peak memory of the joiner / of the member, before and after",
             &format!(
@@ -366,12 +501,12 @@ fn join_of_an_empty_node_into_a_large_cluster() -> Result<()> {
                 peak_mib(b.pid()?)?,
                 peak_mib(a.pid()?)?
             ),
-        );
-        row(
+        )?;
+        times_row(
             "  slowest round trip of a client of the member meanwhile",
-            &ms(slowest),
-        );
-        Ok(())
+            vec![slowest],
+            Duration::from_millis(50),
+        )
     })
 }
 

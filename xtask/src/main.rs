@@ -10,6 +10,7 @@ mod gate;
 mod plot;
 mod reference;
 mod sim;
+mod tables;
 mod tidy;
 
 use std::path::{Path, PathBuf};

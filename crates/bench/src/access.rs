@@ -1,6 +1,6 @@
 //! What clients show a broker, and what they want to see of it: names, passwords, certificates.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, ensure};
@@ -9,7 +9,7 @@ use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 
 /// The same for all clients of a run.
 #[derive(Debug, Default)]
@@ -63,7 +63,20 @@ impl Access {
     }
 }
 
-fn certificates(file: &PathBuf) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+/// What the ceiling needs to speak TLS. It offers no resumption, for no client asks.
+pub(crate) fn server_tls(cert: &Path, key: &Path) -> anyhow::Result<Arc<ServerConfig>> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let key =
+        PrivateKeyDer::from_pem_file(key).with_context(|| format!("KEY {}", key.display()))?;
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(certificates(cert)?, key)?;
+    config.send_tls13_tickets = 0;
+    Ok(Arc::new(config))
+}
+
+fn certificates(file: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     let all = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     let all = all.with_context(|| file.display().to_string())?;
     ensure!(!all.is_empty(), "{} has no certificate", file.display());

@@ -42,7 +42,9 @@ pub const USAGE: &str = "\
 Measure MQTT brokers: this one, any other, or several in turn.
 
 usage: dunlin bench SCENARIO [TARGET...] [OPTIONS]
-       dunlin bench null [IP:PORT]      run the ceiling: a forwarder without a broker's logic
+       dunlin bench null [IP:PORT [CERT KEY]]
+                                        run the ceiling: a forwarder without a broker's logic,
+                                        with two files over TLS
        dunlin bench memory PID          resident memory of a process, bytes
 
   dunlin bench pairs                                 this machine's broker, port 1883
@@ -125,8 +127,9 @@ fn command(program: &[String], words: &[String]) -> anyhow::Result<()> {
             println!("{USAGE}");
             Ok(())
         }
-        ["null"] => null("127.0.0.1:0"),
-        ["null", address] => null(address),
+        ["null"] => null("127.0.0.1:0", None),
+        ["null", address] => null(address, None),
+        ["null", address, cert, key] => null(address, Some((cert, key))),
         ["memory", pid] => {
             let pid = pid.parse().context("PID is a number")?;
             println!("{}", process::resident_bytes(pid)?);
@@ -142,12 +145,13 @@ fn command(program: &[String], words: &[String]) -> anyhow::Result<()> {
     }
 }
 
-fn null(address: &str) -> anyhow::Result<()> {
+fn null(address: &str, tls: Option<(&str, &str)>) -> anyhow::Result<()> {
     let address: SocketAddr = address
         .parse()
         .with_context(|| format!("{address} is not IP:PORT"))?;
+    let tls = tls.map(|(cert, key)| access::server_tls(cert.as_ref(), key.as_ref()));
     raise_file_limit();
-    let null = Null::bind(address).with_context(|| format!("{address}"))?;
+    let null = Null::bind(address, tls.transpose()?).with_context(|| format!("{address}"))?;
     println!("{}", null.address()?);
     null.run().context("the null broker")
 }
@@ -163,14 +167,26 @@ fn raise_file_limit() {
     let _ = setrlimit(Resource::Nofile, raised);
 }
 
-/// Measures every target in every round; the results are per target, in rounds. Ctrl-C ends it
-/// with what there is.
-fn measure(plan: &Plan) -> anyhow::Result<Vec<Vec<Sample>>> {
-    let mut results = vec![Vec::new(); plan.targets.len()];
+/// What was found of one target.
+#[derive(Debug, Default)]
+struct Findings {
+    /// In rounds.
+    samples: Vec<Sample>,
+    /// Why there are no more of them.
+    failure: Option<anyhow::Error>,
+}
+
+/// Measures every target in every round. A target that fails is left out from then on, for the
+/// others' figures are worth having. Ctrl-C ends it with what there is.
+fn measure(plan: &Plan) -> anyhow::Result<Vec<Findings>> {
+    let mut results: Vec<Findings> = plan.targets.iter().map(|_| Findings::default()).collect();
     let mut progress = Progress::new();
     progress.hear_ctrl_c().context("waiting for Ctrl-C")?;
     'rounds: for round in 0..plan.rounds {
-        for (target, samples) in plan.targets.iter().zip(&mut results) {
+        for (target, found) in plan.targets.iter().zip(&mut results) {
+            if found.failure.is_some() {
+                continue;
+            }
             progress.begin(format!(
                 "round {}/{}: {}",
                 round + 1,
@@ -181,15 +197,24 @@ fn measure(plan: &Plan) -> anyhow::Result<Vec<Vec<Sample>>> {
             progress.end();
             let sample = sample.with_context(|| target.name.clone());
             if progress.is_stopped() {
-                samples.extend(sample.ok().filter(|sample| sample.units > 0));
+                let sample = sample.ok().filter(|sample| sample.units > 0);
+                found.samples.extend(sample);
                 break 'rounds;
             }
-            samples.push(sample?);
+            match sample {
+                Ok(sample) => found.samples.push(sample),
+                Err(error) => found.failure = Some(error),
+            }
         }
     }
-    ensure!(
-        results.iter().any(|samples| !samples.is_empty()),
-        "stopped before anything was measured"
-    );
+    let has_figures = results.iter().any(|found| !found.samples.is_empty());
+    if let (false, Some(failure)) = (has_figures, first_failure(&mut results)) {
+        return Err(failure);
+    }
+    ensure!(has_figures, "stopped before anything was measured");
     Ok(results)
+}
+
+fn first_failure(results: &mut [Findings]) -> Option<anyhow::Error> {
+    results.iter_mut().find_map(|found| found.failure.take())
 }

@@ -15,11 +15,14 @@ use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token};
+use rustls::ServerConfig;
 
 use crate::link::Link;
+use crate::stream::Stream;
 use crate::wire::{
     CONNACK, CONNECT, DISCONNECT, Frame, Malformed, PINGREQ, PINGRESP, PUBACK, PUBCOMP, PUBREC,
     PUBREL, SUBACK, SUBSCRIBE, UNSUBACK, UNSUBSCRIBE, acknowledge, put_remaining_len,
@@ -37,6 +40,8 @@ const STOP: Token = Token(usize::MAX - 1);
 pub(crate) struct Null {
     poll: Poll,
     listener: TcpListener,
+    /// Without it, connections are plain.
+    tls: Option<Arc<ServerConfig>>,
     peers: Vec<Option<Peer>>,
     free: Vec<usize>,
     routes: HashMap<Box<[u8]>, Rc<Route>>,
@@ -81,7 +86,7 @@ impl From<Malformed> for End {
 }
 
 impl Null {
-    pub(crate) fn bind(address: SocketAddr) -> io::Result<Self> {
+    pub(crate) fn bind(address: SocketAddr, tls: Option<Arc<ServerConfig>>) -> io::Result<Self> {
         let poll = Poll::new()?;
         let mut listener = TcpListener::bind(address)?;
         poll.registry()
@@ -89,6 +94,7 @@ impl Null {
         Ok(Self {
             poll,
             listener,
+            tls,
             peers: Vec::new(),
             free: Vec::new(),
             routes: HashMap::new(),
@@ -146,12 +152,9 @@ impl Null {
             };
             stream.set_nodelay(true)?;
             let index = self.free.pop().unwrap_or(self.peers.len());
+            let stream = Stream::serve(stream.into(), self.tls.as_ref())?;
             let peer = Peer {
-                link: Link::adopt(
-                    std::net::TcpStream::from(stream),
-                    self.poll.registry(),
-                    Token(index),
-                )?,
+                link: Link::adopt(stream, self.poll.registry(), Token(index))?,
                 filters: Vec::new(),
                 packet_id: 0,
                 dirty: false,

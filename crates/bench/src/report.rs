@@ -1,18 +1,19 @@
 //! Medians and ratios, for people and as JSON; and whether a run is a failure.
 
-use anyhow::ensure;
+use anyhow::{bail, ensure};
 use serde_json::{Value, json};
 
-use crate::Plan;
 use crate::check::Faults;
 use crate::latency::Quantiles;
 use crate::process;
 use crate::sample::Sample;
+use crate::{Findings, Plan};
 
 /// One target over all rounds: medians, except where a maximum or a sum says more.
 struct Row<'a> {
     name: &'a str,
     samples: &'a [Sample],
+    failure: Option<&'a anyhow::Error>,
     thousand_per_second: f64,
     cpu_us: Option<f64>,
     own_cpu_us: f64,
@@ -47,15 +48,15 @@ impl Spread {
 }
 
 /// Prints the result of all rounds; ratios are to the first target.
-pub(crate) fn print(plan: &Plan, results: &[Vec<Sample>]) {
-    let first = results.first().map_or(&[][..], Vec::as_slice);
+pub(crate) fn print(plan: &Plan, results: &[Findings]) {
+    let first = results.first().map_or(&[][..], |found| &found.samples);
     let rows: Vec<Row<'_>> = plan
         .targets
         .iter()
         .zip(results)
         // Ctrl-C came before its turn.
-        .filter(|(_, samples)| !samples.is_empty())
-        .map(|(target, samples)| row(&target.name, samples, first))
+        .filter(|(_, found)| !found.samples.is_empty() || found.failure.is_some())
+        .map(|(target, found)| row(&target.name, found, first))
         .collect();
     if plan.json {
         println!("{:#}", document(plan, &rows));
@@ -64,11 +65,14 @@ pub(crate) fn print(plan: &Plan, results: &[Vec<Sample>]) {
     }
 }
 
-/// Fails for messages lost, and for memory above the budget.
-pub(crate) fn judge(plan: &Plan, results: &[Vec<Sample>]) -> anyhow::Result<()> {
+/// Fails for a target that failed, for messages lost, and for memory above the budget.
+pub(crate) fn judge(plan: &Plan, results: &[Findings]) -> anyhow::Result<()> {
     let unit = plan.scenario.unit();
-    for (target, samples) in plan.targets.iter().zip(results) {
-        let name = &target.name;
+    for (target, found) in plan.targets.iter().zip(results) {
+        let (name, samples) = (&target.name, &found.samples);
+        if let Some(failure) = &found.failure {
+            bail!("{failure:#}");
+        }
         let lost: u64 = samples.iter().map(|sample| sample.faults.lost).sum();
         ensure!(lost == 0, "{name} lost {lost}, see above");
         let Some(budget) = plan.budget else {
@@ -89,7 +93,8 @@ pub(crate) fn judge(plan: &Plan, results: &[Vec<Sample>]) -> anyhow::Result<()> 
     Ok(())
 }
 
-fn row<'a>(name: &'a str, samples: &'a [Sample], first: &[Sample]) -> Row<'a> {
+fn row<'a>(name: &'a str, found: &'a Findings, first: &[Sample]) -> Row<'a> {
+    let samples = &found.samples;
     let of = |value: &dyn Fn(&Sample) -> Option<f64>| -> Vec<f64> {
         samples.iter().filter_map(value).collect()
     };
@@ -112,6 +117,7 @@ fn row<'a>(name: &'a str, samples: &'a [Sample], first: &[Sample]) -> Row<'a> {
     Row {
         name,
         samples,
+        failure: found.failure.as_ref(),
         thousand_per_second: middle(&|sample| Some(sample.thousand_per_second())),
         cpu_us: median(of(&Sample::cpu_us)),
         own_cpu_us: middle(&|sample| Some(sample.own_cpu_us())),
@@ -166,8 +172,12 @@ fn table(plan: &Plan, rows: &[Row<'_>]) {
         head.push(format!("bytes/{unit}"));
     }
     let mut lines = vec![head];
-    lines.extend(rows.iter().map(|row| cells(plan, row)));
+    let measured = rows.iter().filter(|row| !row.samples.is_empty());
+    lines.extend(measured.map(|row| cells(plan, row)));
     print_aligned(&lines);
+    for failure in rows.iter().filter_map(|row| row.failure) {
+        println!("{failure:#}");
+    }
 }
 
 fn cells(plan: &Plan, row: &Row<'_>) -> Vec<String> {
@@ -235,6 +245,7 @@ fn row_json(row: &Row<'_>) -> Value {
     };
     json!({
         "target": row.name,
+        "failure": row.failure.map(|failure| format!("{failure:#}")),
         "thousand_per_second": row.thousand_per_second,
         "cpu_us": row.cpu_us,
         "generator_cpu_us": row.own_cpu_us,
@@ -294,6 +305,13 @@ mod tests {
         assert!((found - expected).abs() < 1e-9, "{found} is not {expected}");
     }
 
+    fn found(samples: &[Sample]) -> Findings {
+        Findings {
+            samples: samples.to_vec(),
+            failure: None,
+        }
+    }
+
     fn sample(units: u64, cpu_ms: u64) -> Sample {
         Sample {
             units,
@@ -314,6 +332,7 @@ mod tests {
         // The machine is three times slower in the second round, for both alike.
         let first = [sample(1_000, 1), sample(1_000, 3), sample(1_000, 1)];
         let other = [sample(1_000, 2), sample(1_000, 6), sample(1_000, 3)];
+        let other = found(&other);
         let row = row("other", &other, &first);
         close(row.cpu_us, 3.0);
         let ratio = row.cpu_ratio.expect("both have processor times");
@@ -328,6 +347,7 @@ mod tests {
         let mut samples = [sample(1, 1), sample(1, 1)];
         samples[0].faults.lost = 2;
         samples[1].faults.lost = 3;
-        assert_eq!(row("any", &samples, &samples).faults.lost, 5);
+        let found = found(&samples);
+        assert_eq!(row("any", &found, &samples).faults.lost, 5);
     }
 }

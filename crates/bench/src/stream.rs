@@ -5,8 +5,9 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
 
-use rustls::ClientConnection;
+use rustls::{ClientConnection, Connection, ServerConfig, ServerConnection};
 
 use crate::target::Endpoint;
 use crate::websocket::WebSocket;
@@ -25,7 +26,7 @@ pub(crate) struct Stream {
 #[derive(Debug)]
 struct Carrier {
     tcp: TcpStream,
-    tls: Option<Box<ClientConnection>>,
+    tls: Option<Box<Connection>>,
 }
 
 impl From<TcpStream> for Stream {
@@ -43,8 +44,8 @@ impl Stream {
         let tls = endpoint
             .tls
             .as_ref()
-            .map(|tls| ClientConnection::new(tls.config.clone(), tls.name.clone()).map(Box::new));
-        let tls = tls.transpose()?;
+            .map(|tls| ClientConnection::new(tls.config.clone(), tls.name.clone()));
+        let tls = tls.transpose()?.map(|client| Box::new(client.into()));
         let socket = endpoint.path.as_ref().map(|path| {
             let host = endpoint.address.to_string();
             Box::new(WebSocket::new(&host, path))
@@ -52,6 +53,17 @@ impl Stream {
         Ok(Self {
             carrier: Carrier { tcp, tls },
             socket,
+        })
+    }
+
+    /// The other end of a connection: the ceiling's, over TLS if it has a certificate.
+    pub(crate) fn serve(tcp: TcpStream, tls: Option<&Arc<ServerConfig>>) -> io::Result<Self> {
+        let tls = tls.map(|config| ServerConnection::new(config.clone()));
+        let tls = tls.transpose().map_err(io::Error::other)?;
+        let tls = tls.map(|server| Box::new(server.into()));
+        Ok(Self {
+            carrier: Carrier { tcp, tls },
+            socket: None,
         })
     }
 

@@ -26,7 +26,7 @@ impl Running {
         let (sender, receiver) = std::sync::mpsc::channel();
         let thread = thread::spawn(move || {
             let any = SocketAddr::from(([127, 0, 0, 1], 0));
-            let null = Null::bind(any).expect("a free port");
+            let null = Null::bind(any, None).expect("a free port");
             let address = null.address().expect("an address");
             sender
                 .send((address, null.stop().expect("a waker")))
