@@ -9,6 +9,7 @@ mod configuration;
 mod discovery;
 mod durability;
 mod etcd;
+mod evacuate;
 mod field;
 mod figures;
 mod join;

@@ -123,12 +123,14 @@ $('logout').addEventListener('click', async () => {
 async function refresh(password) {
   clearTimeout(state.timer);
   try {
-    const [nodes, cluster, metrics] = await Promise.all([
-      call('GET', '/nodes'), call('GET', '/cluster'), call('GET', '/metrics?aggregate=false'),
-    ]);
+    const asked = ['/nodes', '/cluster', '/metrics?aggregate=false', '/stats?aggregate=false',
+      '/load_rebalance/global_status', '/alarms?activated=true', '/alarms?activated=false'];
+    const answers = await Promise.all(asked.map((path) => call('GET', path)));
+    const [nodes, cluster, metrics, stats, moving, active, ended] = answers;
     problem();
     show('overview');
-    draw(nodes, cluster, metrics, Date.now());
+    draw({ nodes, cluster, metrics, stats, moving }, Date.now());
+    drawAlarms(active, ended);
   } catch (error) {
     if (error.code === 'PASSWORD_CHANGE_REQUIRED') { problem(); return askPassword(true, password); }
     if (error.status === 401) {
@@ -163,15 +165,29 @@ function sample(node, counters, now) {
   return past;
 }
 
-function draw(nodes, cluster, metrics, now) {
+const byNode = (rows) => new Map((rows ?? []).map((row) => [row.node, row]));
+
+function draw({ nodes, cluster, metrics, stats, moving }, now) {
   const name = cluster.name ?? '';
   $('cluster-name').textContent = name;
   document.title = `Dunlin ${name}`;
-  const counters = new Map((metrics ?? []).map((row) => [row.node, row]));
-  const rows = nodes.map((node) => {
-    const rate = sample(node.node, counters.get(node.node), now);
-    return { ...node, rate, up: node.node_status !== 'stopped' };
-  });
+  const [counters, gauges, leaving] = [byNode(metrics), byNode(stats), byNode(moving?.evacuations)];
+  // Nodes publish their figures every few seconds; what they answer themselves is newer.
+  const fresh = ({ node, live_connections, connections }) => {
+    const of = gauges.get(node) ?? {};
+    return {
+      clients: of['live_connections.count'] ?? live_connections,
+      sessions: of['connections.count'] ?? connections,
+      subscriptions: of['subscriptions.count'],
+    };
+  };
+  const rows = nodes.map((node) => ({
+    ...node,
+    ...fresh(node),
+    rate: sample(node.node, counters.get(node.node), now),
+    evacuation: leaving.get(node.node),
+    up: node.node_status !== 'stopped',
+  }));
   const running = rows.filter((row) => row.up);
   const sum = (pick) => running.reduce((total, row) => total + (pick(row) ?? 0), 0);
   // Counters of a node may be known to itself alone; then the sum is this node's, and says so.
@@ -179,8 +195,9 @@ function draw(nodes, cluster, metrics, now) {
   const where = everywhere ? '' : ' on this node';
   $('totals').replaceChildren(
     total(`${running.length} / ${rows.length}`, 'nodes running'),
-    total(count(sum((row) => row.live_connections)), 'clients connected'),
+    total(count(sum((row) => row.clients)), 'clients connected'),
     total(count(running[0]?.cluster_sessions), 'sessions'),
+    total(count(sum((row) => row.subscriptions)), 'subscriptions'),
     total(rateText(sum((row) => row.rate.in)), `messages in /s${where}`),
     total(rateText(sum((row) => row.rate.out)), `messages out /s${where}`),
   );
@@ -195,22 +212,63 @@ function total(value, label) {
 }
 
 function nodeRow(row, self) {
-  const cell = (label, value, more = '') => element('td', { 'data-label': label, class: more }, value);
-  const here = row.node === self ? element('small', {}, ' (this node)') : '';
-  const name = element('th', { scope: 'row', class: 'name' }, element('span', {}, row.node, here));
-  const status = element('span', { class: `state ${row.node_status}` }, row.node_status);
+  const cell = (label, value, more = '') => element('td', { 'data-label': label, class: more }, ...[value].flat());
   const isUp = row.up;
+  const about = [isUp ? row.version : '', row.node === self ? 'this node' : '', isUp ? memory(row) : ''];
+  const name = element('th', { scope: 'row', class: 'name' },
+    element('span', {}, row.node, element('small', {}, about.filter(Boolean).join(' · '))));
+  const rate = (value, sum) => [element('span', { class: 'value' }, `${rateText(value)} /s`),
+    element('small', {}, `${count(sum)} in all`)];
   return element('tr', { class: isUp ? '' : 'stopped-row' },
     name,
-    element('td', { class: 'is-state' }, status),
-    cell('Connections', isUp ? count(row.live_connections) : '–', 'number'),
-    cell('In /s', isUp ? rateText(row.rate.in) : '–', 'number'),
-    cell('Out /s', isUp ? rateText(row.rate.out) : '–', 'number'),
+    element('td', { class: 'is-state' }, stateOf(row)),
+    cell('Clients', isUp ? count(row.clients) : '–', 'number'),
+    cell('Sessions', isUp ? count(row.sessions) : '–', 'number'),
+    cell('Subscriptions', isUp ? count(row.subscriptions) : '–', 'number'),
+    cell('Messages in', isUp ? rate(row.rate.in, row.rate.last?.received) : '–', 'number wide'),
+    cell('Messages out', isUp ? rate(row.rate.out, row.rate.last?.sent) : '–', 'number wide'),
     isUp ? element('td', { class: 'chart' }, spark(row.rate.points)) : element('td', { class: 'chart' }),
-    cell('Uptime', isUp ? duration(row.uptime) : '–'),
-    cell('Memory', isUp ? memory(row) : '–', 'number'),
-    cell('Version', isUp ? row.version : '–'));
+    cell('Uptime', isUp ? duration(row.uptime) : '–', 'number'));
 }
+
+const STAGES = {
+  waiting_health_check: ({ current_connected }) => `starts soon, ${count(current_connected)} clients`,
+  evicting_conns: (s) => `${count(s.current_connected)} of ${count(s.initial_connected)} clients left`,
+  waiting_takeover: (s) => `clients gone, ${count(s.current_sessions)} sessions left`,
+  evicting_sessions: (s) => `${count(s.current_sessions)} sessions left to move`,
+  prohibiting: () => 'empty, can be stopped',
+};
+
+function stateOf({ node_status, evacuation }) {
+  if (!evacuation) return element('span', { class: `state ${node_status}` }, node_status);
+  const stage = STAGES[evacuation.state]?.(evacuation.stats) ?? evacuation.state;
+  return element('span', {}, element('span', { class: 'state evacuating' }, 'evacuating'),
+    element('small', {}, stage));
+}
+
+function drawAlarms(active, ended) {
+  const [now, past] = [active?.data ?? [], ended?.data ?? []];
+  $('alarm-count').textContent = now.length ? `${now.length} active` : '';
+  const none = element('li', { class: 'none' }, 'No active alarms.');
+  $('alarms').replaceChildren(...(now.length ? now.map(alarm) : [none]));
+  $('ended').hidden = !past.length;
+  $('ended').querySelector('summary').textContent = `${past.length} ended`;
+  $('history').replaceChildren(...past.map(alarm));
+}
+
+function alarm(row) {
+  const time = (text) => new Date(text).toLocaleString();
+  const lasted = duration(row.duration);
+  const when = row.deactivate_at ? `${time(row.deactivate_at)}, lasted ${lasted}` : `since ${time(row.activate_at)}`;
+  return element('li', {}, element('b', {}, row.message || row.name),
+    element('span', { class: 'when' }, when),
+    element('span', { class: 'where' }, `${row.name} · ${row.node}`));
+}
+
+$('clear').addEventListener('click', async () => {
+  try { await call('DELETE', '/alarms'); } catch (error) { problem(words(error)); }
+  await refresh();
+});
 
 function element(name, attributes, ...children) {
   const made = document.createElement(name);
@@ -254,7 +312,7 @@ function duration(ms) {
 
 function memory(row) {
   const bytes = row.memory_process;
-  return bytes ? `${(bytes / 1048576).toFixed(0)} MB` : '–';
+  return bytes ? `${(bytes / 1048576).toFixed(0)} MB` : '';
 }
 
 if (state.token) refresh(); else show('login');

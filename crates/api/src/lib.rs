@@ -17,6 +17,7 @@ mod dashboard;
 mod figures;
 mod invitations;
 mod listeners;
+mod load_rebalance;
 mod nodes;
 mod page;
 mod publish;
@@ -142,6 +143,10 @@ fn open_routes(api: &Api) -> Router<Api> {
     Router::new()
         .route("/status", get(status::get))
         .route("/login", post(users::login))
+        .route(
+            "/load_rebalance/availability_check",
+            get(load_rebalance::availability),
+        )
         .merge(prometheus)
 }
 
@@ -150,6 +155,7 @@ fn guarded_routes(api: &Api) -> Router<Api> {
     Router::new()
         .merge(account_routes())
         .merge(authentication_routes())
+        .merge(load_rebalance_routes())
         .route("/nodes", get(nodes::list))
         .route("/nodes/{node}", get(nodes::one))
         .route("/nodes/{node}/metrics", get(figures::node_metrics))
@@ -197,6 +203,23 @@ fn guarded_routes(api: &Api) -> Router<Api> {
         .route("/listeners/{id}", get(listeners::one))
         .route("/listeners/{id}/{action}", post(listeners::act))
         .route_layer(from_fn_with_state(api.clone(), auth::require))
+}
+
+fn load_rebalance_routes() -> Router<Api> {
+    Router::new()
+        .route("/load_rebalance/status", get(load_rebalance::status))
+        .route(
+            "/load_rebalance/global_status",
+            get(load_rebalance::global_status),
+        )
+        .route(
+            "/load_rebalance/{node}/evacuation/start",
+            post(load_rebalance::start),
+        )
+        .route(
+            "/load_rebalance/{node}/evacuation/stop",
+            post(load_rebalance::stop),
+        )
 }
 
 fn authentication_routes() -> Router<Api> {

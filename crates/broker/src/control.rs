@@ -485,6 +485,7 @@ impl Control {
             ToControl::TakeoverReply { call, result } => {
                 self.takeover_reply(now, call, &result, fx);
             }
+            ToControl::Offer { node, offer } => self.offer(now, node, offer, fx),
             ToControl::Answered { shard, ask, answer } => fx.answers.push((shard, ask, answer)),
             ToControl::Client(event) => fx.clients.push(*event),
             ToControl::Drained { shard } => fx.drained.push(shard),

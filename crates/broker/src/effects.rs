@@ -18,7 +18,7 @@ use crate::access::{Authentication, Proof};
 use crate::message::Message;
 use crate::redirect::Redirect;
 use crate::router::{GroupKey, NodeIndex, SessionKey, SubOptions};
-use crate::session::SessionState;
+use crate::session::{SessionOffer, SessionState};
 use crate::settings::ListenerSettings;
 
 /// A shard of a node: the index of its thread.
@@ -95,6 +95,8 @@ pub enum CloseReason {
     Shutdown,
     /// The client reads too slowly and its output passed the hard bound.
     OutputFull,
+    /// The node gives its clients away to others.
+    Evicted,
 }
 
 impl CloseReason {
@@ -118,6 +120,7 @@ impl CloseReason {
             Self::Expired => "expired",
             Self::Shutdown => "shutdown",
             Self::OutputFull => "output_full",
+            Self::Evicted => "use_another_server",
         }
     }
 }
@@ -405,6 +408,13 @@ pub enum ToShard {
     },
     /// Decisions may have changed (access rules, bans): drop cached verdicts.
     AccessChanged,
+    /// Another node gives a session away whose client is not connected.
+    Adopt {
+        /// The node that has it.
+        from: NodeIndex,
+        /// Whose it is.
+        offer: Box<SessionOffer>,
+    },
 }
 
 /// Letters to control.
@@ -493,6 +503,13 @@ pub enum ToControl {
         /// The answer.
         result: TakeoverResult,
     },
+    /// Offer a session without a connection to another node.
+    Offer {
+        /// Which node.
+        node: NodeIndex,
+        /// Whose session.
+        offer: Box<SessionOffer>,
+    },
     /// The answer to [`ToShard::Ask`] or [`ToShard::Publish`].
     Answered {
         /// The answering shard.
@@ -580,6 +597,34 @@ pub enum Ask {
     Kick(String),
     /// Counts for stats.
     Counts,
+    /// Refuse new clients from here on and send them there; `None` lets them in again.
+    Refuse(Option<Arc<Redirect>>),
+    /// Give some clients and sessions away.
+    Evict(Evict),
+}
+
+/// What a shard is to give away of its clients now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Evict {
+    /// Clients to disconnect, at most.
+    pub connections: usize,
+    /// Sessions without a connection to offer, at most.
+    pub sessions: usize,
+    /// To whom, in turn.
+    pub to: Vec<NodeIndex>,
+}
+
+/// What came of an [`Evict`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Evicted {
+    /// Clients disconnected.
+    pub connections: usize,
+    /// Sessions offered.
+    pub sessions: usize,
+    /// Clients still connected.
+    pub connected: usize,
+    /// Sessions here without a connection, those on their way away among them.
+    pub disconnected: usize,
 }
 
 /// Rows in one answer; a listing is read in pages so that no answer stalls a shard.
@@ -598,6 +643,8 @@ pub enum Answer {
     Done(bool),
     /// Counts.
     Counts(Counts),
+    /// What was given away and what is left.
+    Evicted(Evicted),
     /// Whether a publish found a subscriber.
     Published {
         /// At least one subscriber here or on another node.

@@ -18,6 +18,7 @@ mod compat;
 pub mod control;
 mod dispatch;
 pub mod effects;
+pub mod evacuation;
 mod forward;
 pub mod inflight;
 pub mod message;
@@ -41,8 +42,8 @@ pub use control::{
     MQTT_USERS, NodeInfo, RETAINED, USERS,
 };
 pub use effects::{
-    Accepted, Answer, Ask, ClientEvent, ClientRow, CloseReason, Conn, Counts, Delivery, Output,
-    PeerConn, ShardEffects, ShardId, SubscriptionRow, Target, ToControl, ToShard,
+    Accepted, Answer, Ask, ClientEvent, ClientRow, CloseReason, Conn, Counts, Delivery, Evict,
+    Evicted, Output, PeerConn, ShardEffects, ShardId, SubscriptionRow, Target, ToControl, ToShard,
 };
 pub use node::{Node, NodeEffect, NodeInput, SocketId};
 pub use peer_link::Peering;

@@ -17,7 +17,7 @@ use crate::control::{
     Control, ControlConfig, ControlEffects, ControlError, ControlInput, LinkEffect,
 };
 use crate::effects::{
-    Accepted, CloseReason, Conn, PeerConn, ShardEffects, ShardId, ToControl, ToShard,
+    Accepted, CloseReason, Conn, Evict, PeerConn, ShardEffects, ShardId, ToControl, ToShard,
 };
 use crate::shard::Shard;
 use crate::shared::Shared;
@@ -111,6 +111,13 @@ pub enum NodeInput {
         id: u64,
         /// The request.
         op: Operation,
+    },
+    /// Every shard gives some of its clients and sessions to the nodes it can reach.
+    Evict {
+        /// Clients to disconnect, at most.
+        connections: usize,
+        /// Sessions to offer, at most.
+        sessions: usize,
     },
 }
 
@@ -297,6 +304,10 @@ impl Node {
             NodeInput::Operation { id, op } => {
                 self.tell_control(now, ControlInput::Operation { id, op }, out);
             }
+            NodeInput::Evict {
+                connections,
+                sessions,
+            } => self.evict(now, connections, sessions, out),
         }
         self.carry(now, out);
     }
@@ -411,6 +422,19 @@ impl Node {
         self.client_sockets.remove(&(shard, conn));
         self.shards[usize::from(shard)].closed(now, conn, why, &mut self.shard_fx);
         self.shard_done(now, shard, out);
+    }
+
+    fn evict(&mut self, now: Now, connections: usize, sessions: usize, out: &mut Vec<NodeEffect>) {
+        let peers = self.control.shared().peers().into_iter();
+        let wanted = Evict {
+            connections,
+            sessions,
+            to: peers.filter(|(_, _, up)| *up).map(|(at, ..)| at).collect(),
+        };
+        for shard in 0..self.shards.len() {
+            self.shards[shard].evict(now, &wanted, &mut self.shard_fx);
+            self.shard_done(now, shard as ShardId, out);
+        }
     }
 
     // Connections to other nodes.

@@ -9,9 +9,19 @@ use std::collections::BTreeMap;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Redirect {
     by_listener: BTreeMap<String, Vec<String>>,
+    /// What an operator has chosen for all listeners.
+    everyone: Option<String>,
 }
 
 impl Redirect {
+    /// One Server Reference for the clients of all listeners: addresses, separated by spaces.
+    pub fn everyone(reference: String) -> Self {
+        Self {
+            everyone: Some(reference),
+            ..Self::default()
+        }
+    }
+
     /// Adds the address, `host:port`, of a listener of another node.
     pub fn add(&mut self, listener: &str, address: String) {
         let addresses = self.by_listener.entry(listener.to_owned()).or_default();
@@ -20,11 +30,14 @@ impl Redirect {
 
     /// Whether nobody can be sent anywhere.
     pub fn is_empty(&self) -> bool {
-        self.by_listener.is_empty()
+        self.by_listener.is_empty() && self.everyone.is_none()
     }
 
     /// Where a client of a listener goes; `turn` spreads clients over the other nodes.
     pub fn of(&self, listener: &str, turn: usize) -> Option<&str> {
+        if let Some(reference) = &self.everyone {
+            return Some(reference);
+        }
         let addresses = self.by_listener.get(listener)?;
         let at = turn % addresses.len().max(1);
         addresses.get(at).map(String::as_str)
@@ -48,5 +61,8 @@ mod tests {
         assert_eq!(tcp, [Some("b:1883"), Some("c:1883"), Some("b:1883")]);
         assert_eq!(redirect.of("ssl:default", 5), Some("b:8883"));
         assert_eq!(redirect.of("ws:default", 0), None);
+        let chosen = Redirect::everyone("b:1 c:2".to_owned());
+        assert_eq!(chosen.of("ws:default", 1), Some("b:1 c:2"));
+        assert!(!chosen.is_empty());
     }
 }

@@ -138,6 +138,29 @@ impl Registry {
         (hlc, previous)
     }
 
+    /// Claims an identifier for a session that another node gives away. Nobody has connected for
+    /// it, so it keeps the stamp of its last connection: whoever connects meanwhile, anywhere, is
+    /// newer. False if that node's is not the newest session known, or one is here.
+    pub fn claim_moved(
+        &self,
+        clientid: &str,
+        (shard, slot): (ShardId, u32),
+        from: NodeIndex,
+        hlc: Hlc,
+    ) -> bool {
+        let mut part = self.part(clientid);
+        let Some(places) = part.get_mut(clientid.as_bytes()) else {
+            return false;
+        };
+        let theirs = Place::Remote { node: from, hlc };
+        let newest = places.first() == Some(&theirs);
+        if !newest || places.iter().any(|place| place.is_local()) {
+            return false;
+        }
+        enter(places, Place::Local { shard, slot, hlc });
+        true
+    }
+
     /// Gives an identifier back, if the claim with this stamp still holds.
     pub fn release(&self, clientid: &str, claimed: Hlc) -> bool {
         self.remove_if(clientid, |place| place.is_local() && place.hlc() == claimed)

@@ -5,6 +5,7 @@
 //! Must never be in two places at once: a session that moves is taken out here before it is entered
 //! there, and what arrives meanwhile is collected, not delivered.
 
+mod offer;
 mod subscriptions;
 
 use std::collections::BTreeMap;
@@ -26,6 +27,7 @@ use crate::queue::{Queue, Queued};
 use crate::router::{GroupKey, SubOptions};
 use crate::settings::{ListenerSettings, Mqtt};
 use crate::will::Will;
+pub use offer::SessionOffer;
 pub(crate) use subscriptions::{Subscription, Subscriptions};
 
 /// Version of the encoded form of a moving session; a node reads its own and older ones.
@@ -111,6 +113,10 @@ pub(crate) struct Arriving {
     pub(crate) present: bool,
     /// CONNACK need not wait any more: only what the former node still collects is missing.
     pub(crate) installed: bool,
+    /// Nobody has connected for it: another node gives it away.
+    pub(crate) adopted: bool,
+    /// The will that waits there for its delay, and when it is due, wall ms.
+    pub(crate) will: Option<(Arc<Will>, u64)>,
 }
 
 /// What a former node has handed over at the end, while another copy of it may still come over a

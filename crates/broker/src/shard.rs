@@ -7,6 +7,7 @@
 
 mod ask;
 mod deliver;
+mod evict;
 mod peers;
 mod replay;
 mod route;
@@ -128,6 +129,10 @@ pub struct Shard {
     /// Connections whose acknowledgements wait for something.
     pub(crate) acks_waiting: Vec<Conn>,
     pub(crate) draining: bool,
+    /// New clients are sent away.
+    pub(crate) refusing: bool,
+    /// Sessions offered to other nodes, and until when that may be on its way, mono ms.
+    pub(crate) offered: BTreeMap<SessionKey, u64>,
     /// Where clients go when this shard sends them away.
     pub(crate) redirect: Arc<Redirect>,
     /// Its clients are gone, and the others may not know it all yet.
@@ -168,6 +173,8 @@ impl Shard {
             fenced_links: Vec::new(),
             acks_waiting: Vec::new(),
             draining: false,
+            refusing: false,
+            offered: BTreeMap::new(),
             redirect: Arc::default(),
             emptied: None,
             // Tokens of different shards meet in control: the shard is in the upper bits.
@@ -361,6 +368,7 @@ impl Shard {
             ToShard::Drain { redirect } => self.on_drain(now, redirect, fx),
             ToShard::Ask { ask, what } => self.on_ask(now, ask, what, fx),
             ToShard::AccessChanged => self.access = Arc::new(self.shared.access()),
+            ToShard::Adopt { from, offer } => self.adopt(now, from, &offer, fx),
         }
     }
 

@@ -157,6 +157,21 @@ impl WillRow {
         Hlc(self.stamp)
     }
 
+    /// When it is published, if it waits for that.
+    pub(crate) fn due_wall_ms(&self) -> Option<u64> {
+        self.due_wall_ms
+    }
+
+    /// The will in its session.
+    pub(crate) fn will(&self, clientid: &str) -> Will {
+        let (parts, head) = self.parts(clientid);
+        Will {
+            message: Message::new(parts, head),
+            delay_s: self.delay_s,
+            expiry_s: self.expiry_s,
+        }
+    }
+
     /// How long after the death of its node it is published, milliseconds.
     pub(crate) fn delay_ms(&self, now: Now) -> u64 {
         match self.due_wall_ms {
@@ -183,6 +198,13 @@ impl WillRow {
 
     /// The message, published now: its expiry interval counts from here [MQTT-3.3.2-5].
     pub(crate) fn message(&self, now: Now, clientid: &str) -> Message {
+        let (parts, mut head) = self.parts(clientid);
+        let expires = |seconds| now.wall_ms.saturating_add(u64::from(seconds) * 1_000);
+        head.expires_wall_ms = self.expiry_s.map(expires);
+        Message::new(parts, head)
+    }
+
+    fn parts(&self, clientid: &str) -> (Parts<'_>, Head) {
         let parts = Parts {
             topic: &self.topic,
             properties: &self.properties,
@@ -193,16 +215,15 @@ impl WillRow {
             clientid: clientid.into(),
             username: self.username.as_deref().map(Into::into),
         };
-        let expires = |seconds| now.wall_ms.saturating_add(u64::from(seconds) * 1_000);
         let head = Head {
             qos: QoS::from_u8(self.qos).unwrap_or_default(),
             retain: self.retain,
             dup: false,
             origin: Some(Arc::new(origin)),
             id: 0,
-            expires_wall_ms: self.expiry_s.map(expires),
+            expires_wall_ms: None,
         };
-        Message::new(parts, head)
+        (parts, head)
     }
 }
 

@@ -11,6 +11,7 @@ mod clients;
 mod cluster;
 mod diagnose;
 mod error;
+mod evacuation;
 mod figures;
 mod listeners;
 mod mqtt_users;
@@ -48,8 +49,11 @@ pub use cluster::{
     ClusterStatus, DiscoveryStatus, JoinOutcome, LeaveOutcome, MemberRow, NodeRow, Progress,
 };
 pub use diagnose::{Diagnosis, DiagnosisStep, DiagnosisSteps};
+pub use dunlin_broker::evacuation::{EvacuationOptions, Load};
 pub use dunlin_cluster::OperationError;
 pub use error::{AdminError, PasswordRule};
+pub use evacuation::EvacuationRow;
+pub(crate) use evacuation::{Evacuating, evacuate};
 pub use figures::{BrokerDescription, Figures, NodeStatus};
 pub use listeners::ListenerRow;
 pub use mqtt_users::{AuthenticatorRow, MqttUserRow};
@@ -85,6 +89,7 @@ pub(crate) struct Inner {
     pub(crate) alarms: Arc<Alarms>,
     pub(crate) log: LogHandle,
     pub(crate) sys_path: String,
+    pub(crate) evacuating: Evacuating,
     pub(crate) serving: AtomicBool,
     pub(crate) stop: Notify,
     pub(crate) gauges: Mutex<Gauges>,

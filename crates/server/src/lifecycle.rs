@@ -198,7 +198,7 @@ impl Running {
             say(&format!("Stop listener {id} successfully."));
         }
         let listeners = self.listeners.stop_accepting().await;
-        let redirect = Arc::new(self.admin.redirect().await);
+        let redirect = Arc::new(self.admin.redirect(&[]).await);
         for shard in &self.shards {
             let redirect = redirect.clone();
             shard

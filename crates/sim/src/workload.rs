@@ -18,6 +18,8 @@ pub const NODES_MAX: usize = 7;
 const FAULTS_FROM_MS: u64 = 5_000;
 /// Makes whether clocks are set independent of a seed's other options.
 const CLOCK_SEED: u64 = 0xc10c_0000_0000_0001;
+/// Makes whether clients are given away independent of them.
+const EVICT_SEED: u64 = 0xe71c_0000_0000_0001;
 /// How far a wall clock is set at most, milliseconds: ten hours.
 const CLOCK_MS: i64 = 36_000_000;
 /// Topics of ordinary messages.
@@ -58,6 +60,8 @@ pub struct Faults {
     pub storm: bool,
     /// Answers of discovery leave nodes out, name some that never were, or do not come.
     pub lies: bool,
+    /// Nodes send clients away and give their sessions to others.
+    pub evict: bool,
 }
 
 /// Everything a seed decides before the first event.
@@ -184,6 +188,13 @@ pub enum Op {
         /// Whether it is wrong.
         lies: bool,
     },
+    /// A node gives some of its clients and sessions away.
+    Evict {
+        /// Which.
+        host: usize,
+        /// Clients of each shard it disconnects, at most.
+        connections: usize,
+    },
     /// Look-ups of a host fail, or work again.
     Dns {
         /// On which host.
@@ -234,7 +245,7 @@ impl Options {
         let (pause, storm) = (rare(0.15), rare(0.08));
         let (discovery, lies) = (rare(0.15), rare(0.5));
         let mut chance = |p: f64| !calm && rng.random_bool(p);
-        let faults = Faults {
+        let mut faults = Faults {
             kill: chance(0.4),
             power: chance(0.2),
             cut: chance(0.5),
@@ -247,7 +258,20 @@ impl Options {
             pause,
             storm,
             lies: discovery && lies,
+            evict: false,
         };
+        // The oracle knows where a session is by where its client was: nothing may be lost with a
+        // node while sessions move without theirs.
+        let Faults {
+            kill,
+            power,
+            cut,
+            membership,
+            ..
+        } = faults;
+        let parts = kill || power || cut || membership || faults.pause || faults.storm;
+        let evict = SmallRng::seed_from_u64(seed ^ EVICT_SEED).random_bool(0.7);
+        faults.evict = evict && !parts;
         let ordinary = rng.random_range(2..=5);
         let group_members = if rng.random_bool(0.5) {
             rng.random_range(2..=4)
@@ -307,6 +331,8 @@ impl Options {
         writer.faults();
         writer.rng = SmallRng::seed_from_u64(self.seed ^ LATER);
         writer.later_faults();
+        writer.rng = SmallRng::seed_from_u64(self.seed ^ EVICT_SEED);
+        writer.evictions();
         let mut steps = writer.steps;
         steps.sort_by_key(|step| step.at);
         steps
@@ -542,6 +568,23 @@ impl Writer<'_> {
                 let at = self.rng.random_range(FAULTS_FROM_MS..until);
                 fault(self, at);
             }
+        }
+    }
+
+    /// With and without clients, and sometimes so that nodes give the same sessions to each other.
+    fn evictions(&mut self) {
+        let options = self.options;
+        if !options.faults.evict || options.nodes < 2 {
+            return;
+        }
+        for _ in 0..self.rng.random_range(2..=8) {
+            let at = self.rng.random_range(FAULTS_FROM_MS..options.script_ms);
+            let host = self.host();
+            let connections = self.one(&[0, 0, 1, 3]);
+            let evict = Op::Evict { host, connections };
+            self.at(at, evict.clone());
+            let again = at + self.one(&[0, 10, 500, 2_000]);
+            self.at(again, evict);
         }
     }
 

@@ -33,6 +33,8 @@ use crate::workload::{Op, Options, Step};
 
 /// How long an archive takes, milliseconds.
 const ARCHIVE_MS: u64 = 5;
+/// Sessions a shard gives away at once.
+const EVICTED_SESSIONS: usize = 4;
 /// How often an operator tries a join again that was refused because somebody was busy.
 const JOIN_TRIES: u32 = 20;
 /// How long the operator waits between tries, milliseconds.
@@ -849,6 +851,7 @@ impl World {
             | Op::Pause(_)
             | Op::Resume(_)
             | Op::Lie { .. }
+            | Op::Evict { .. }
             | Op::Dns { .. } => self.operate_host(op),
         }
     }
@@ -884,6 +887,14 @@ impl World {
             Op::Pause(host) => self.pause(host),
             Op::Resume(host) => self.resume(host),
             Op::Lie { host, lies } => self.hosts[host].lied_to = lies,
+            Op::Evict { host, connections } => {
+                let sessions = EVICTED_SESSIONS;
+                let input = NodeInput::Evict {
+                    connections,
+                    sessions,
+                };
+                self.tell(host, input);
+            }
             Op::Dns { host, fails } => {
                 self.hosts[host].dns_fails = fails;
                 if fails {
@@ -1110,6 +1121,7 @@ fn note(trace: &mut Trace, now: u64, host: usize, input: &NodeInput) {
         NodeInput::Archived { token, .. } => ("archived", *token, &[]),
         NodeInput::Discovered(_) => ("discovered", 0, &[]),
         NodeInput::Operation { id, .. } => ("operation", *id, &[]),
+        NodeInput::Evict { connections, .. } => ("evict", *connections as u64, &[]),
     };
     trace.event(kind, now, &[host as u64, socket]);
     trace.bytes(bytes);

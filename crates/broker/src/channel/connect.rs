@@ -111,6 +111,9 @@ impl Shard {
         if self.draining {
             return Err(Reason::ServerUnavailable);
         }
+        if self.refusing {
+            return Err(Reason::UseAnotherServer);
+        }
         let named = self.clientid(connect, mqtt)?;
         check_will(connect, mqtt)?;
         if connect.properties.authentication_method().is_some() {
@@ -438,10 +441,17 @@ impl Shard {
             self.metrics.count(Metric::PacketsConnackAuthError);
         }
         self.metrics.count(Metric::ClientConnack);
+        let mut properties = Properties::new();
+        let accepted = self.channels[conn.0 as usize].accepted.as_ref();
+        if let (Reason::UseAnotherServer, Some(accepted)) = (reason, accepted)
+            && let Some(address) = self.redirect.of(&accepted.listener.id, conn.0 as usize)
+        {
+            properties.set_server_reference(address);
+        }
         let packet = Connack {
             session_present: false,
             reason,
-            properties: Properties::new(),
+            properties,
         };
         self.send(
             conn,

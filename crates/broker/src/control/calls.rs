@@ -16,7 +16,7 @@ use crate::effects::{
     CloseReason, ReplyTo, ShardId, TakeoverRequest, TakeoverResult, TakeoverStep, ToShard,
 };
 use crate::router::NodeIndex;
-use crate::session;
+use crate::session::{self, SessionOffer};
 
 /// How long a takeover may take, milliseconds; EMQX allows as much per step.
 const TAKEOVER_TIMEOUT_MS: u64 = 5_000;
@@ -52,6 +52,8 @@ enum Notice {
         shard: ShardId,
         numbers: Vec<u64>,
     },
+    /// The sender gives a session away whose client is not connected.
+    Offer(Box<SessionOffer>),
 }
 
 /// A call of another node.
@@ -312,6 +314,28 @@ impl Control {
         }
     }
 
+    /// A shard gives a session away.
+    pub(super) fn offer(
+        &mut self,
+        now: Now,
+        node: NodeIndex,
+        offer: Box<SessionOffer>,
+        fx: &mut ControlEffects,
+    ) {
+        if let Some(to) = self.shared.peer_site(node) {
+            let payload = encode(&Notice::Offer(offer));
+            self.cluster(now, Input::Cast { to, payload }, fx);
+        }
+    }
+
+    /// Another node gives a session away: one shard takes it, if it may still be had.
+    fn offered(&mut self, from: SiteId, offer: Box<SessionOffer>, fx: &mut ControlEffects) {
+        if let Some(from) = self.shared.peer_index(from) {
+            let shard = offer.shard_of(self.shared.shards());
+            fx.to_shard.push((shard, ToShard::Adopt { from, offer }));
+        }
+    }
+
     /// Another node tells something.
     pub(super) fn cast_in(&mut self, from: SiteId, payload: &[u8], fx: &mut ControlEffects) {
         match postcard::from_bytes(payload) {
@@ -326,6 +350,7 @@ impl Control {
                 shard,
                 numbers,
             }) => self.receipts(from, (boot, shard), numbers, fx),
+            Ok(Notice::Offer(offer)) => self.offered(from, offer, fx),
             Err(_) => self.note_later(from, "notice", tag(payload)),
         }
     }
@@ -383,6 +408,10 @@ pub(crate) mod fixture {
         vec![
             ("notice-kick", encode(&Notice::Kick { clientid })),
             ("notice-receipts", encode(&receipts)),
+            (
+                "notice-offer",
+                encode(&Notice::Offer(Box::new(SessionOffer::sample()))),
+            ),
             (
                 "notice-wills-spent",
                 encode(&Notice::WillsSpent(vec![spent])),

@@ -63,6 +63,12 @@ impl Shard {
                 Answer::Done(self.on_kick(now, &clientid, CloseReason::Kicked, None, fx))
             }
             Ask::Counts => Answer::Counts(self.counts()),
+            Ask::Refuse(to) => {
+                self.refusing = to.is_some();
+                self.redirect = to.unwrap_or_default();
+                Answer::Done(true)
+            }
+            Ask::Evict(wanted) => Answer::Evicted(self.evict(now, &wanted, fx)),
         }
     }
 

@@ -222,7 +222,11 @@ impl Shard {
             0 => self.end_session(now, key, CloseReason::Expired, fx),
             NEVER => session.expires_ms = u64::MAX,
             seconds => {
-                session.expires_ms = now.mono_ms + u64::from(seconds) * 1_000;
+                // From the end of the connection on, which another node may have seen.
+                let ended = session.client.disconnected_at_wall_ms;
+                let gone_ms = ended.map_or(0, |ended| now.wall_ms.saturating_sub(ended));
+                let left_ms = (u64::from(seconds) * 1_000).saturating_sub(gone_ms);
+                session.expires_ms = now.mono_ms + left_ms;
                 self.wheel.arm(session.expires_ms, Timer::Expiry(key));
             }
         }
@@ -379,10 +383,17 @@ impl Shard {
         self.drain_some(now, fx);
     }
 
-    /// Closes a connection, and tells the client where to go instead if that is known.
-    fn send_away(&mut self, now: Now, conn: Conn, fx: &mut ShardEffects) {
+    /// Closes a connection, and tells the client where to go instead if that is known, or else the
+    /// reason.
+    pub(crate) fn send_away(
+        &mut self,
+        now: Now,
+        conn: Conn,
+        (why, reason): (CloseReason, Reason),
+        fx: &mut ShardEffects,
+    ) {
         let reason = match self.other_server(conn) {
-            None => Some(Reason::ServerShuttingDown),
+            None => Some(reason),
             Some(address) => {
                 let mut packet = Disconnect::new(Reason::UseAnotherServer);
                 packet.properties.set_server_reference(&address);
@@ -391,7 +402,7 @@ impl Shard {
                 None
             }
         };
-        self.hang_up(now, conn, CloseReason::Shutdown, reason, fx);
+        self.hang_up(now, conn, why, reason, fx);
     }
 
     /// Another server for an open client of v5.
@@ -417,7 +428,8 @@ impl Shard {
             .take(DRAIN_STEP + 1)
             .collect();
         for conn in next.iter().take(DRAIN_STEP) {
-            self.send_away(now, *conn, fx);
+            let why = (CloseReason::Shutdown, Reason::ServerShuttingDown);
+            self.send_away(now, *conn, why, fx);
         }
         if next.len() > DRAIN_STEP {
             self.wheel.arm(now.mono_ms + DRAIN_PAUSE_MS, Timer::Drain);

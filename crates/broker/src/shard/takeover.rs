@@ -103,7 +103,7 @@ impl Shard {
                 } else {
                     TakeoverStep::Begin
                 };
-                self.ask_node(now, conn, key, step, node, fx);
+                self.ask_node(now, Some(conn), key, (step, node), fx);
             }
             _ => self.open(now, conn, false, fx),
         }
@@ -215,7 +215,7 @@ impl Shard {
         shard: u16,
         fx: &mut ShardEffects,
     ) {
-        let token = self.await_session(conn, key, step, None, fx);
+        let token = self.await_session(Some(conn), key, step, None, fx);
         let request = self.request(key, step, true);
         let reply = ReplyTo::Shard {
             shard: self.id,
@@ -269,7 +269,7 @@ impl Shard {
     /// From here on the session collects and CONNACK waits.
     fn await_session(
         &mut self,
-        conn: Conn,
+        conn: Option<Conn>,
         key: SessionKey,
         step: TakeoverStep,
         node: Option<NodeIndex>,
@@ -283,7 +283,9 @@ impl Shard {
             arriving.outstanding += 1;
             stamp = session.stamp;
         }
-        self.hold_connect(conn, fx);
+        if let Some(conn) = conn {
+            self.hold_connect(conn, fx);
+        }
         let token = self.token();
         let pending = PendingTakeover {
             key,
@@ -295,13 +297,12 @@ impl Shard {
         token
     }
 
-    fn ask_node(
+    pub(crate) fn ask_node(
         &mut self,
         now: Now,
-        conn: Conn,
+        conn: Option<Conn>,
         key: SessionKey,
-        step: TakeoverStep,
-        node: NodeIndex,
+        (step, node): (TakeoverStep, NodeIndex),
         fx: &mut ShardEffects,
     ) {
         let token = self.await_session(conn, key, step, Some(node), fx);
@@ -347,7 +348,10 @@ impl Shard {
         let Some((key, session)) = key.and_then(|key| Some((key, self.sessions.get(key)?))) else {
             return send_reply(reply, TakeoverResult::None, fx);
         };
-        if session.stamp >= request.stamp || session.leaving.is_some() {
+        // Who takes what this node has offered has no newer connection: the session keeps its age.
+        let yields = session.stamp < request.stamp
+            || session.stamp == request.stamp && session.conn.is_none();
+        if !yields || session.leaving.is_some() {
             return send_reply(reply, TakeoverResult::None, fx);
         }
         if request.step == TakeoverStep::Discard {
@@ -592,6 +596,7 @@ impl Shard {
         match pending.node {
             Some(node) if copied => {
                 arriving.installed = true;
+                self.take_waiting_will(now, key, fx);
                 self.wait_for_routes(now, key, (node, pending.stamp), fx);
                 self.open_held(now, key, true, fx);
             }
@@ -754,6 +759,9 @@ impl Shard {
 
     /// A session is here: what was collected follows what came with it.
     fn arrived(&mut self, now: Now, key: SessionKey, present: bool, fx: &mut ShardEffects) {
+        if !present && self.is_adopted(key) {
+            return self.give_up_adoption(now, key, fx);
+        }
         self.join_rest(now, key, None);
         if let Some(session) = self.sessions.get_mut(key)
             && session
@@ -799,7 +807,7 @@ impl Shard {
     }
 }
 
-fn send_reply(reply: ReplyTo, result: TakeoverResult, fx: &mut ShardEffects) {
+pub(crate) fn send_reply(reply: ReplyTo, result: TakeoverResult, fx: &mut ShardEffects) {
     match reply {
         ReplyTo::Shard { shard, token } => {
             fx.send(shard, ToShard::TakenOver { token, result });

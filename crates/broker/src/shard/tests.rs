@@ -4,6 +4,7 @@
 //! links arrive when `run` is called, in the order they were sent.
 
 mod connect;
+mod evict;
 mod faults;
 mod net;
 mod nodes;

@@ -14,6 +14,7 @@ pub(crate) mod diagnose;
 mod help;
 mod listeners;
 mod log;
+mod rebalance;
 mod retainer;
 mod status;
 mod subscriptions;
@@ -76,6 +77,7 @@ const USAGES: &[&Usage] = &[
     &status::USAGE,
     &broker::USAGE,
     &cluster::USAGE,
+    &rebalance::USAGE,
     &clients::USAGE,
     &topics::USAGE,
     &subscriptions::USAGE,
@@ -99,6 +101,7 @@ pub(crate) async fn run(admin: &Admin, words: &[&str], progress: Progress) -> An
         "status" => Ok(status::run(admin)),
         "broker" => broker::run(admin, args).await,
         "cluster" => cluster::run(admin, args, progress).await,
+        "rebalance" => rebalance::run(admin, args).await,
         "clients" => clients::run(admin, args).await,
         "topics" => topics::run(admin, args).await,
         "subscriptions" => subscriptions::run(admin, args).await,

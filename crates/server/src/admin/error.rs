@@ -165,6 +165,31 @@ pub enum AdminError {
         /// What to do instead.
         instead: String,
     },
+    /// The node is being evacuated already.
+    #[error(
+        "node {node} is being evacuated already; see `emqx_ctl rebalance status`, end it by \
+         `emqx_ctl rebalance stop` there"
+    )]
+    RebalanceEnabled {
+        /// The node.
+        node: String,
+    },
+    /// The node is not being evacuated.
+    #[error("node {node} is not being evacuated; see `emqx_ctl rebalance status` for who is")]
+    RebalanceDisabled {
+        /// The node.
+        node: String,
+    },
+    /// Nodes that are to get sessions and cannot.
+    #[error(
+        "{} cannot get sessions: not other running nodes of this cluster; see `emqx_ctl cluster \
+         status`",
+        .nodes.join(", ")
+    )]
+    MigrateTo {
+        /// Which.
+        nodes: Vec<String>,
+    },
     /// A row could not be stored.
     #[error("the change could not be stored: {reason}; check disk space and node.data_dir")]
     Storage {

@@ -49,8 +49,8 @@ impl Admin {
 
     /// Where this node's clients may go: the listeners of the other running nodes. Those whose name
     /// is a loopback address serve clients of this machine only, so they are left out unless this
-    /// node is one of them.
-    pub(crate) async fn redirect(&self) -> Redirect {
+    /// node is one of them. With names in `only`, no others.
+    pub(crate) async fn redirect(&self, only: &[String]) -> Redirect {
         let mut redirect = Redirect::default();
         let Ok(nodes) = self.inner.request(Request::Nodes).await else {
             return redirect;
@@ -58,7 +58,9 @@ impl Admin {
         let own = &self.inner.node;
         for (node, running, info) in nodes {
             let reachable = !is_loopback(node.host()) || is_loopback(own.host());
-            let Some(info) = info.filter(|_| running && reachable && node != *own) else {
+            let wanted = only.is_empty() || only.iter().any(|name| name == node.as_str());
+            let fit = running && reachable && wanted && node != *own;
+            let Some(info) = info.filter(|_| fit) else {
                 continue;
             };
             for (listener, port) in info.listeners {

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use dunlin_broker::evacuation::EvacuationOptions;
 use dunlin_cluster::{CallError, NodeName};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -58,6 +59,12 @@ pub(crate) enum Question {
     EndAlarm { name: String },
     /// What the node sees of the cluster.
     View,
+    /// Whether it is being evacuated.
+    Evacuation,
+    /// Evacuate it.
+    StartEvacuation(EvacuationOptions),
+    /// Let clients in again.
+    StopEvacuation,
 }
 
 /// An answer, and how long it took to come.
@@ -104,6 +111,20 @@ impl Admin {
         // An answer that is empty, or of another shape, is that of a release that does not know the
         // question, or of a node that could not.
         serde_json::from_slice(&answer?).map_err(|_| CallError::Unreachable)
+    }
+
+    /// Asks one node what has to be answered.
+    pub(crate) async fn ask_one<T: DeserializeOwned>(
+        &self,
+        node: &str,
+        question: &Question,
+    ) -> Result<T, AdminError> {
+        let name = self.complete(node)?;
+        let answered = self.ask_node(&name, question).await;
+        answered.answer.map_err(|_| AdminError::NodeSilent {
+            node: node.to_owned(),
+            waited_ms: answered.took.as_millis() as u64,
+        })
     }
 
     /// Asks the other running nodes of a scope, all at once; in order of their names.
@@ -203,6 +224,9 @@ impl Admin {
             }
             Question::EndAlarm { name } => json(&self.inner.alarms.deactivate(&name)),
             Question::View => json(&self.own_view().await?),
+            Question::Evacuation => json(&self.evacuation()),
+            Question::StartEvacuation(options) => json(&self.start_for(options).await),
+            Question::StopEvacuation => json(&self.stop_for().await),
         })
     }
 }

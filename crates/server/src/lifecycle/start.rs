@@ -27,7 +27,7 @@ use tokio::sync::Notify;
 
 use super::{Hooks, Paths, Running, Signals, TELL_FIGURES};
 use crate::access::{self, AccessError, Authentication};
-use crate::admin::{Admin, Inner};
+use crate::admin::{Admin, Evacuating, Inner, evacuate};
 use crate::alarm::{Actions, Alarms};
 use crate::broker_settings;
 use crate::console::say;
@@ -252,6 +252,7 @@ fn assemble(
         alarms,
         log: log.clone(),
         sys_path: paths.root.display().to_string(),
+        evacuating: Evacuating::new(&paths.data),
         serving: AtomicBool::new(false),
         stop: Notify::new(),
         gauges: Mutex::new(Gauges::default()),
@@ -328,14 +329,16 @@ impl Running {
         // later, the default password would win over theirs.
         self.make_first_user(settings).await;
         self.admin.load_bootstrap_users(&paths.root).await;
+        self.admin.resume_evacuation().await;
         self.listeners.open_all()?;
         for (bound, bind) in bound_http {
             self.serve_http(bound, &bind, hooks)?;
         }
         let ctl = tokio::task::spawn_local(ctl.serve(self.admin.clone(), hooks.clone()));
         let background = tokio::task::spawn_local(background(self.admin.clone()));
-        self.tasks
-            .extend([ctl.abort_handle(), background.abort_handle()]);
+        let evacuating = tokio::task::spawn_local(evacuate(self.admin.clone()));
+        let tasks = [ctl, background, evacuating];
+        self.tasks.extend(tasks.map(|task| task.abort_handle()));
         if settings.statsd.enable {
             let push = statsd::push(self.admin.clone(), settings.statsd.clone());
             self.tasks

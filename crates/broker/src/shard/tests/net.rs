@@ -570,6 +570,16 @@ impl Net {
                 self.letters
                     .push_back(Letter::Shard(to, usize::from(shard), letter));
             }
+            ToControl::Offer { node: to, offer } => {
+                let to = self.nodes[node].shared.peer_site(to).expect("known");
+                let to = (0..self.nodes.len()).find(|at| self.nodes[*at].shared.site() == to);
+                let to = to.expect("it exists");
+                let from = self.index(to, node);
+                let shard = offer.shard_of(self.nodes[to].shared.shards());
+                let letter = ToShard::Adopt { from, offer };
+                self.letters
+                    .push_back(Letter::Shard(to, usize::from(shard), letter));
+            }
             ToControl::Client(event) => self.nodes[node].events.push(*event),
             ToControl::Drained { .. } => self.nodes[node].drained += 1,
             _ => {}

@@ -1,0 +1,193 @@
+//! Giving clients away: the connected ones are sent to another server, the sessions of the others
+//! are taken over by nodes that no client has connected to.
+
+use std::sync::Arc;
+
+use dunlin_mqtt::{Connect, Packet, QoS, Reason, Version};
+
+use super::net::{C, Net, persistent};
+use crate::effects::{Answer, Ask, CloseReason, Evict, Evicted};
+use crate::redirect::Redirect;
+use crate::settings::Settings;
+use crate::shard::Shard;
+
+fn net_of(nodes: usize, shards: u16) -> Net {
+    Net::with(nodes, shards, Settings::default())
+}
+
+/// Asks a shard of node 0 to give away what it has to node 1.
+fn evict(net: &mut Net, shard: usize, connections: usize, sessions: usize) -> Evicted {
+    let to = vec![net.index(0, 1)];
+    let wanted = Evict {
+        connections,
+        sessions,
+        to,
+    };
+    match net.ask(0, shard, Ask::Evict(wanted)) {
+        Answer::Evicted(evicted) => evicted,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn refuse(net: &mut Net, reference: Option<&str>) {
+    let redirect = reference.map(|to| Arc::new(Redirect::everyone(to.to_owned())));
+    net.ask(0, 0, Ask::Refuse(redirect));
+}
+
+fn offline(net: &mut Net, shard: usize, id: &str, filter: &str) -> C {
+    let (c, _) = net.persistent_at(0, shard, Version::V5, id);
+    net.subscribe(c, filter, QoS::ExactlyOnce);
+    net.drop_client(c);
+    c
+}
+
+#[test]
+fn new_clients_are_told_where_to_go_until_they_may_come_again() {
+    let mut net = Net::new();
+    refuse(&mut net, Some("b:1883 c:1883"));
+    for version in [Version::V5, Version::V3_1_1] {
+        let c = net.accept(version);
+        net.send(c, Packet::Connect(Box::new(Connect::new(version, "c"))));
+        let connack = net.connack(c);
+        if version == Version::V5 {
+            assert_eq!(connack.reason, Reason::UseAnotherServer);
+            let reference = connack.properties.server_reference();
+            assert_eq!(reference, Some("b:1883 c:1883"));
+        } else {
+            assert_eq!(connack.reason, Reason::ServerUnavailable);
+        }
+        net.check_closed(c, CloseReason::ConnectRefused);
+    }
+    refuse(&mut net, None);
+    net.client(Version::V5, "c");
+}
+
+#[test]
+fn so_many_clients_are_sent_away_and_no_more() {
+    let mut net = net_of(2, 1);
+    refuse(&mut net, Some("b:1883"));
+    refuse(&mut net, None);
+    let five = net.client(Version::V5, "five");
+    refuse(&mut net, Some("b:1883"));
+    let evicted = evict(&mut net, 0, 0, 0);
+    assert_eq!((evicted.connections, evicted.connected), (0, 1));
+    let evicted = evict(&mut net, 0, 1, 0);
+    assert_eq!((evicted.connections, evicted.connected), (1, 0));
+    let packets = net.take(five);
+    let Some(Packet::Disconnect(last)) = packets.last() else {
+        panic!("no DISCONNECT: {packets:?}");
+    };
+    assert_eq!(last.reason, Reason::UseAnotherServer);
+    assert_eq!(last.properties.server_reference(), Some("b:1883"));
+    net.check_closed(five, CloseReason::Evicted);
+}
+
+#[test]
+fn a_session_moves_without_its_client_and_loses_nothing() {
+    for shards in [1, 2] {
+        let mut net = net_of(3, shards);
+        let p = net.client_at_shard(2, 0, Version::V5, "p");
+        offline(&mut net, usize::from(shards) - 1, "c", "t/+");
+        for n in 0..40 {
+            net.publish_acked(p, "t/x", &n.to_string(), 1 + n % 2);
+        }
+        let evicted = evict(&mut net, usize::from(shards) - 1, 9, 9);
+        assert_eq!((evicted.sessions, evicted.disconnected), (1, 1));
+        net.publish_acked(p, "t/x", "after", 2);
+        net.pass(4_000);
+        let left = evict(&mut net, usize::from(shards) - 1, 0, 0);
+        assert_eq!(left.disconnected, 0);
+        assert!(net.nodes[1].shared.registry().local_shard("c").is_some());
+        assert_eq!(net.nodes[0].shared.registry().local_shard("c"), None);
+        assert_eq!(net.nodes[0].shared.router().read().usage().subscriptions, 0);
+        net.publish_acked(p, "t/x", "later", 1);
+        let (back, present) = net.persistent_at(2, 0, Version::V5, "c");
+        assert!(present);
+        net.pass(100);
+        let mut expected: Vec<String> = (0..40).map(|n| n.to_string()).collect();
+        expected.extend(["after".to_owned(), "later".to_owned()]);
+        assert_eq!(net.payloads(back), expected);
+        assert!(
+            net.nodes
+                .iter()
+                .all(|n| n.shards.iter().all(Shard::idle_tables))
+        );
+    }
+}
+
+#[test]
+fn who_comes_back_while_the_session_moves_gets_it() {
+    for at in 1..=2 {
+        let mut net = net_of(3, 1);
+        let p = net.client_at_shard(2, 0, Version::V5, "p");
+        offline(&mut net, 0, "c", "t");
+        net.publish_acked(p, "t", "x", 1);
+        net.lazy = true;
+        let wanted = Evict {
+            connections: 0,
+            sessions: 1,
+            to: vec![net.index(0, 1)],
+        };
+        net.on_shard(0, 0, |shard, now, fx| shard.evict(now, &wanted, fx));
+        let back = net.accept_at(at, 0, Version::V5);
+        net.send(
+            back,
+            Packet::Connect(Box::new(persistent(Version::V5, "c"))),
+        );
+        net.lazy = false;
+        net.pass(20_000);
+        assert!(net.connack(back).session_present, "at node {at}");
+        assert_eq!(net.payloads(back), ["x"], "at node {at}");
+        let places = net
+            .nodes
+            .iter()
+            .filter(|n| n.shared.registry().local_shard("c").is_some());
+        assert_eq!(places.count(), 1);
+    }
+}
+
+#[test]
+fn an_offer_that_is_lost_or_refused_is_made_again() {
+    let mut net = net_of(2, 1);
+    offline(&mut net, 0, "c", "t");
+    let (twin, _) = net.persistent_at(1, 0, Version::V5, "other");
+    net.drop_client(twin);
+    // The other node sends its own clients away.
+    let redirect = Some(Arc::default());
+    net.ask(1, 0, Ask::Refuse(redirect));
+    assert_eq!(evict(&mut net, 0, 0, 9).sessions, 1);
+    assert_eq!(net.nodes[0].shared.registry().local_shard("c"), Some(0));
+    assert_eq!(evict(&mut net, 0, 0, 9).sessions, 0, "it may be on its way");
+    net.ask(1, 0, Ask::Refuse(None));
+    net.pass(20_000);
+    assert_eq!(evict(&mut net, 0, 0, 9).sessions, 1);
+    net.pass(4_000);
+    assert_eq!(net.nodes[1].shared.registry().local_shard("c"), Some(0));
+}
+
+#[test]
+fn a_session_that_is_not_handed_over_is_nobody_s_there() {
+    let mut net = net_of(2, 1);
+    offline(&mut net, 0, "c", "t");
+    net.lose_calls = true;
+    evict(&mut net, 0, 0, 9);
+    net.pass(16_000);
+    assert_eq!(net.nodes[1].shared.registry().local_shard("c"), None);
+    assert_eq!(net.nodes[1].shards[0].counts().sessions, 0);
+}
+
+#[test]
+fn its_expiry_goes_on_from_the_end_of_the_connection() {
+    let mut net = net_of(2, 1);
+    let c = net.accept_at(0, 0, Version::V5);
+    let mut connect = Connect::new(Version::V5, "c");
+    connect.properties.set_session_expiry_interval(60);
+    net.connect(c, connect);
+    net.drop_client(c);
+    net.pass(50_000);
+    evict(&mut net, 0, 0, 9);
+    net.pass(8_000);
+    assert_eq!(net.nodes[1].shards[0].counts().sessions, 1);
+    net.pass(3_000);
+    assert_eq!(net.nodes[1].shards[0].counts().sessions, 0);
+}
