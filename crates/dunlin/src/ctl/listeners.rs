@@ -31,9 +31,9 @@ pub(super) async fn run(admin: &Admin, args: &[&str]) -> Result<Answer, AdminErr
     };
     Ok(match result {
         Ok(()) => Answer::done(format!("{done} {id} listener successfully.\n")),
-        Err(AdminError::ListenerNotFound { .. }) => {
-            Answer::failed(format!("Invalid listener: \"{id}\"\n"))
-        }
+        Err(AdminError::ListenerNotFound { .. }) => Answer::failed(format!(
+            "Invalid listener: \"{id}\"\nSee `emqx ctl listeners` for those there are.\n"
+        )),
         Err(error) => Answer::failed(format!("Failed to {verb} {id} listener: {error}\n")),
     })
 }

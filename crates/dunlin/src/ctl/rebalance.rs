@@ -57,7 +57,7 @@ pub(super) async fn run(admin: &Admin, args: &[&str]) -> Result<Answer, AdminErr
         ["stop"] => match admin.stop_evacuation(&own).await {
             Ok(()) => Ok(Answer::done("Rebalance(evacuation) stopped\n")),
             Err(AdminError::RebalanceDisabled { .. }) => {
-                Ok(Answer::failed("Rebalance is already disabled\n"))
+                Ok(Answer::failed(disabled(&admin.evacuations().await)))
             }
             Err(error) => Err(error),
         },
@@ -152,6 +152,15 @@ fn number(option: &str, value: &str, least: u64) -> Result<u64, String> {
     number.ok_or_else(|| {
         format!("invalid {option} value: {value:?}; a whole number from {least} on is wanted")
     })
+}
+
+/// EMQX's line, and where the command is to be given if another node was meant.
+fn disabled(rows: &[EvacuationRow]) -> String {
+    let elsewhere = rows.iter().fold(String::new(), |mut text, row| {
+        let _ = writeln!(text, "{} is being evacuated; run this there.", row.node);
+        text
+    });
+    format!("Rebalance is already disabled\n{elsewhere}")
 }
 
 fn status(rows: &[EvacuationRow]) -> String {
@@ -304,5 +313,8 @@ Channel statistics:
         assert_eq!(status(std::slice::from_ref(&row)), expected);
         assert!(node_status(Some(&row)).starts_with("Rebalance type: evacuation\nRebalance st"));
         assert_eq!(node_status(None), "Rebalance disabled\n");
+        let text = "Rebalance is already disabled\na@h is being evacuated; run this there.\n";
+        assert_eq!(disabled(&[row]), text);
+        assert_eq!(disabled(&[]), "Rebalance is already disabled\n");
     }
 }
