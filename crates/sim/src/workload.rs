@@ -226,6 +226,22 @@ fn skews(nodes: usize, rng: &mut SmallRng) -> Vec<i64> {
     (0..nodes).map(skew).collect()
 }
 
+/// Whether nodes give clients away. The oracle knows where a session is by where its client was:
+/// nothing may be lost with a node while sessions move without theirs.
+fn evicts(seed: u64, faults: Faults) -> bool {
+    let Faults {
+        kill,
+        power,
+        cut,
+        membership,
+        pause,
+        storm,
+        ..
+    } = faults;
+    let parts = kill || power || cut || membership || pause || storm;
+    !parts && SmallRng::seed_from_u64(seed ^ EVICT_SEED).random_bool(0.7)
+}
+
 impl Options {
     /// What a seed stands for.
     pub fn draw(seed: u64) -> Self {
@@ -260,18 +276,7 @@ impl Options {
             lies: discovery && lies,
             evict: false,
         };
-        // The oracle knows where a session is by where its client was: nothing may be lost with a
-        // node while sessions move without theirs.
-        let Faults {
-            kill,
-            power,
-            cut,
-            membership,
-            ..
-        } = faults;
-        let parts = kill || power || cut || membership || faults.pause || faults.storm;
-        let evict = SmallRng::seed_from_u64(seed ^ EVICT_SEED).random_bool(0.7);
-        faults.evict = evict && !parts;
+        faults.evict = evicts(seed, faults);
         let ordinary = rng.random_range(2..=5);
         let group_members = if rng.random_bool(0.5) {
             rng.random_range(2..=4)

@@ -1,8 +1,8 @@
 //! Evacuation of nodes: the same operation for this node and, by a question, for another.
 //!
-//! [`dunlin_broker::evacuation`] decides what goes when; here its answers are carried to the shards,
-//! four times a second, and what the operator asked for is kept in a file, so that a restart does
-//! not let clients in again.
+//! [`dunlin_broker::evacuation`] decides what goes when; here its answers are carried to the
+//! shards, four times a second, and what the operator asked for is kept in a file, so that a
+//! restart does not let clients in again.
 
 use std::fs::{self, File};
 use std::io::{self, Write};

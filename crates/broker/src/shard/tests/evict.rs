@@ -5,11 +5,27 @@ use std::sync::Arc;
 
 use dunlin_mqtt::{Connect, Packet, QoS, Reason, Version};
 
-use super::net::{C, Net, persistent};
-use crate::effects::{Answer, Ask, CloseReason, Evict, Evicted};
+use super::net::{C, Letter, Net, persistent};
+use crate::effects::{Answer, Ask, CloseReason, Evict, Evicted, ToShard};
 use crate::redirect::Redirect;
+use crate::router::NodeIndex;
+use crate::session::SessionOffer;
 use crate::settings::Settings;
 use crate::shard::Shard;
+
+impl Net {
+    /// A node's control carries an offer to another node, whose control picks a shard.
+    pub(super) fn offer(&mut self, node: usize, to: NodeIndex, offer: Box<SessionOffer>) {
+        let site = self.nodes[node].shared.peer_site(to).expect("known");
+        let to = (0..self.nodes.len()).find(|at| self.nodes[*at].shared.site() == site);
+        let to = to.expect("it exists");
+        let from = self.index(to, node);
+        let shard = offer.shard_of(self.nodes[to].shared.shards());
+        let letter = ToShard::Adopt { from, offer };
+        self.letters
+            .push_back(Letter::Shard(to, usize::from(shard), letter));
+    }
+}
 
 fn net_of(nodes: usize, shards: u16) -> Net {
     Net::with(nodes, shards, Settings::default())

@@ -67,7 +67,7 @@ struct Wire {
     open: bool,
 }
 
-enum Letter {
+pub(super) enum Letter {
     Shard(usize, usize, ToShard),
     Control(usize, ToControl),
 }
@@ -76,7 +76,7 @@ pub(super) struct Net {
     pub now: Now,
     pub nodes: Vec<Node>,
     pub clients: Vec<Client>,
-    letters: VecDeque<Letter>,
+    pub(super) letters: VecDeque<Letter>,
     wires: Vec<Wire>,
     next_accepted: u32,
     next_ask: u64,
@@ -570,16 +570,7 @@ impl Net {
                 self.letters
                     .push_back(Letter::Shard(to, usize::from(shard), letter));
             }
-            ToControl::Offer { node: to, offer } => {
-                let to = self.nodes[node].shared.peer_site(to).expect("known");
-                let to = (0..self.nodes.len()).find(|at| self.nodes[*at].shared.site() == to);
-                let to = to.expect("it exists");
-                let from = self.index(to, node);
-                let shard = offer.shard_of(self.nodes[to].shared.shards());
-                let letter = ToShard::Adopt { from, offer };
-                self.letters
-                    .push_back(Letter::Shard(to, usize::from(shard), letter));
-            }
+            ToControl::Offer { node: to, offer } => self.offer(node, to, offer),
             ToControl::Client(event) => self.nodes[node].events.push(*event),
             ToControl::Drained { .. } => self.nodes[node].drained += 1,
             _ => {}
