@@ -27,20 +27,53 @@ const MANY: u32 = 1_000_000;
 const WILDCARDS: u32 = 10_000;
 const MATCHES: u32 = 2_000_000;
 
-fn main() {
-    matching();
-    memory("own exact filter", |router, n| {
+/// As in the executable.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Each adds one of a million to a router.
+type Add = fn(&mut Router, u32);
+const MEMORY: [(&str, Add); 8] = [
+    ("own exact filter", |router, n| {
         router.subscribe(&format!("bench/{n}/state"), subscriber(n));
-    });
-    memory("own wildcard filter", |router, n| {
+    }),
+    ("own exact filter, 40 bytes", |router, n| {
+        router.subscribe(&long_name(n, 40), subscriber(n));
+    }),
+    ("own wildcard filter", |router, n| {
         router.subscribe(&format!("bench/{n}/+/x"), subscriber(n));
-    });
-    memory("route on another node", |router, n| {
+    }),
+    ("route on another node", |router, n| {
         router.add_remote(&format!("bench/{n}/state"), NodeIndex(1));
-    });
+    }),
+    ("route on another node, 26 bytes", |router, n| {
+        router.add_remote(&long_name(n, 26), NodeIndex(1));
+    }),
+    ("route on another node, 30 bytes", |router, n| {
+        router.add_remote(&long_name(n, 30), NodeIndex(1));
+    }),
+    ("route on another node, 45 bytes", |router, n| {
+        router.add_remote(&long_name(n, 45), NodeIndex(1));
+    }),
+    ("route on another node, 60 bytes", |router, n| {
+        router.add_remote(&long_name(n, 60), NodeIndex(1));
+    }),
+];
+
+fn main() {
+    // Memory is measured in a process of its own, that has used none before.
+    if let Some(what) = std::env::args().nth(1) {
+        let row = MEMORY.iter().find(|row| row.0 == what);
+        return row.map_or_else(retained, |row| memory(row.0, row.1));
+    }
+    matching();
     storm();
     rows();
-    retained();
+    let program = std::env::current_exe().expect("it runs");
+    for what in MEMORY.iter().map(|row| row.0).chain(["retained"]) {
+        let status = std::process::Command::new(&program).arg(what).status();
+        assert!(status.is_ok_and(|status| status.success()), "{what}");
+    }
 }
 
 fn subscriber(n: u32) -> Subscriber {
@@ -53,6 +86,11 @@ fn subscriber(n: u32) -> Subscriber {
         options: SubOptions::new(QoS::AtLeastOnce),
         shard: 0,
     }
+}
+
+/// A filter of so many bytes.
+fn long_name(n: u32, bytes: usize) -> String {
+    format!("{:x<width$}/{n:07}/state", "plant/", width = bytes - 14)
 }
 
 fn matching() {
@@ -84,6 +122,13 @@ fn matching() {
     time_matches("exact of 1,000,000, spread", &router, |n| {
         format!("big/{}/state", u64::from(n) * 7_919 % u64::from(MANY))
     });
+    let mut router = Router::new(1);
+    for n in 0..MANY {
+        router.subscribe(&long_name(n, 40), subscriber(n));
+    }
+    time_matches("exact of 1,000,000, 40 bytes", &router, |n| {
+        long_name((u64::from(n) * 7_919 % u64::from(MANY)) as u32, 40)
+    });
 }
 
 fn time_matches(what: &str, router: &Router, topic: impl Fn(u32) -> String) {
@@ -99,7 +144,7 @@ fn time_matches(what: &str, router: &Router, topic: impl Fn(u32) -> String) {
     println!("{what:36} {ns:5} ns/match  ({hits} hits)");
 }
 
-fn memory(what: &str, add: impl Fn(&mut Router, u32)) {
+fn memory(what: &str, add: Add) {
     let before = resident_bytes();
     let mut router = Router::new(1);
     for n in 0..MANY {

@@ -15,7 +15,7 @@ use dunlin_cluster::{
 
 use super::{Control, ControlEffects, info};
 use crate::effects::ToShard;
-use crate::router::NodeIndex;
+use crate::router::{Brought, NodeIndex, Router};
 
 /// Key: filter. Value: empty.
 pub(super) const ROUTES: u8 = 0;
@@ -28,10 +28,10 @@ pub(super) const INFO: u8 = 3;
 /// Key: client identifier. Value: [`crate::wills::WillRow`].
 pub(super) const WILLS: u8 = 4;
 
-/// The keys a full snapshot has brought so far; what it did not bring is gone afterwards.
+/// What a full snapshot has brought so far; what it did not bring is gone afterwards.
 #[derive(Debug, Default)]
 pub(super) struct Snapshot {
-    routes: BTreeSet<Bytes>,
+    routes: Brought,
     groups: BTreeSet<Bytes>,
     clients: BTreeSet<Bytes>,
     wills: BTreeSet<Bytes>,
@@ -259,8 +259,13 @@ impl Control {
         let Some(node) = self.member_index(site) else {
             return;
         };
+        let snapshot = self.snapshots.get_mut(&site);
         match table {
-            ROUTES => self.peer_route(node, &key, value.is_some()),
+            ROUTES => {
+                let brought = snapshot.map(|snapshot| &mut snapshot.routes);
+                let mut router = self.shared.router().write();
+                return peer_route(&mut router, node, &key, value.is_some(), brought);
+            }
             GROUPS => self.peer_group(node, &key, value),
             CLIENTS => self.peer_client(node, &key, value, fx),
             WILLS => self.peer_will(site, &key, value),
@@ -275,7 +280,6 @@ impl Control {
             return;
         };
         let seen = match table {
-            ROUTES => &mut snapshot.routes,
             GROUPS => &mut snapshot.groups,
             CLIENTS => &mut snapshot.clients,
             WILLS => &mut snapshot.wills,
@@ -291,18 +295,6 @@ impl Control {
     fn peer_will(&mut self, site: SiteId, key: &[u8], value: Option<&[u8]>) {
         if let Ok(clientid) = std::str::from_utf8(key) {
             self.wills.row(site, clientid, value);
-        }
-    }
-
-    fn peer_route(&self, node: NodeIndex, key: &[u8], there: bool) {
-        let Ok(filter) = std::str::from_utf8(key) else {
-            return;
-        };
-        let mut router = self.shared.router().write();
-        if there {
-            router.add_remote(filter, node);
-        } else {
-            router.remove_remote(filter, node);
         }
     }
 
@@ -359,7 +351,7 @@ impl Control {
             return;
         };
         let mut router = self.shared.router().write();
-        router.sweep_remote(node, |filter| snapshot.routes.contains(filter.as_bytes()));
+        router.sweep_remote(node, &snapshot.routes);
         router.sweep_remote_groups(node, |group, filter| {
             snapshot.groups.contains(&group_key(group, filter))
         });
@@ -367,6 +359,24 @@ impl Control {
         let keep = |clientid: &str| snapshot.clients.contains(clientid.as_bytes());
         self.shared.registry().sweep_remote(node, keep);
     }
+}
+
+fn peer_route(
+    router: &mut Router,
+    node: NodeIndex,
+    key: &[u8],
+    there: bool,
+    brought: Option<&mut Brought>,
+) {
+    let Ok(filter) = std::str::from_utf8(key) else {
+        return;
+    };
+    _ = match (there, brought) {
+        (true, None) => router.add_remote(filter, node),
+        (true, Some(brought)) => router.bring_remote(filter, node, brought),
+        (false, None) => router.remove_remote(filter, node),
+        (false, Some(brought)) => router.withdraw_remote(filter, node, brought),
+    };
 }
 
 /// `group`, 0, `filter`: neither may contain the character U+0000.

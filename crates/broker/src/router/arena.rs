@@ -1,6 +1,6 @@
 //! A vector with reusable places, addressed by `u32`.
 //!
-//! A million filters are a million small records: a box each would cost a pointer, an allocator
+//! A million subscribers are a million small records: a box each would cost a pointer, an allocator
 //! header and a cache miss. It must never hand out an index twice while the first is in use, and it
 //! gives its memory back when the last record goes.
 

@@ -375,7 +375,9 @@ impl Router {
             return at;
         }
         let at = self.groups.add(GroupKey::new(group, filter), id);
-        self.targets.add_group(&mut self.filters[id], at);
+        let mut links = self.filters.links(id);
+        self.targets.add_group(&mut links, at);
+        self.filters.set_links(id, links);
         at
     }
 
@@ -386,7 +388,9 @@ impl Router {
         }
         let filter = group.filter;
         self.groups.remove(at);
-        self.targets.remove_group(&mut self.filters[filter], at);
+        let mut links = self.filters.links(filter);
+        self.targets.remove_group(&mut links, at);
+        self.filters.set_links(filter, links);
         self.remove_if_vacant(filter);
     }
 }

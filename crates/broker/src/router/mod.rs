@@ -10,6 +10,7 @@
 //! table reach its answers.
 
 mod arena;
+mod filters;
 mod groups;
 mod matches;
 pub(crate) mod name;
@@ -26,10 +27,10 @@ use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
-use arena::Arena;
+use filters::{Filters, text};
 use name::Name;
 use pages::{PAGE_FILTERS, Pages};
-use table::{Filter, Targets};
+use table::Targets;
 use trie::Trie;
 
 pub use groups::{Group, GroupKey};
@@ -100,7 +101,7 @@ pub struct Usage {
 #[derive(Debug)]
 pub struct Router {
     hasher: FixedState,
-    filters: Arena<Filter>,
+    filters: Filters,
     /// Filters by name, wildcards included.
     names: HashTable<u32>,
     trie: Trie,
@@ -118,7 +119,7 @@ impl Router {
     pub fn new(seed: u64) -> Self {
         let hasher = FixedState::with_seed(seed);
         Self {
-            filters: Arena::default(),
+            filters: Filters::default(),
             names: HashTable::new(),
             trie: Trie::new(hasher.clone()),
             targets: Targets::default(),
@@ -141,9 +142,10 @@ impl Router {
     pub fn subscribe(&mut self, filter: &str, subscriber: Subscriber) -> Subscribed {
         self.version += 1;
         let id = self.find_or_add(filter);
-        let record = &mut self.filters[id];
-        let first_local = self.targets.local(record).is_empty();
-        let replaced = self.targets.put_local(record, subscriber);
+        let mut links = self.filters.links(id);
+        let first_local = self.targets.local(links).is_empty();
+        let replaced = self.targets.put_local(&mut links, subscriber);
+        self.filters.set_links(id, links);
         self.subscriptions += usize::from(replaced.is_none());
         if first_local {
             self.own_filters += 1;
@@ -161,14 +163,15 @@ impl Router {
         let Some(id) = self.find(filter) else {
             return Unsubscribed::default();
         };
-        let record = &mut self.filters[id];
-        let removed = self.targets.remove_local(record, key);
+        let mut links = self.filters.links(id);
+        let removed = self.targets.remove_local(&mut links, key);
         if removed.is_none() {
             return Unsubscribed::default();
         }
+        self.filters.set_links(id, links);
         self.version += 1;
         self.subscriptions -= 1;
-        let last_local = self.targets.local(record).is_empty();
+        let last_local = self.targets.local(links).is_empty();
         self.own_filters -= usize::from(last_local);
         self.remove_if_vacant(id);
         Unsubscribed {
@@ -183,11 +186,11 @@ impl Router {
         let Some(id) = self.find(filter) else {
             return false;
         };
-        let record = &mut self.filters[id];
-        if from == to || self.targets.local(record).iter().any(|s| s.key() == to) {
+        let mut links = self.filters.links(id);
+        if from == to || self.targets.local(links).iter().any(|s| s.key() == to) {
             return false;
         }
-        let Some(old) = self.targets.remove_local(record, from) else {
+        let Some(old) = self.targets.remove_local(&mut links, from) else {
             return false;
         };
         self.version += 1;
@@ -196,14 +199,41 @@ impl Router {
             shard: to.shard,
             options: old.options,
         };
-        self.targets.put_local(record, heir);
+        self.targets.put_local(&mut links, heir);
+        self.filters.set_links(id, links);
         true
     }
 
     /// Another node has the filter. True if that is new.
     pub fn add_remote(&mut self, filter: &str, node: NodeIndex) -> bool {
         let id = self.find_or_add(filter);
-        let added = self.targets.add_node(&mut self.filters[id], node);
+        self.add_remote_at(id, node)
+    }
+
+    /// As [`Router::add_remote`]; notes that a snapshot of the node's rows has brought it.
+    pub fn bring_remote(&mut self, filter: &str, node: NodeIndex, brought: &mut Brought) -> bool {
+        let id = self.find_or_add(filter);
+        brought.set(id);
+        self.add_remote_at(id, node)
+    }
+
+    /// As [`Router::remove_remote`], while a snapshot of the node's rows is on its way.
+    pub fn withdraw_remote(
+        &mut self,
+        filter: &str,
+        node: NodeIndex,
+        brought: &mut Brought,
+    ) -> bool {
+        self.find(filter).is_some_and(|id| {
+            brought.unset(id);
+            self.remove_remote_at(id, node)
+        })
+    }
+
+    fn add_remote_at(&mut self, id: u32, node: NodeIndex) -> bool {
+        let mut links = self.filters.links(id);
+        let added = self.targets.add_node(&mut links, node);
+        self.filters.set_links(id, links);
         self.version += u64::from(added);
         self.remote_routes += usize::from(added);
         added
@@ -215,37 +245,38 @@ impl Router {
             .is_some_and(|id| self.remove_remote_at(id, node))
     }
 
-    /// After a snapshot of a node's rows: drops its filters that `keep` does not know. Returns how
+    /// After a snapshot of a node's rows: drops its filters that it has not brought. Returns how
     /// many went.
-    pub fn sweep_remote(&mut self, node: NodeIndex, keep: impl Fn(&str) -> bool) -> usize {
-        let mut swept = 0;
-        for id in 0..self.filters.end() {
-            let Some(record) = self.record(id) else {
-                continue;
-            };
-            if self.targets.has_node(record, node) && !keep(record.name.as_str()) {
-                swept += usize::from(self.remove_remote_at(id, node));
+    pub fn sweep_remote(&mut self, node: NodeIndex, brought: &Brought) -> usize {
+        let mut gone = Vec::new();
+        for id in self.filters.ids() {
+            let has = |(links, _)| self.targets.has_node(links, node);
+            if self.filters.get(id).is_some_and(has) && !brought.has(id) {
+                gone.push(id);
             }
         }
-        swept
+        for &id in &gone {
+            self.remove_remote_at(id, node);
+        }
+        gone.len()
     }
 
     /// Drops all filters and group members of a node that is no member any more.
     pub fn remove_node(&mut self, node: NodeIndex) {
-        self.sweep_remote(node, |_| false);
+        self.sweep_remote(node, &Brought::default());
         self.sweep_remote_groups(node, |_, _| false);
     }
 
     /// Whether a session of this node has the filter as a plain subscription.
     pub fn has_local(&self, filter: &str) -> bool {
         self.find(filter)
-            .is_some_and(|id| !self.targets.local(&self.filters[id]).is_empty())
+            .is_some_and(|id| !self.targets.local(self.filters.links(id)).is_empty())
     }
 
     /// Whether the node is known to have the filter as a plain subscription.
     pub fn has_remote(&self, filter: &str, node: NodeIndex) -> bool {
         self.find(filter)
-            .is_some_and(|id| self.targets.has_node(&self.filters[id], node))
+            .is_some_and(|id| self.targets.has_node(self.filters.links(id), node))
     }
 
     /// The filter's number.
@@ -255,7 +286,7 @@ impl Router {
 
     /// The filter of a number; empty if the router has it no more.
     pub fn filter(&self, id: FilterId) -> &str {
-        self.record(id.0).map_or("", |record| record.name.as_str())
+        self.filters.get(id.0).map_or("", |(_, name)| text(name))
     }
 
     /// Puts everybody who receives `topic` into `out`, which is cleared first.
@@ -266,10 +297,10 @@ impl Router {
         }
         self.trie.matching(topic, &mut out.walk, &mut out.filters);
         for at in 0..out.filters.len() {
-            let record = &self.filters[out.filters[at]];
-            out.local.extend_from_slice(self.targets.local(record));
-            self.targets.nodes(record, |node| out.add_node(node));
-            let groups = self.targets.groups(record);
+            let links = self.filters.links(out.filters[at]);
+            out.local.extend_from_slice(self.targets.local(links));
+            self.targets.nodes(links, |node| out.add_node(node));
+            let groups = self.targets.groups(links);
             out.groups
                 .extend(groups.iter().map(|&group| GroupRef(group)));
         }
@@ -280,7 +311,7 @@ impl Router {
     pub fn own_routes(&self, after: Option<&str>, limit: usize) -> Vec<String> {
         let own = |name: &Name| {
             let found = self.find(name.as_bytes());
-            found.is_some_and(|id| !self.targets.local(&self.filters[id]).is_empty())
+            found.is_some_and(|id| !self.targets.local(self.filters.links(id)).is_empty())
         };
         self.pages
             .rows(after, limit, own, |after| self.read_page(after))
@@ -288,27 +319,30 @@ impl Router {
 
     /// The first own filters behind `after`, in key order: one look at every filter.
     fn read_page(&self, after: Option<&[u8]>) -> Vec<Name> {
-        let mut page: BinaryHeap<&Name> = BinaryHeap::with_capacity(PAGE_FILTERS + 1);
-        for id in 0..self.filters.end() {
-            let record = &self.filters[id];
+        let mut page: BinaryHeap<&[u8]> = BinaryHeap::with_capacity(PAGE_FILTERS + 1);
+        for id in self.filters.ids() {
+            let Some((links, name)) = self.filters.get(id) else {
+                continue;
+            };
             let full = page.len() >= PAGE_FILTERS;
-            if after.is_some_and(|after| record.name.as_bytes() <= after)
-                || (full && page.peek().is_some_and(|largest| record.name >= **largest))
-                || self.targets.local(record).is_empty()
+            if after.is_some_and(|after| name <= after)
+                || (full && page.peek().is_some_and(|largest| name >= *largest))
+                || self.targets.local(links).is_empty()
             {
                 continue;
             }
-            page.push(&record.name);
+            page.push(name);
             if full {
                 page.pop();
             }
         }
-        page.into_sorted_vec().into_iter().cloned().collect()
+        let names = page.into_sorted_vec().into_iter();
+        names.map(|name| Name::new(text(name))).collect()
     }
 
     /// Every (filter, node) pair and every (group, filter, node), in no useful order.
     pub fn for_each_route<'a>(&'a self, mut f: impl FnMut(Route<'a>)) {
-        for id in 0..self.filters.end() {
+        for id in self.filters.ids() {
             self.routes_at(id, &mut f);
         }
     }
@@ -338,25 +372,25 @@ impl Router {
     }
 
     fn routes_at<'a>(&'a self, id: u32, f: &mut impl FnMut(Route<'a>)) {
-        let Some(record) = self.record(id) else {
+        let Some((links, name)) = self.filters.get(id) else {
             return;
         };
-        let filter = record.name.as_str();
-        if !self.targets.local(record).is_empty() {
+        let filter = text(name);
+        if !self.targets.local(links).is_empty() {
             f(Route {
                 filter,
                 group: None,
                 node: None,
             });
         }
-        self.targets.nodes(record, |node| {
+        self.targets.nodes(links, |node| {
             f(Route {
                 filter,
                 group: None,
                 node: Some(node),
             });
         });
-        for &group in self.targets.groups(record) {
+        for &group in self.targets.groups(links) {
             let group = self.groups.get(group);
             let name = Some(group.key().group());
             if !group.local().is_empty() {
@@ -376,17 +410,11 @@ impl Router {
         }
     }
 
-    fn record(&self, id: u32) -> Option<&Filter> {
-        (id < self.filters.end())
-            .then(|| &self.filters[id])
-            .filter(|f| !f.is_vacant())
-    }
-
     #[inline]
     fn find(&self, filter: impl AsRef<[u8]>) -> Option<u32> {
         let filter = filter.as_ref();
         let hash = hash_text(&self.hasher, filter);
-        let same = |&id: &u32| self.filters[id].name.as_bytes() == filter;
+        let same = |&id: &u32| self.filters.name(id) == filter;
         self.names.find(hash, same).copied()
     }
 
@@ -394,13 +422,13 @@ impl Router {
         let (filters, hasher) = (&self.filters, &self.hasher);
         let entry = self.names.entry(
             hash_text(hasher, filter),
-            |&id| filters[id].name.as_bytes() == filter.as_bytes(),
-            |&id| hash_text(hasher, filters[id].name.as_bytes()),
+            |&id| filters.name(id) == filter.as_bytes(),
+            |&id| hash_text(hasher, filters.name(id)),
         );
         match entry {
             Entry::Occupied(found) => *found.get(),
             Entry::Vacant(place) => {
-                let id = self.filters.insert(Filter::new(filter));
+                let id = self.filters.insert(filter);
                 place.insert(id);
                 if is_wildcard(filter) {
                     self.trie.insert(filter, id);
@@ -411,8 +439,10 @@ impl Router {
     }
 
     fn remove_remote_at(&mut self, id: u32, node: NodeIndex) -> bool {
-        let removed = self.targets.remove_node(&mut self.filters[id], node);
+        let mut links = self.filters.links(id);
+        let removed = self.targets.remove_node(&mut links, node);
         if removed {
+            self.filters.set_links(id, links);
             self.version += 1;
             self.remote_routes -= 1;
             self.remove_if_vacant(id);
@@ -421,21 +451,47 @@ impl Router {
     }
 
     fn remove_if_vacant(&mut self, id: u32) {
-        if !self.filters[id].is_vacant() {
+        if !self.filters.links(id).is_vacant() {
             return;
         }
-        let hash = hash_text(&self.hasher, self.filters[id].name.as_bytes());
+        let name = text(self.filters.name(id));
+        let hash = hash_text(&self.hasher, name);
         if let Ok(entry) = self.names.find_entry(hash, |&other| other == id) {
             entry.remove();
         }
-        let record = self.filters.remove(id);
-        let name = record.name.as_str();
         if is_wildcard(name) {
             self.trie.remove(name);
         }
+        self.filters.remove(id);
         if self.names.is_empty() {
             self.names = HashTable::new();
         }
+    }
+}
+
+/// The filters that a snapshot of a node's rows has brought so far, a bit each. A filter that has
+/// its bit is that node's, so its number is not given to another before it is withdrawn.
+#[derive(Debug, Default)]
+pub struct Brought(Vec<u64>);
+
+impl Brought {
+    fn set(&mut self, id: u32) {
+        let at = (id / u64::BITS) as usize;
+        if at >= self.0.len() {
+            self.0.resize(at + 1, 0);
+        }
+        self.0[at] |= 1 << (id % u64::BITS);
+    }
+
+    fn unset(&mut self, id: u32) {
+        if let Some(bits) = self.0.get_mut((id / u64::BITS) as usize) {
+            *bits &= !(1 << (id % u64::BITS));
+        }
+    }
+
+    fn has(&self, id: u32) -> bool {
+        let bits = self.0.get((id / u64::BITS) as usize);
+        bits.is_some_and(|bits| bits >> (id % u64::BITS) & 1 == 1)
     }
 }
 

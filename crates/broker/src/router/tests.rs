@@ -190,6 +190,29 @@ fn a_reassigned_subscription_keeps_its_options() {
 }
 
 #[test]
+fn what_a_snapshot_did_not_bring_is_swept_though_numbers_are_used_again() {
+    let mut router = Router::new(0);
+    let node = NodeIndex(1);
+    for filter in ["old/1", "old/2", "own"] {
+        router.add_remote(filter, node);
+    }
+    router.subscribe("own", subscriber(1, 0));
+    let mut brought = Brought::default();
+    assert!(!router.bring_remote("old/1", node, &mut brought));
+    assert!(router.bring_remote("new/1", node, &mut brought));
+    assert!(router.bring_remote("new/2", node, &mut brought));
+    let number = router.filter_id("new/2");
+    assert!(router.withdraw_remote("new/2", node, &mut brought));
+    assert!(!router.withdraw_remote("new/2", node, &mut brought));
+    router.add_remote("new/3", node);
+    assert_eq!(router.filter_id("new/3"), number, "else this tests nothing");
+    assert_eq!(router.sweep_remote(node, &brought), 3);
+    let there = |filter| router.has_remote(filter, node);
+    assert!(there("old/1") && there("new/1") && router.has_local("own"));
+    assert_eq!((router.usage().routes, router.usage().filters), (3, 3));
+}
+
+#[test]
 fn long_topics_and_wide_nodes() {
     let mut router = Router::new(0);
     let deep = "x/".repeat(20_000);
@@ -423,7 +446,10 @@ impl Model {
             Op::Sweep(node, kept) => {
                 let node = NodeIndex(*node);
                 self.remote.retain(|(f, n)| *n != node || f == kept);
-                router.sweep_remote(node, |f| f == kept);
+                let mut brought = Brought::default();
+                self.remote.insert((kept.clone(), node));
+                router.bring_remote(kept, node, &mut brought);
+                router.sweep_remote(node, &brought);
                 self.remote_members
                     .retain(|(_, f, n), _| *n != node || f == kept);
                 router.sweep_remote_groups(node, |_, f| f == kept);
