@@ -4,6 +4,7 @@
 mod access;
 mod at_once;
 mod bench;
+mod changes;
 mod cli;
 mod configuration;
 mod discovery;

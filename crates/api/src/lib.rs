@@ -13,6 +13,7 @@ mod banned;
 mod body;
 mod clients;
 mod cluster;
+mod configs;
 mod dashboard;
 mod figures;
 mod invitations;
@@ -156,6 +157,7 @@ fn guarded_routes(api: &Api) -> Router<Api> {
         .merge(account_routes())
         .merge(authentication_routes())
         .merge(load_rebalance_routes())
+        .merge(configuration_routes())
         .route("/nodes", get(nodes::list))
         .route("/nodes/{node}", get(nodes::one))
         .route("/nodes/{node}/metrics", get(figures::node_metrics))
@@ -219,6 +221,17 @@ fn load_rebalance_routes() -> Router<Api> {
         .route(
             "/load_rebalance/{node}/evacuation/stop",
             post(load_rebalance::stop),
+        )
+}
+
+fn configuration_routes() -> Router<Api> {
+    Router::new()
+        .route("/configs", get(configs::all).put(configs::load))
+        .route("/configs/{root}", get(configs::one).put(configs::update))
+        .route("/configs_reset/{root}", post(configs::reset))
+        .route(
+            "/mqtt/retainer",
+            get(configs::retainer).put(configs::update_retainer),
         )
 }
 

@@ -584,3 +584,58 @@ async fn users_of_the_built_in_database_are_kept_as_with_emqx() {
     let other = node.get("/authentication/jwt/users", bearer).await;
     other.is_refused(StatusCode::NOT_FOUND, "NOT_FOUND");
 }
+
+#[tokio::test]
+async fn the_configuration_changes_by_root_and_what_was_shown_can_be_sent_back() {
+    let node = Node::start();
+    let bearer = node.bearer().await;
+    let as_operator = Some(bearer.as_str());
+    let put = async |path: &str, body: Value| {
+        let asked = Asked {
+            method: Method::PUT,
+            path,
+            credentials: as_operator,
+            body: Some(body),
+        };
+        node.send(asked).await
+    };
+    let zone = node.get("/configs/global_zone", as_operator).await.json();
+    assert_eq!(zone["mqtt"]["max_inflight"], 32);
+    let same = put("/configs/global_zone", zone).await;
+    assert_eq!(same.status, StatusCode::OK, "{}", same.text);
+    let body = json!({"max_payload_size": "2KB", "backend": {"max_retained_messages": 9}});
+    let changed = put("/mqtt/retainer", body).await;
+    assert_eq!(changed.status, StatusCode::OK, "{}", changed.text);
+    let retainer = node.get("/configs/retainer", as_operator).await.json();
+    assert_eq!(retainer["max_payload_size"], "2KB");
+    assert_eq!(retainer["backend"]["max_retained_messages"], 9);
+    let body = json!({"keepalive_check_interval": "9s"});
+    let inert = put("/configs/mqtt", body).await;
+    assert_eq!(
+        inert.headers["warning"],
+        "299 - \"mqtt.keepalive_check_interval has no effect here\""
+    );
+    for (path, body, said) in [
+        ("/configs/mqtt", json!({"max_qos": 1}), "mqtt.max_qos"),
+        ("/configs/node", json!({"name": "x@y"}), "node.name"),
+        (
+            "/configs/dashboard",
+            json!({"cors": true}),
+            "dashboard.cors",
+        ),
+    ] {
+        let answer = put(path, body).await;
+        answer.is_refused(StatusCode::BAD_REQUEST, "UPDATE_FAILED");
+        assert!(answer.text.contains(said), "{}", answer.text);
+    }
+    let no = put("/configs/nothing", json!({})).await;
+    no.is_refused(StatusCode::NOT_FOUND, "NOT_FOUND");
+    let all = node.get("/configs?key=node", as_operator).await;
+    assert!(!all.text.contains("of the tests"), "{}", all.text);
+    let reset = node
+        .post("/configs_reset/retainer", as_operator, json!({}))
+        .await;
+    assert_eq!(reset.status, StatusCode::OK, "{}", reset.text);
+    let retainer = node.get("/configs/retainer", as_operator).await.json();
+    assert_eq!(retainer["max_payload_size"], "1MB");
+}

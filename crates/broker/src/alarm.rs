@@ -182,6 +182,11 @@ impl Alarms {
         }
     }
 
+    /// Other limits are in force from now on.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
     /// Takes a change. Returns the alarm if it came or went, so that it is told once.
     pub fn apply(&mut self, wall_ms: u64, change: AlarmChange) -> Option<Alarm> {
         match change {

@@ -34,6 +34,7 @@ pub use restore::{ControlConfig, ControlError};
 use crate::alarm::AlarmChange;
 use crate::effects::{Answer, ClientEvent, ShardId, ToControl, ToShard};
 use crate::peer_link::Peering;
+use crate::settings::Settings;
 use crate::shared::Shared;
 use fences::Fences;
 use node_state::Snapshot;
@@ -48,13 +49,16 @@ pub const API_KEYS: TableId = TableId(18);
 pub const MQTT_USERS: TableId = TableId(19);
 /// Bans; key: [`crate::banned::Subject::key`].
 pub const BANNED: TableId = TableId(20);
+/// Changes of the configuration at run time; key: dotted path, value: JSON.
+pub const CONFIGURATION: TableId = TableId(21);
 
 /// The cluster-state tables of the broker: what is replicated and how much of it.
 ///
 /// Retained messages are dropped by `leave` (they belong to the cluster), credentials are kept (an
-/// operator who leaves must not find the default password again), and so are bans. What protects
-/// wins over a concurrent edit: a deleted credential stays deleted, a ban holds.
-pub const TABLES: [TableSpec; 5] = [
+/// operator who leaves must not find the default password again), and so are bans and changes of
+/// the configuration. What protects wins over a concurrent edit: a deleted credential stays
+/// deleted, a ban holds.
+pub const TABLES: [TableSpec; 6] = [
     TableSpec {
         id: RETAINED,
         name: "retained",
@@ -94,6 +98,14 @@ pub const TABLES: [TableSpec; 5] = [
         value_bytes_max: 256 * 1024,
         keep_on_leave: true,
         wins: Wins::Delete,
+    },
+    TableSpec {
+        id: CONFIGURATION,
+        name: "configuration",
+        rows_max: 10_000,
+        value_bytes_max: 64 * 1024,
+        keep_on_leave: true,
+        wins: Wins::Later,
     },
 ];
 
@@ -199,6 +211,8 @@ pub enum ControlInput {
     },
     /// This node's load figures, to be shown on every node.
     Info(NodeInfo),
+    /// Other settings are in force from now on.
+    Settings(Box<Settings>),
 }
 
 /// What control wants done. The driver drains every field after each call and keeps the buffers.
@@ -234,6 +248,9 @@ pub struct ControlEffects {
     pub asked: Vec<(u64, Bytes)>,
     /// Faults found, and faults that are over; may repeat.
     pub alarms: Vec<AlarmChange>,
+    /// Rows of [`CONFIGURATION`] changed: what they mean together with this node's own files is
+    /// the driver's to say, by [`ControlInput::Settings`].
+    pub configured: bool,
 }
 
 /// What is to be done with a connection to a peer.
@@ -267,6 +284,7 @@ impl ControlEffects {
             && self.alarms.is_empty()
             && self.called.is_empty()
             && self.asked.is_empty()
+            && !self.configured
     }
 }
 
@@ -364,6 +382,7 @@ impl Control {
                 if let Some(key) = banned {
                     self.shared.banned().changed(&key);
                 }
+                fx.configured |= table == CONFIGURATION;
             }
             ControlInput::Kick { clientid } => self.kick(now, &clientid, fx),
             ControlInput::Call {
@@ -374,6 +393,10 @@ impl Control {
             } => self.ask_node(now, id, (&node, payload, timeout_ms), fx),
             ControlInput::Answer { call, payload } => self.answer_node(now, call, payload, fx),
             ControlInput::Info(info) => self.publish_info(now, info, fx),
+            ControlInput::Settings(settings) => {
+                self.shared.set_settings(*settings);
+                self.all_shards(fx, || ToShard::SettingsChanged);
+            }
         }
     }
 
@@ -620,10 +643,12 @@ impl Control {
                 if table == BANNED {
                     self.shared.banned().changed(&key);
                 }
+                fx.configured |= table == CONFIGURATION;
             }
             Effect::Reset => {
                 self.wills.reset();
                 self.shared.banned().compile();
+                fx.configured = true;
             }
             Effect::CallIn {
                 call,

@@ -415,6 +415,9 @@ pub enum ToShard {
         /// Whose it is.
         offer: Box<SessionOffer>,
     },
+    /// Settings have changed: connections made from now on have them, and what concerns no single
+    /// connection is so at once.
+    SettingsChanged,
 }
 
 /// Letters to control.

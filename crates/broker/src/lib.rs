@@ -38,8 +38,8 @@ mod will;
 mod wills;
 
 pub use control::{
-    API_KEYS, Control, ControlConfig, ControlEffects, ControlError, ControlInput, LinkEffect,
-    MQTT_USERS, NodeInfo, RETAINED, USERS,
+    API_KEYS, CONFIGURATION, Control, ControlConfig, ControlEffects, ControlError, ControlInput,
+    LinkEffect, MQTT_USERS, NodeInfo, RETAINED, USERS,
 };
 pub use effects::{
     Accepted, Answer, Ask, ClientEvent, ClientRow, CloseReason, Conn, Counts, Delivery, Evict,

@@ -629,6 +629,7 @@ impl Node {
         fx.checked.clear();
         fx.called.clear();
         fx.asked.clear();
+        fx.configured = false;
         self.control_fx = fx;
     }
 

@@ -99,7 +99,7 @@ pub struct Shard {
     pub(crate) shared: Arc<Shared>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) access: Arc<Access>,
-    /// Taken up anew with every connection.
+    /// Taken up anew when they change; what concerns one connection is its own from its start.
     pub(crate) settings: Arc<Settings>,
     pub(crate) random: SmallRng,
     pub(crate) picker: Picker,
@@ -194,7 +194,6 @@ impl Shard {
     /// A client connected. It has `mqtt.idle_timeout` to say CONNECT.
     pub fn accept(&mut self, now: Now, info: Accepted) -> Conn {
         self.generation = self.generation.wrapping_add(1);
-        self.settings = self.shared.settings();
         let mqtt = Arc::clone(self.settings.zone(&info.listener.zone));
         let idle_ms = mqtt.idle_timeout_ms;
         let channel = Channel::new(self.generation, info, mqtt, now.mono_ms);
@@ -369,6 +368,7 @@ impl Shard {
             ToShard::Ask { ask, what } => self.on_ask(now, ask, what, fx),
             ToShard::AccessChanged => self.access = Arc::new(self.shared.access()),
             ToShard::Adopt { from, offer } => self.adopt(now, from, &offer, fx),
+            ToShard::SettingsChanged => self.settings = self.shared.settings(),
         }
     }
 

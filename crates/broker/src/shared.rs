@@ -173,7 +173,7 @@ impl Shared {
         Arc::clone(&self.settings.read())
     }
 
-    /// Puts other settings in force; connections take them up as they come by.
+    /// Puts other settings in force; tell the shards (`ToShard::SettingsChanged`).
     pub fn set_settings(&self, settings: Settings) {
         *self.settings.write() = Arc::new(settings);
     }

@@ -419,7 +419,14 @@ impl<'a> Checker<'a> {
                 value: Value::Object(loose),
                 place: node.place.clone(),
             };
-            if let Some(inner) = named.remove("default") {
+            if let Some(mut inner) = named.remove("default") {
+                // What stands in a higher layer wins, whichever of the two forms it has there.
+                if let Value::Object(fields) = &mut inner.value {
+                    fields.retain(|key, node| {
+                        let loose = default.as_object().and_then(|loose| loose.get(key));
+                        loose.is_none_or(|loose| loose.place.layer <= node.place.layer)
+                    });
+                }
                 crate::hocon::merge(&mut default, inner, path, &mut self.errors);
             }
             named.insert("default".to_owned(), default);

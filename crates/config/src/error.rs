@@ -24,6 +24,8 @@ pub enum LayerKind {
     Env,
     /// `cluster-override.conf` or `local-override.conf` of EMQX 5.0, above the environment.
     LegacyOverride,
+    /// What an operator wants to change, before it is anywhere.
+    Change,
 }
 
 /// Where a value was written.

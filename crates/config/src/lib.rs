@@ -32,5 +32,5 @@ pub use check::Secrets;
 pub use env::EnvOverride;
 pub use error::{ConfigError, LayerKind, Place, Warning};
 pub use hocon::Files;
-pub use raw::{Layer, Loaded, Raw, Sources, load};
+pub use raw::{Layer, Layers, Loaded, Raw, Sources, load};
 pub use settings::Settings;

@@ -1,10 +1,15 @@
 //! What each layer said, put together: the raw tree with places, and the checked tree
 //! with defaults. [`load`] is the way from texts to [`Settings`].
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::io;
+
+use crate::change::{self, Rows};
 use crate::check::{Checked, Checker, Secrets};
 use crate::env::{self, EnvOverride};
 use crate::error::{ConfigError, LayerKind, Place, Warning};
-use crate::hocon::{Document, Files, Node, Text, Value, merge, read_with};
+use crate::hocon::{Document, Files, Node, Text, Value, merge, read_with, split_path};
 use crate::integrity;
 use crate::nearest::nearest;
 use crate::schema::{find, rename};
@@ -51,6 +56,79 @@ pub struct Loaded {
     pub overrides: Vec<EnvOverride>,
     /// Keys that were given and do nothing here.
     pub without_effect: Vec<(String, Place)>,
+    /// What it was made of, to make another one with other changes.
+    pub layers: Layers,
+    /// The text of the layer `cluster.hocon`, if there was one.
+    pub cluster_hocon: Option<String>,
+}
+
+/// What a node's configuration is made of, apart from the changes at run time: what was read at
+/// its start, so that a change brings nothing else with it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Layers {
+    files: Vec<Layer>,
+    /// Texts of included files by path.
+    included: BTreeMap<String, String>,
+    env: Vec<(String, String)>,
+    etc_dir: String,
+    log_dir: String,
+    data_dir: String,
+}
+
+impl Files for BTreeMap<String, String> {
+    fn read(&self, path: &str) -> io::Result<String> {
+        self.get(path)
+            .cloned()
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+}
+
+/// Remembers what was included.
+struct Recorded<'a> {
+    files: &'a dyn Files,
+    texts: RefCell<BTreeMap<String, String>>,
+}
+
+impl Files for Recorded<'_> {
+    fn read(&self, path: &str) -> io::Result<String> {
+        let text = self.files.read(path)?;
+        self.texts
+            .borrow_mut()
+            .insert(path.to_owned(), text.clone());
+        Ok(text)
+    }
+}
+
+impl Layers {
+    /// The configuration with these changes.
+    pub fn load(&self, rows: &Rows) -> Result<Loaded, Vec<ConfigError>> {
+        self.load_with(rows, &BTreeMap::new())
+    }
+
+    /// The same with some values on top of everything.
+    pub(crate) fn load_with(
+        &self,
+        rows: &Rows,
+        values: &BTreeMap<String, Node>,
+    ) -> Result<Loaded, Vec<ConfigError>> {
+        let mut files = self.files.clone();
+        files.push(Layer {
+            kind: LayerKind::Cluster,
+            path: format!("{}/configs/cluster.hocon", self.data_dir),
+            text: change::text(rows),
+        });
+        let sources = Sources {
+            files,
+            env: self.env.clone(),
+            etc_dir: self.etc_dir.clone(),
+            log_dir: self.log_dir.clone(),
+            data_dir: self.data_dir.clone(),
+            include: &self.included,
+        };
+        let mut loaded = load_over(&sources, values)?;
+        loaded.layers = self.clone();
+        Ok(loaded)
+    }
 }
 
 /// The configuration as written.
@@ -82,8 +160,52 @@ impl Raw {
 /// All faults of a stage are collected: first those of the texts, then those of single
 /// values, then those of values that do not fit together.
 pub fn load(sources: &Sources<'_>) -> Result<Loaded, Vec<ConfigError>> {
+    let recorded = Recorded {
+        files: sources.include,
+        texts: RefCell::default(),
+    };
+    let recording = Sources {
+        files: sources.files.clone(),
+        env: sources.env.clone(),
+        etc_dir: sources.etc_dir.clone(),
+        log_dir: sources.log_dir.clone(),
+        data_dir: sources.data_dir.clone(),
+        include: &recorded,
+    };
+    let mut loaded = load_over(&recording, &BTreeMap::new())?;
+    let Sources {
+        mut files,
+        env,
+        etc_dir,
+        log_dir,
+        data_dir,
+        ..
+    } = recording;
+    let cluster = files
+        .iter()
+        .position(|file| file.kind == LayerKind::Cluster);
+    loaded.cluster_hocon = cluster.map(|at| files.remove(at).text);
+    loaded.layers = Layers {
+        files,
+        included: recorded.texts.into_inner(),
+        env,
+        etc_dir,
+        log_dir,
+        data_dir,
+    };
+    Ok(loaded)
+}
+
+/// Loads with `values` at their dotted paths, on top of everything else.
+fn load_over(
+    sources: &Sources<'_>,
+    values: &BTreeMap<String, Node>,
+) -> Result<Loaded, Vec<ConfigError>> {
     let (mut root, mut warnings, overrides) = merged(sources)?;
     unknown_roots(&mut root, &mut warnings);
+    for (path, node) in values {
+        root.set_at(&split_path(path), node.clone());
+    }
     let variable = |name: &str| match name {
         "EMQX_ETC_DIR" => Some(sources.etc_dir.clone()),
         "EMQX_LOG_DIR" => Some(sources.log_dir.clone()),
@@ -114,6 +236,8 @@ pub fn load(sources: &Sources<'_>) -> Result<Loaded, Vec<ConfigError>> {
         warnings,
         overrides,
         without_effect,
+        layers: Layers::default(),
+        cluster_hocon: None,
     })
 }
 

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use crate::check::Secrets;
 use crate::hocon::{Node, Value, write, write_value};
 use crate::raw::Raw;
-use crate::schema::{Effect, Field, Kind};
+use crate::schema::{Effect, Field, InForce, Kind};
 use crate::section::roots;
 
 /// What is shown instead of a secret.
@@ -48,12 +48,16 @@ pub fn reference() -> String {
          Written by `cargo xtask reference` from the registry of keys; do not edit.\n\n\
          Every key can be set in `etc/emqx.conf`, or by the variable in the last column. Keys \
          marked *no effect* are accepted so that a configuration of EMQX loads, and do nothing \
-         here yet.\n",
+         here yet.\n\n\
+         What can change at run time is changed in the whole cluster with `emqx ctl conf load` or \
+         `PUT /api/v5/configs/ROOT`: *at once*, or for *new connections*, those that clients make \
+         from then on. What needs a *restart* is refused there; change it in `emqx.conf` of the \
+         nodes. A node's own `emqx.conf` and variables go before changes at run time.\n",
     );
     for root in roots().iter().filter(|root| !root.hidden) {
         let _ = write!(out, "\n## {}\n\n{}", root.name, root.doc);
         without_effect(&mut out, root.effect, root);
-        if !root.reloadable {
+        if root.in_force == InForce::AfterRestart {
             out.push_str(" Read at start only.");
         }
         out.push('\n');
@@ -68,7 +72,10 @@ fn table(out: &mut String, root: &Field) {
     if rows.is_empty() {
         return;
     }
-    out.push_str("\n| key | value | default | meaning | variable |\n|---|---|---|---|---|\n");
+    out.push_str(
+        "\n| key | value | default | meaning | change at run time | variable |\n\
+         |---|---|---|---|---|---|\n",
+    );
     for row in rows {
         let _ = writeln!(out, "{row}");
     }
@@ -131,11 +138,18 @@ fn row(field: &Field, path: &str, effect: Effect) -> String {
         unit => format!(" ({unit})"),
     };
     let variable = env_name(path);
+    let change = match (effect, crate::change::in_force_when(path)) {
+        (Effect::AcceptedWithoutEffect, _) => "",
+        (Effect::Acts, InForce::AtOnce) => "at once",
+        (Effect::Acts, InForce::NewConnections) => "new connections",
+        (Effect::Acts, InForce::AfterRestart) => "restart",
+    };
     let cells = [
         format!("`{path}`"),
         field.kind.expected() + &unit,
         default,
         meaning,
+        change.to_owned(),
         format!("`{variable}`"),
     ];
     format!(

@@ -88,6 +88,17 @@ pub enum Effect {
     AcceptedWithoutEffect,
 }
 
+/// When a change at run time is in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum InForce {
+    /// At once, for everybody.
+    AtOnce,
+    /// At once, for whoever connects from then on.
+    NewConnections,
+    /// After a restart of the node.
+    AfterRestart,
+}
+
 /// One key of the configuration.
 #[derive(Debug, Clone, Copy)]
 pub struct Field {
@@ -112,8 +123,8 @@ pub struct Field {
     /// What its doing nothing leaves open, if it would guard something: said at every start of
     /// a configuration that asks for the guard.
     pub leaves_open: Option<&'static str>,
-    /// Whether a change takes effect without a restart.
-    pub reloadable: bool,
+    /// When a change at run time is in force; of all fields on the way to a key the latest counts.
+    pub in_force: InForce,
     /// Whether the reference page leaves it out.
     pub hidden: bool,
 }
@@ -143,7 +154,7 @@ pub(crate) const fn optional(name: &'static str, kind: Kind, doc: &'static str) 
         deprecated: None,
         effect: Effect::Acts,
         leaves_open: None,
-        reloadable: true,
+        in_force: InForce::AtOnce,
         hidden: false,
     }
 }
@@ -197,7 +208,13 @@ impl Field {
 
     /// Only read at start.
     pub(crate) const fn fixed(mut self) -> Self {
-        self.reloadable = false;
+        self.in_force = InForce::AfterRestart;
+        self
+    }
+
+    /// Read when a client connects.
+    pub(crate) const fn at_connect(mut self) -> Self {
+        self.in_force = InForce::NewConnections;
         self
     }
 

@@ -890,7 +890,7 @@ fn what_is_shown_loads_again_with_the_same_meaning() {
 }
 
 #[test]
-fn changes_are_found_and_sorted_into_reloadable_and_not() {
+fn differences_are_found_with_the_time_they_are_in_force() {
     let before = with("").raw;
     let after = with(
         "mqtt.max_inflight = 1\ncluster.autoheal = false\nlisteners.tcp.n.bind = 9\n\
@@ -899,15 +899,15 @@ fn changes_are_found_and_sorted_into_reloadable_and_not() {
     .raw;
     let changes: Vec<String> = change::diff(&before, &after)
         .into_iter()
-        .map(|change| format!("{} {}", change.path, change.reloadable))
+        .map(|change| format!("{} {:?}", change.path, change.in_force))
         .collect();
     assert_eq!(
         changes,
         [
-            "authentication false",
-            "cluster.autoheal false",
-            "listeners.tcp.n true",
-            "mqtt.max_inflight true"
+            "authentication AfterRestart",
+            "cluster.autoheal AfterRestart",
+            "listeners.tcp.n AfterRestart",
+            "mqtt.max_inflight NewConnections"
         ]
     );
     assert_eq!(change::diff(&before, &before), []);
@@ -1104,59 +1104,6 @@ fn a_guard_that_does_nothing_is_said_aloud() {
     ] {
         assert_eq!(said(text), Vec::<String>::new(), "{text}");
     }
-}
-
-#[test]
-fn runtime_changes_are_written_to_cluster_hocon() {
-    let edit = |path: &[&str], value: Option<serde_json::Value>| change::Edit {
-        path: path.iter().map(|key| (*key).to_owned()).collect(),
-        value,
-    };
-    let old = "mqtt { max_inflight = 5, upgrade_qos = true }\n\
-               authentication = [{mechanism = x, password = hunter2}]\n";
-    let files = |cluster: &str| {
-        vec![
-            layer(LayerKind::Etc, "etc/emqx.conf", SHIPPED),
-            layer(LayerKind::Cluster, "data/configs/cluster.hocon", cluster),
-        ]
-    };
-    let before = load(&sources(files(old), &[], &NoFiles)).expect("valid");
-    let edits = [
-        edit(&["mqtt", "upgrade_qos"], None),
-        edit(
-            &["mqtt", "mqueue_priorities"],
-            Some(serde_json::json!({"a/1.5": 7})),
-        ),
-        edit(
-            &["listeners", "tcp", "new"],
-            Some(serde_json::json!({"bind": 9, "enabled": false})),
-        ),
-        edit(
-            &["authentication"],
-            Some(serde_json::json!([{"mechanism": "y", "password": "******"}])),
-        ),
-    ];
-    let text = change::edit(old, &edits, &before.raw).expect("valid");
-    assert!(
-        text.starts_with("# This file is generated. Do not edit.\n"),
-        "{text}"
-    );
-    let after = load(&sources(files(&text), &[], &NoFiles)).expect("valid");
-    assert!(!after.settings.mqtt.upgrade_qos);
-    assert_eq!(after.settings.mqtt.max_inflight, 5);
-    assert_eq!(after.settings.mqtt.mqueue_priorities["a/1.5"], 7);
-    assert_eq!(after.settings.authentication[0]["password"], "hunter2");
-    assert_eq!(after.settings.authentication[0]["mechanism"], "y");
-    let new = after
-        .settings
-        .listeners
-        .iter()
-        .find(|l| l.name == "new")
-        .expect("added");
-    assert!(!new.enable);
-    let place = after.raw.provenance("mqtt.max_inflight").expect("exists");
-    assert_eq!(place.layer, LayerKind::Cluster);
-    assert!(change::is_reloadable("mqtt.max_inflight") && !change::is_reloadable("node.name"));
 }
 
 #[test]

@@ -52,7 +52,11 @@ pub(crate) fn foreground(installation: &Installation) -> ExitCode {
         log: installation.log.clone(),
         run: installation.run.clone(),
     };
-    match dunlin_server::run(boot.loaded, paths, started_in, Arc::new(Faces::default())) {
+    let faces = Arc::new(Faces {
+        installation: installation.clone(),
+        router: OnceLock::new(),
+    });
+    match dunlin_server::run(boot.loaded, paths, started_in, faces) {
         Ok(reason) => ExitCode::from(reason.code()),
         Err(error) => {
             say::error(&error.to_string());
@@ -62,8 +66,8 @@ pub(crate) fn foreground(installation: &Installation) -> ExitCode {
 }
 
 /// What the node serves besides MQTT.
-#[derive(Default)]
 struct Faces {
+    installation: Installation,
     /// One for all HTTP listeners, so that a login through one holds on the other.
     router: OnceLock<Router>,
 }
@@ -75,7 +79,8 @@ impl Hooks for Faces {
         listener: HttpListener,
     ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         let router = self.router.get_or_init(|| {
-            let settings = &admin.loaded().settings;
+            let loaded = admin.loaded();
+            let settings = &loaded.settings;
             let config = Config {
                 token_lifetime: Duration::from_millis(settings.dashboard.token_expired_time_ms),
                 prometheus_needs_key: settings.prometheus.enable_basic_auth,
@@ -91,19 +96,24 @@ impl Hooks for Faces {
         request: CtlRequest,
         output: CtlOutput,
     ) -> Pin<Box<dyn Future<Output = i32> + Send>> {
-        Box::pin(answer(admin, request, output))
+        Box::pin(answer(self.installation.clone(), admin, request, output))
     }
 }
 
 /// Runs a command and says its steps, if somebody watches, and its answer.
-async fn answer(admin: Admin, request: CtlRequest, output: CtlOutput) -> i32 {
+async fn answer(
+    installation: Installation,
+    admin: Admin,
+    request: CtlRequest,
+    output: CtlOutput,
+) -> i32 {
     let words: Vec<&str> = request.args.iter().map(String::as_str).collect();
     if let ["cluster", "diagnose", rest @ ..] = words.as_slice() {
         // It says each step while it is done, on standard output: the steps are the answer.
         return i32::from(!ctl::diagnose::run(&admin, rest, &output).await);
     }
     let (progress, mut steps) = Progress::channel();
-    let mut command = pin!(run(&admin, &words, progress));
+    let mut command = pin!(run(&installation, &admin, &words, progress));
     let answer = loop {
         tokio::select! {
             biased;
@@ -119,8 +129,21 @@ async fn answer(admin: Admin, request: CtlRequest, output: CtlOutput) -> i32 {
     i32::from(!answer.ok)
 }
 
-async fn run(admin: &Admin, words: &[&str], progress: Progress) -> Answer {
+async fn run(
+    installation: &Installation,
+    admin: &Admin,
+    words: &[&str],
+    progress: Progress,
+) -> Answer {
     match words {
+        // Only who reads the files of the installation can read them again.
+        ["conf", "reload"] => match boot::load(installation) {
+            Ok(boot) => ctl::conf::reload(admin, &boot.loaded.layers),
+            Err(error) => Answer {
+                text: format!("load etc/emqx.conf failed\n{error}\n"),
+                ok: false,
+            },
+        },
         [socket::PID] => Answer {
             text: format!("{}\n", std::process::id()),
             ok: true,

@@ -8,7 +8,7 @@ use dunlin_cluster::NodeName;
 
 use crate::installation::Installation;
 use crate::select::{self, Choice, Known};
-use crate::{boot, say, socket, stop};
+use crate::{boot, ctl, say, socket, stop};
 
 /// How long to try whether anything listens on a port of this machine. Loopback answers at once.
 const PROBE: Duration = Duration::from_millis(200);
@@ -85,7 +85,9 @@ fn listens(name: &str) -> bool {
 }
 
 fn ask(installation: &Installation, name: &str, args: &[&str]) -> ExitCode {
-    match socket::ask(&installation.run, name, args) {
+    let words = ctl::conf::with_text(args);
+    let args: Vec<&str> = words.iter().map(String::as_str).collect();
+    match socket::ask(&installation.run, name, &args) {
         Ok(done) if done => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
         Err(error) => stop::not_responding(name, &error),

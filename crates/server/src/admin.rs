@@ -9,6 +9,7 @@ mod alarms;
 mod banned;
 mod clients;
 mod cluster;
+mod configuration;
 mod diagnose;
 mod error;
 mod evacuation;
@@ -37,6 +38,7 @@ use tokio::time::timeout;
 
 use crate::access::Authentication;
 use crate::alarm::Alarms;
+use crate::configuration::Configuration;
 use crate::control_thread::{ControlLetter, Request};
 use crate::inbox::Inbox;
 use crate::listeners::Listeners;
@@ -48,6 +50,7 @@ pub use clients::{ClientFilter, ClientRow, Scope, SubscriptionRow, TopicRow};
 pub use cluster::{
     ClusterStatus, DiscoveryStatus, JoinOutcome, LeaveOutcome, MemberRow, NodeRow, Progress,
 };
+pub use configuration::Configured;
 pub use diagnose::{Diagnosis, DiagnosisStep, DiagnosisSteps};
 pub use dunlin_broker::evacuation::{EvacuationOptions, Load};
 pub use dunlin_cluster::OperationError;
@@ -78,7 +81,9 @@ pub struct Admin {
 pub(crate) struct Inner {
     pub(crate) node: NodeName,
     pub(crate) started: Instant,
-    pub(crate) loaded: Loaded,
+    /// The configuration the node was started with.
+    pub(crate) loaded: Arc<Loaded>,
+    pub(crate) configuration: Configuration,
     pub(crate) shared: Arc<Shared>,
     pub(crate) users: Arc<Merged>,
     pub(crate) api_keys: Arc<Merged>,
@@ -96,11 +101,6 @@ pub(crate) struct Inner {
 }
 
 impl Admin {
-    /// The configuration the node was started with.
-    pub fn loaded(&self) -> &Loaded {
-        &self.inner.loaded
-    }
-
     /// The log, to read and set levels.
     pub fn log(&self) -> &LogHandle {
         &self.inner.log
@@ -172,19 +172,28 @@ impl Inner {
 
     /// Deletes cluster-state rows and waits until that is durable.
     async fn delete_rows(&self, table: TableId, keys: &[String]) -> Result<(), AdminError> {
-        let mut deleted = Vec::with_capacity(keys.len());
-        for key in keys {
+        self.put_rows(table, keys.iter().map(|key| (key.clone(), None)))
+            .await
+    }
+
+    /// Writes cluster-state rows (deletes those without a value) and waits until that is durable.
+    async fn put_rows(
+        &self,
+        table: TableId,
+        rows: impl Iterator<Item = (String, Option<String>)>,
+    ) -> Result<(), AdminError> {
+        let mut written = Vec::new();
+        for (key, value) in rows {
             let (done, answer) = oneshot::channel();
-            let key = bytes::Bytes::copy_from_slice(key.as_bytes());
             self.send(Request::Put {
                 table,
-                key,
-                value: None,
+                key: key.into(),
+                value: value.map(bytes::Bytes::from),
                 done,
             });
-            deleted.push(answer);
+            written.push(answer);
         }
-        for answer in deleted {
+        for answer in written {
             let Ok(stored) = timeout(LOCAL_TIMEOUT, answer).await else {
                 let waited_ms = LOCAL_TIMEOUT.as_millis() as u64;
                 return Err(AdminError::Timeout { waited_ms });

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dunlin_broker::alarm::{Alarm, AlarmChange, Alarms as Table, Detail, Details, Limits};
 use dunlin_broker::message::{Head, Message, Parts};
+use dunlin_config::settings;
 use dunlin_mqtt::QoS;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, oneshot};
@@ -88,10 +89,18 @@ impl Actions {
     }
 }
 
+/// How much is remembered.
+pub(crate) fn limits(settings: &settings::Alarm) -> Limits {
+    Limits {
+        ended_max: settings.size_limit as usize,
+        kept_ms: settings.validity_period_ms,
+    }
+}
+
 /// The alarms of a node.
 pub(crate) struct Alarms {
     node: String,
-    actions: Actions,
+    actions: Mutex<Actions>,
     table: Mutex<Table>,
     control: Arc<Inbox<ControlLetter>>,
     changed: Notify,
@@ -107,11 +116,17 @@ impl Alarms {
     ) -> Self {
         Self {
             node: node.to_owned(),
-            actions,
+            actions: Mutex::new(actions),
             table: Mutex::new(Table::new(limits)),
             control,
             changed: Notify::new(),
         }
+    }
+
+    /// Other actions and limits are in force from now on.
+    pub(crate) fn configure(&self, actions: Actions, limits: Limits) {
+        *self.actions() = actions;
+        self.lock().set_limits(limits);
     }
 
     /// Raises an alarm that [`Alarms::deactivate`] ends; one that is raised gets the new figures.
@@ -161,12 +176,13 @@ impl Alarms {
         let Some(alarm) = alarm else { return };
         let (name, message) = (&alarm.name, &alarm.message);
         let details = in_words(&alarm.details);
-        match (self.actions.log, alarm.deactivated_ms) {
+        let actions = *self.actions();
+        match (actions.log, alarm.deactivated_ms) {
             (true, None) => tracing::warn!(name, message, details, "alarm_is_activated"),
             (true, Some(_)) => tracing::warn!(name, "alarm_is_deactivated"),
             (false, _) => {}
         }
-        if self.actions.publish {
+        if actions.publish {
             self.publish(alarm);
         }
         self.changed.notify_waiters();
@@ -212,6 +228,10 @@ impl Alarms {
             }
             changed.await;
         }
+    }
+
+    fn actions(&self) -> MutexGuard<'_, Actions> {
+        self.actions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {

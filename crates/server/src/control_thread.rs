@@ -638,6 +638,11 @@ impl ControlDriver {
         fx.alarms
             .drain(..)
             .for_each(|change| self.alarms.apply(change));
+        if std::mem::take(&mut fx.configured)
+            && let Some(admin) = &*self.admin.borrow()
+        {
+            admin.inner.configuration.changed();
+        }
         core.answer(&mut fx);
         self.rearm(&mut core);
         core.fx = fx;

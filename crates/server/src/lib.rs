@@ -17,6 +17,7 @@ pub mod tls;
 mod access;
 mod alarm;
 mod broker_settings;
+mod configuration;
 mod connection;
 mod console;
 mod control_thread;

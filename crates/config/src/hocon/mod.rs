@@ -14,7 +14,7 @@ use std::io;
 use std::sync::Arc;
 
 pub use lexer::Mode;
-pub(crate) use lexer::{Kind, lex};
+pub(crate) use lexer::{Kind, lex, split_path};
 pub(crate) use parser::{Entry, Expr, ExprKind, Origin};
 pub use value::{Node, Object, Value};
 pub(crate) use value::{list_from_indices, merge};

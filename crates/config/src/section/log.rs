@@ -34,13 +34,14 @@ macro_rules! handler_fields {
         static $name: &[Field] = &[
             optional("enable", Kind::Bool,
                 "Whether this handler writes. By default the console does when the node runs in \
-                 the foreground, and the file when it runs in the background."),
+                 the foreground, and the file when it runs in the background.").fixed(),
             field("level", Kind::Enum(LogLevel::WORDS), "warning", "Lowest level written."),
-            field("formatter", Kind::Enum(LogFormatter::WORDS), "text", "Form of the lines."),
+            field("formatter", Kind::Enum(LogFormatter::WORDS), "text", "Form of the lines.")
+                .fixed(),
             field("timestamp_format", Kind::Enum(TimestampFormat::WORDS), "auto",
-                "Form of the time.").since("5.8"),
+                "Form of the time.").since("5.8").fixed(),
             field("time_offset", Kind::String, "system",
-                "Time zone of the time: system, utc or an offset such as +02:00."),
+                "Time zone of the time: system, utc or an offset such as +02:00.").fixed(),
             field("payload_encode", Kind::Enum(PayloadEncode::WORDS), "text",
                 "Form of payloads in the lines.").since("5.8").inert(),
             field("chars_limit", Kind::Words(&["unlimited"], &POSITIVE), "unlimited",
@@ -69,11 +70,11 @@ macro_rules! handler_fields {
 handler_fields!(CONSOLE:);
 handler_fields!(FILE:
     field("path", Kind::Path, "\"${EMQX_LOG_DIR}/emqx.log\"", "Path of the newest file.")
-        .alias(&["file", "to"]),
+        .alias(&["file", "to"]).fixed(),
     field("rotation_count", Kind::Int { min: 1, max: 128 }, "10", "Files kept.")
-        .alias(&["max_files"]),
+        .alias(&["max_files"]).fixed(),
     field("rotation_size", Kind::Words(INFINITY, &Kind::ByteSize), "50MB",
-        "Size at which a new file begins.").alias(&["max_size"]),
+        "Size at which a new file begins.").alias(&["max_size"]).fixed(),
     open("rotation", "Rotation of EMQX 5.0.").hidden(),
 );
 

@@ -74,15 +74,16 @@ static BUILT: &[Field] = &[
         "The connections that carry messages between nodes.",
     )
     .fixed(),
-    group("listeners", listeners::FIELDS, "Where clients connect."),
-    group("mqtt", mqtt::FIELDS, "Behaviour of the protocol."),
+    group("listeners", listeners::FIELDS, "Where clients connect.").fixed(),
+    group("mqtt", mqtt::FIELDS, "Behaviour of the protocol.").at_connect(),
     zones::ROOT,
     authentication::ROOT,
     group(
         "authorization",
         authorization::FIELDS,
         "What clients may do.",
-    ),
+    )
+    .fixed(),
     group("retainer", retainer::FIELDS, "Retained messages."),
     group(
         "delayed",
@@ -128,14 +129,16 @@ static BUILT: &[Field] = &[
         "dashboard",
         dashboard::FIELDS,
         "The management interface over HTTP.",
-    ),
-    group("api_key", api_key::FIELDS, "Keys for the REST API."),
-    group("prometheus", prometheus::FIELDS, "Metrics for Prometheus."),
+    )
+    .fixed(),
+    group("api_key", api_key::FIELDS, "Keys for the REST API.").fixed(),
+    group("prometheus", prometheus::FIELDS, "Metrics for Prometheus.").fixed(),
     group(
         "statsd",
         statsd::FIELDS,
         "Push of counters over UDP, as in EMQX 5.0.",
-    ),
+    )
+    .fixed(),
     group("alarm", alarm::FIELDS, "What is done with alarms."),
     group("sysmon", sysmon::FIELDS, "Watermarks of the machine.").inert(),
     group("broker", broker::FIELDS, "The registry of sessions.").inert(),

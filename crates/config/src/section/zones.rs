@@ -18,7 +18,8 @@ pub(crate) const ROOT: Field = optional(
     "zones",
     Kind::Map(&ZONE_KIND),
     "Named sets of settings; a listener names its zone. What a zone does not set is inherited.",
-);
+)
+.at_connect();
 
 static ZONE: &[Field] = &[
     inherits("mqtt", mqtt::FIELDS, "As the root `mqtt`."),

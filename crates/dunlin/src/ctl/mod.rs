@@ -9,7 +9,8 @@ mod admins;
 mod broker;
 mod clients;
 mod cluster;
-mod conf;
+mod cluster_sync;
+pub(crate) mod conf;
 pub(crate) mod diagnose;
 mod help;
 mod listeners;
@@ -85,6 +86,7 @@ const USAGES: &[&Usage] = &[
     &log::USAGE,
     &listeners::USAGE,
     &conf::USAGE,
+    &cluster_sync::USAGE,
     &retainer::USAGE,
     &admins::USAGE,
 ];
@@ -108,7 +110,8 @@ pub(crate) async fn run(admin: &Admin, words: &[&str], progress: Progress) -> An
         "vm" => vm::run(admin, args).await,
         "log" => Ok(log::run(admin, args)),
         "listeners" => listeners::run(admin, args).await,
-        "conf" => Ok(conf::run(&admin.loaded().raw, args)),
+        "conf" => conf::run(admin, args).await,
+        "cluster_sync" | "cluster_call" => cluster_sync::run(admin, args).await,
         "retainer" => retainer::run(admin, args).await,
         "admins" => admins::run(admin, args).await,
         "help" | "--help" => Ok(help_command(args)),

@@ -2,6 +2,8 @@
 
 use dunlin_broker::banned::SubjectError;
 use dunlin_cluster::OperationError;
+use dunlin_config::ConfigError;
+use dunlin_config::change::{ROWS_MAX, Refusal, VALUE_BYTES_MAX};
 
 /// Why an operation did not happen. `Display` is a sentence for people that ends with the cure.
 #[derive(Debug, thiserror::Error)]
@@ -157,6 +159,38 @@ pub enum AdminError {
         /// Its limit.
         rows_max: usize,
     },
+    /// A change that would not be a valid configuration.
+    #[error("{}", lines(.errors))]
+    ConfigInvalid {
+        /// All that is wrong with it.
+        errors: Vec<ConfigError>,
+    },
+    /// Keys that nodes read from their own files only.
+    #[error(
+        "Cannot update read-only key '{}': change it in etc/emqx.conf of each node and restart it \
+         (emqx restart)", .keys.join(",")
+    )]
+    ConfigReadOnly {
+        /// Their paths.
+        keys: Vec<String>,
+    },
+    /// Keys that are read at start only.
+    #[error(
+        "Cannot update key '{}' while nodes run: change it in etc/emqx.conf of each node and \
+         restart it (emqx restart)", .keys.join(",")
+    )]
+    ConfigNeedsRestart {
+        /// Their paths.
+        keys: Vec<String>,
+    },
+    /// A value is too long to be kept.
+    #[error("the value of {key} is longer than {bytes_max} bytes; set it in etc/emqx.conf")]
+    ConfigTooLong {
+        /// Its path.
+        key: String,
+        /// The limit.
+        bytes_max: usize,
+    },
     /// Something this release does not do.
     #[error("{what} is not supported by this release; {instead}")]
     Unsupported {
@@ -205,6 +239,29 @@ pub enum AdminError {
     /// The node is going down.
     #[error("the node is shutting down")]
     Stopping,
+}
+
+fn lines(errors: &[ConfigError]) -> String {
+    let lines: Vec<String> = errors.iter().map(ConfigError::to_string).collect();
+    lines.join("\n")
+}
+
+impl From<Refusal> for AdminError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Invalid(errors) => Self::ConfigInvalid { errors },
+            Refusal::ReadOnly(keys) => Self::ConfigReadOnly { keys },
+            Refusal::Restart(keys) => Self::ConfigNeedsRestart { keys },
+            Refusal::TooLong(key) => Self::ConfigTooLong {
+                key,
+                bytes_max: VALUE_BYTES_MAX,
+            },
+            Refusal::TooMany => Self::TableFull {
+                table: "configuration",
+                rows_max: ROWS_MAX,
+            },
+        }
+    }
 }
 
 /// Which part of the password rule a password breaks.

@@ -9,16 +9,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use dunlin_broker::Peering;
-use dunlin_broker::alarm::Limits;
 use dunlin_broker::control::{
-    API_KEYS, Control, ControlConfig, ControlEffects, ControlError, ControlInput, MQTT_USERS,
-    NodeInfo, USERS,
+    API_KEYS, CONFIGURATION, Control, ControlConfig, ControlEffects, ControlError, ControlInput,
+    MQTT_USERS, NodeInfo, USERS,
 };
 use dunlin_broker::metrics::{Gauge, Gauges};
 use dunlin_broker::shared::Shared;
 use dunlin_cluster::{Config, Cookie, NameError, NodeName, Quorum};
-use dunlin_config::Loaded;
 use dunlin_config::settings::{AutocleanQuorum, Settings, Strategy};
+use dunlin_config::{ConfigError, Loaded};
 use dunlin_storage::StoreError;
 use dunlin_storage::engine::Engine;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -28,8 +27,9 @@ use tokio::sync::Notify;
 use super::{Hooks, Paths, Running, Signals, TELL_FIGURES};
 use crate::access::{self, AccessError, Authentication};
 use crate::admin::{Admin, Evacuating, Inner, evacuate};
-use crate::alarm::{Actions, Alarms};
+use crate::alarm::{self, Actions, Alarms};
 use crate::broker_settings;
+use crate::configuration::{Configuration, Followers};
 use crate::console::say;
 use crate::control_thread::{ControlDriver, ControlLetter};
 use crate::ctl::{self, CtlSocket};
@@ -116,6 +116,9 @@ pub enum StartError {
         /// Why.
         source: io::Error,
     },
+    /// The configuration is invalid with what the tables hold, and without.
+    #[error("{}", lines(.0))]
+    Configuration(Vec<ConfigError>),
     /// The access rules cannot be used.
     #[error(transparent)]
     Access(#[from] AccessError),
@@ -145,6 +148,11 @@ struct Doors {
     peers: TcpListener,
     http: Vec<(BoundHttp, String)>,
     ctl: CtlSocket,
+}
+
+fn lines(errors: &[ConfigError]) -> String {
+    let lines: Vec<String> = errors.iter().map(ConfigError::to_string).collect();
+    lines.join("\n")
 }
 
 /// Starts a node.
@@ -215,17 +223,15 @@ fn assemble(
     let shared = cores.control.shared().clone();
     let (users, api_keys) = (cores.control.table(USERS), cores.control.table(API_KEYS));
     let mqtt_users = cores.control.table(MQTT_USERS);
+    let post = post(shared.shards(), tls)?;
+    let alarms = make_alarms(&loaded.settings, &cores.node, &post);
+    let configuration = make_configuration(loaded, &cores.control, paths, (log, &alarms, &post))?;
+    let loaded = configuration.loaded();
     let settings = &loaded.settings;
     let authentication = Authentication::read(settings)?;
-    shared.set_access(access::access(
-        settings,
-        &authentication,
-        mqtt_users.clone(),
-        &paths.root,
-    )?);
-    let post = post(shared.shards(), tls)?;
+    let access = access::access(settings, &authentication, mqtt_users.clone(), &paths.root);
+    shared.set_access(access?);
     let shards = start_shards(&shared, &cores.control.peering(), &post)?;
-    let alarms = make_alarms(settings, &cores.node, &post);
     let store = start_store(cores.store, paths, &post, &alarms)?;
     let control = ControlDriver::new(
         cores.control,
@@ -236,12 +242,13 @@ fn assemble(
         alarms.clone(),
     );
     let certificates = certificate_paths(paths, &cores.node);
-    let listeners = &loaded.settings.listeners;
-    let listeners = Arc::new(Listeners::new(listeners, post.shards, certificates));
+    let listeners = Listeners::new(&settings.listeners, post.shards, certificates);
+    let listeners = Arc::new(listeners);
     let inner = Inner {
         node: cores.node,
         started: Instant::now(),
         loaded,
+        configuration,
         shared,
         users,
         api_keys,
@@ -261,26 +268,37 @@ fn assemble(
         inner: Arc::new(inner),
     };
     control.introduce(admin.clone());
-    let (http, tasks) = (Vec::new(), Vec::new());
     Ok(Running {
         admin,
         control,
         store,
         shards,
         listeners,
-        http,
-        tasks,
+        http: Vec::new(),
+        tasks: Vec::new(),
         signals,
     })
 }
 
-fn make_alarms(settings: &Settings, node: &NodeName, post: &Post) -> Arc<Alarms> {
-    let alarm = &settings.alarm;
-    let limits = Limits {
-        ended_max: alarm.size_limit as usize,
-        kept_ms: alarm.validity_period_ms,
+fn make_configuration(
+    loaded: Loaded,
+    control: &Control,
+    paths: &Paths,
+    (log, alarms, post): (&LogHandle, &Arc<Alarms>, &Post),
+) -> Result<Configuration, StartError> {
+    let followers = Followers {
+        log: log.clone(),
+        alarms: alarms.clone(),
+        control: post.control.clone(),
     };
-    let actions = Actions::new(&alarm.actions);
+    let changes = control.table(CONFIGURATION);
+    let made = Configuration::new(loaded, changes, &paths.data, followers);
+    made.map_err(StartError::Configuration)
+}
+
+fn make_alarms(settings: &Settings, node: &NodeName, post: &Post) -> Arc<Alarms> {
+    let limits = alarm::limits(&settings.alarm);
+    let actions = Actions::new(&settings.alarm.actions);
     let alarms = Alarms::new(node.as_str(), actions, limits, post.control.clone());
     Arc::new(alarms)
 }
@@ -330,6 +348,7 @@ impl Running {
         self.make_first_user(settings).await;
         self.admin.load_bootstrap_users(&paths.root).await;
         self.admin.resume_evacuation().await;
+        self.admin.import_cluster_hocon().await;
         self.listeners.open_all()?;
         for (bound, bind) in bound_http {
             self.serve_http(bound, &bind, hooks)?;
@@ -337,7 +356,10 @@ impl Running {
         let ctl = tokio::task::spawn_local(ctl.serve(self.admin.clone(), hooks.clone()));
         let background = tokio::task::spawn_local(background(self.admin.clone()));
         let evacuating = tokio::task::spawn_local(evacuate(self.admin.clone()));
-        let tasks = [ctl, background, evacuating];
+        let admin = self.admin.clone();
+        let follow = async move { admin.inner.configuration.follow().await };
+        let follow = tokio::task::spawn_local(follow);
+        let tasks = [ctl, background, evacuating, follow];
         self.tasks.extend(tasks.map(|task| task.abort_handle()));
         if settings.statsd.enable {
             let push = statsd::push(self.admin.clone(), settings.statsd.clone());

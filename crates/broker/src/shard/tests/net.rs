@@ -1162,7 +1162,7 @@ fn new_node(at: u8, shards: u16, settings: Settings) -> Node {
         cluster_name: "emqxcl".to_owned(),
         listen_port: name(at).port(),
     }));
-    let [retained, _, _, banned, _] = crate::control::TABLES.map(|t| Arc::new(Merged::new(t)));
+    let [retained, _, _, banned, _, _] = crate::control::TABLES.map(|t| Arc::new(Merged::new(t)));
     let clock = Arc::new(Clock::new());
     let seed = u64::from(at);
     let shared = Arc::new(Shared::new(

@@ -2,9 +2,10 @@
 
 use dunlin_mqtt::{Connect, QoS, SubscriptionOptions, Version};
 
-use super::net::{Net, message};
+use super::net::{Net, message, retained, settings};
 use crate::effects::{Answer, Ask, ClientEvent, ToShard};
 use crate::message::{Head, Message, Parts};
+use crate::settings::Mqtt;
 
 #[test]
 fn a_client_row_has_what_rest_shows() {
@@ -186,4 +187,35 @@ fn counts() {
         (counts.live_connections, counts.sessions, counts.queued),
         (1, 2, 2)
     );
+}
+
+#[test]
+fn changed_settings_are_in_force_at_once_or_for_new_connections() {
+    let mut net = Net::new();
+    let old = net.client(Version::V5, "old");
+    let mut settings = settings(Mqtt {
+        max_inflight: 3,
+        max_qos_allowed: 0,
+        ..Mqtt::default()
+    });
+    settings.retainer.max_payload_bytes = Some(2);
+    net.nodes[0].shared.set_settings(settings);
+    for shard in 0..net.nodes[0].shards.len() {
+        net.tell(0, shard, ToShard::SettingsChanged);
+    }
+    net.publish_acked(old, "t", "x", 1);
+    let kept = |net: &Net| net.nodes[0].shared.retained().len();
+    net.send(old, retained("kept", "ab"));
+    net.send(old, retained("too/large", "abc"));
+    assert_eq!(kept(&net), 1);
+    let new = net.accept(Version::V5);
+    net.connect(new, Connect::new(Version::V5, "new"));
+    let Answer::Client(Some(row)) = net.ask(0, 0, Ask::Client("new".to_owned())) else {
+        panic!("found");
+    };
+    assert_eq!(row.inflight_max, 3);
+    let Answer::Client(Some(row)) = net.ask(0, 0, Ask::Client("old".to_owned())) else {
+        panic!("found");
+    };
+    assert_eq!(row.inflight_max, 32);
 }
