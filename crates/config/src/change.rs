@@ -291,7 +291,7 @@ pub fn plan(layers: &Layers, rows: &Rows, change: &Change) -> Result<Plan, Refus
         matches!((wanted, now), (Some(wanted), Some(now)) if same(wanted, now))
     };
     let new = leaves.keys().filter(|path| !is_so(path, &current));
-    allowed(new.chain(&gone))?;
+    allowed(&new.chain(&gone).collect::<Vec<_>>())?;
     leaves.retain(|path, _| !is_so(path, &without_gone));
     for (path, node) in &leaves {
         let value = json_text(node);
@@ -324,9 +324,10 @@ fn is_read_only(path: &str) -> bool {
     READ_ONLY.iter().any(|root| holds(root, path))
 }
 
-fn allowed<'a>(keys: impl Iterator<Item = &'a String> + Clone) -> Result<(), Refusal> {
+fn allowed(keys: &[&String]) -> Result<(), Refusal> {
     let those = |of: fn(&str) -> bool| -> Vec<String> {
-        keys.clone().filter(|key| of(key)).cloned().collect()
+        let those = keys.iter().filter(|key| of(key));
+        those.map(|key| (*key).clone()).collect()
     };
     let read_only = those(is_read_only);
     if !read_only.is_empty() {
