@@ -302,7 +302,8 @@ fn forget_former(dir: &Path) -> io::Result<()> {
     let mut former = Vec::new();
     for entry in fs::read_dir(dir)? {
         let name = entry?.file_name().to_string_lossy().into_owned();
-        if name.starts_with("cluster.hocon.") && name.ends_with(".bak") {
+        let stamp = name.strip_prefix("cluster.hocon.");
+        if stamp.is_some_and(|stamp| stamp.strip_suffix(".bak").is_some()) {
             former.push(name);
         }
     }
