@@ -152,7 +152,8 @@ fn read_only(keys: &[String]) -> String {
 }
 
 fn lines(errors: &[ConfigError]) -> String {
-    errors.iter().map(|error| format!("{error}\n")).collect()
+    let lines: Vec<String> = errors.iter().map(ConfigError::to_string).collect();
+    lines.join("\n") + "\n"
 }
 
 /// `conf reload`: what this node's own files say now.
