@@ -140,6 +140,9 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
+        if session.arriving.as_ref().is_some_and(|a| a.adopted) {
+            tracing::debug!(clientid = session.clientid(), "session_adopted");
+        }
         let arriving = session.arriving.as_mut();
         let waiting = arriving.and_then(|arriving| arriving.will.take());
         // Who has connected meanwhile has cancelled it [MQTT-3.1.3-9].
