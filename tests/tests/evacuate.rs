@@ -22,7 +22,7 @@ const START: [&str; 9] = [
 ];
 const LIMIT: Duration = Duration::from_secs(10);
 /// Paho is installed the first time it is used.
-const PAHO: Duration = Duration::from_secs(60);
+const PAHO: Duration = Duration::from_mins(1);
 
 fn pair() -> Result<[Node; 2]> {
     cluster(2)?.try_into().ok().context("two nodes")
