@@ -306,12 +306,20 @@ impl Cluster {
     }
 
     pub(crate) fn received(&mut self, id: ConnId, bytes: &Bytes) {
+        let now_ms = self.now.mono_ms;
+        if let Some(conn) = self.conns.get_mut(&id) {
+            conn.buf.extend_from_slice(bytes);
+            conn.heard_ms = now_ms;
+            self.work_off(id);
+        }
+    }
+
+    /// Takes what a connection has brought, as far as it is whole and may be taken.
+    pub(crate) fn work_off(&mut self, id: ConnId) {
         // Taken out while it is worked on, so that its handlers may use the whole node.
         let Some(mut conn) = self.conns.remove(&id) else {
             return;
         };
-        conn.buf.extend_from_slice(bytes);
-        conn.heard_ms = self.now.mono_ms;
         self.operations.current = Some(id);
         let flow = loop {
             match self.advance(&mut conn) {

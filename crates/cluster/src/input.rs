@@ -101,6 +101,8 @@ pub enum JoinStep {
     Copied {
         /// Rows.
         rows: u64,
+        /// How many come in a second, on the whole.
+        per_s: u64,
     },
     /// Archiving the own old cluster state.
     Archive,
@@ -113,7 +115,12 @@ pub enum JoinStep {
 impl std::fmt::Display for JoinStep {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Self::Copied { rows } => return write!(f, "copying the cluster state: {rows} rows"),
+            Self::Copied { rows, per_s } => {
+                return write!(
+                    f,
+                    "copying the cluster state: {rows} rows, {per_s} a second"
+                );
+            }
             Self::Preflight => "preflight",
             Self::LeaveOld => "leaving the old cluster",
             Self::Copy => "copying the cluster state",

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 
 use rand::RngExt;
 
+use crate::backlog::Backlog;
 use crate::clock::Now;
 use crate::connect::Flow;
 use crate::errand::{dial_error, shake_error};
@@ -92,6 +93,9 @@ struct Join {
     hello: Option<Hello>,
     staged: BTreeMap<TableId, Merged>,
     copied_rows: u64,
+    /// Since when rows come, mono ms.
+    copying_ms: u64,
+    backlog: Backlog,
     phase: Phase,
 }
 
@@ -164,6 +168,26 @@ impl Operations {
             Kind::Join(join) => Some(join),
             _ => None,
         }
+    }
+
+    /// Writes of a copy left as a batch.
+    pub(crate) fn persisting(&mut self, token: u64) {
+        if let Some(join) = self.join_mut() {
+            join.backlog.persisting(token);
+        }
+    }
+
+    /// A batch is done with; the connection of a copy that may go on because of it.
+    pub(crate) fn copy_persisted(&mut self, token: u64) -> Option<ConnId> {
+        let join = self.join_mut()?;
+        let goes_on = join.backlog.persisted(token);
+        join.conn.filter(|_| goes_on)
+    }
+
+    /// Whether what a connection brings has to wait for the disk.
+    pub(crate) fn is_behind(&self, conn: ConnId) -> bool {
+        self.join()
+            .is_some_and(|join| join.conn == Some(conn) && join.backlog.is_full())
     }
 
     /// Whether a join has come so far that this node will not stay in its cluster anyway.
@@ -297,6 +321,8 @@ impl Cluster {
             hello: None,
             staged: BTreeMap::new(),
             copied_rows: 0,
+            copying_ms: 0,
+            backlog: Backlog::default(),
             phase: Phase::Wait {
                 retry_ms: self.now.mono_ms,
             },
@@ -481,7 +507,9 @@ impl Cluster {
                 table: restore::staging(spec.name),
             });
         }
+        let now_ms = self.now.mono_ms;
         if let Some(join) = self.operations.join_mut() {
+            join.copying_ms = now_ms;
             join.staged = specs
                 .into_iter()
                 .map(|spec| (spec.id, Merged::new(spec)))
@@ -504,7 +532,9 @@ impl Cluster {
         let mut writes = Vec::with_capacity(rows.len());
         let before = join.copied_rows;
         join.copied_rows += rows.len() as u64;
-        let copied_rows = join.copied_rows;
+        let rows_so_far = join.copied_rows;
+        let took_ms = now.mono_ms.saturating_sub(join.copying_ms).max(1);
+        let staging = restore::staging(table.spec().name);
         for WireRow { key, row } in rows {
             if let Err(skew) = self.clock.observe(now, row.stamp.hlc) {
                 let ms = skew.ahead_ms;
@@ -519,14 +549,18 @@ impl Cluster {
                     break;
                 }
             }
-            let table = restore::staging(table.spec().name);
+            join.backlog.gather(key.len() + value.len());
+            let table = staging.clone();
             writes.push(Write::Put { table, key, value });
         }
         self.writes.extend(writes);
         if let Some(error) = failed {
             self.join_failed(error);
-        } else if before / COPIED_ROWS != copied_rows / COPIED_ROWS {
-            self.progress(JoinStep::Copied { rows: copied_rows });
+        } else if before / COPIED_ROWS != rows_so_far / COPIED_ROWS {
+            self.progress(JoinStep::Copied {
+                rows: rows_so_far,
+                per_s: rows_so_far * 1_000 / took_ms,
+            });
         }
     }
 

@@ -8,6 +8,7 @@
 
 mod apart;
 mod autoclean;
+mod backlog;
 mod call;
 pub mod clock;
 #[cfg(test)]

@@ -240,6 +240,7 @@ impl Cluster {
     pub(crate) fn persist_now(&mut self) -> u64 {
         self.last_token += 1;
         let (token, writes) = (self.last_token, std::mem::take(&mut self.writes));
+        self.operations.persisting(token);
         self.out.push(Effect::Persist { token, writes });
         token
     }

@@ -26,6 +26,9 @@ impl Cluster {
     }
 
     pub(crate) fn stranger_frame(&mut self, conn: &mut Conn) -> Flow {
+        if self.operations.is_behind(conn.id) {
+            return Flow::Wait;
+        }
         let Stage::Stranger(stranger) = &mut conn.stage else {
             return Flow::Close;
         };

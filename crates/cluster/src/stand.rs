@@ -261,6 +261,9 @@ impl Cluster {
         if let Some(error) = &error {
             tracing::error!(error, "cluster_state_not_persisted");
         }
+        if let Some(conn) = self.operations.copy_persisted(token) {
+            self.work_off(conn);
+        }
         self.force_leave_persisted(token, error.clone());
         let Some(swap) = self.operations.swap.take_if(|swap| swap.token == token) else {
             return;

@@ -61,6 +61,58 @@ fn a_large_cluster_state_is_copied_whole() {
     net.check_disks();
 }
 
+/// 48 MB come from a target to a disk that answers after two seconds.
+#[test]
+fn a_joiner_takes_no_more_than_its_disk_can_follow() {
+    let mut net = Net::with(3, 2);
+    for row in 0..600 {
+        net.put(0, RETAINED, &format!("{row}"), Some(&"x".repeat(80_000)));
+    }
+    net.nodes[1].disk_ms = 2_000;
+    assert_eq!(net.join(1, 0), Ok(()));
+    net.until_whole();
+    assert_eq!(net.core(1).table(RETAINED).len(), 600);
+    net.run(2_000);
+    net.check_disks();
+    let most = net.nodes[1].most_unwritten;
+    assert!((30_000_000..36_000_000).contains(&most), "{most} bytes");
+}
+
+/// While a member is copied, rows come, change and go before and behind the place the copy is at,
+/// and routes with them.
+#[test]
+fn what_changes_on_the_member_during_a_copy_is_on_the_joiner_too() {
+    let mut net = Net::with(12, 2);
+    for row in 0..20_000 {
+        net.put(0, RETAINED, &format!("t/{row:05}"), Some(&"x".repeat(300)));
+    }
+    for route in 0..100 {
+        net.own(0, &format!("r/{route:03}"), Some(""));
+    }
+    let target = net.nodes[0].name.clone();
+    let id = net.operate(1, Operation::Join { target });
+    let mut changes = 0;
+    for round in 0..10_000 {
+        if net.nodes[1].done.contains_key(&id) {
+            break;
+        }
+        if net.nodes[1].disk.is_staging() {
+            let at = round * 977 % 20_000;
+            net.put(0, RETAINED, &format!("t/{at:05}"), Some("new"));
+            net.put(0, RETAINED, &format!("t/{:05}", 19_999 - at), None);
+            net.put(0, RETAINED, &format!("t/{at:05}/more"), Some("new"));
+            net.own(0, &format!("r/{:03}", round % 100), None);
+            net.own(0, &format!("s/{round}"), Some(""));
+            changes += 1;
+        }
+        net.run(1);
+    }
+    assert_eq!(net.nodes[1].done.get(&id), Some(&Ok(())));
+    assert!(changes > 10, "only {changes} fell into the copy");
+    net.until_whole();
+    net.check_disks();
+}
+
 fn refused(net: &mut Net, node: usize, target: &str) -> OperationError {
     let before = net.nodes[node].disk.clone();
     let target = NodeName::parse(target).expect("valid");

@@ -104,6 +104,15 @@ impl Disk {
     }
 }
 
+/// Keys and values of a batch.
+fn bytes_of(writes: &[Write]) -> usize {
+    let bytes = |write: &Write| match write {
+        Write::Put { key, value, .. } => key.len() + value.len(),
+        _ => 0,
+    };
+    writes.iter().map(bytes).sum()
+}
+
 /// One node: its core, its disk, and what its driver knows.
 pub(crate) struct Node {
     pub(crate) name: NodeName,
@@ -137,6 +146,11 @@ pub(crate) struct Node {
     pub(crate) dies_after: Option<usize>,
     pub(crate) archive_fails: bool,
     pub(crate) disk_fails: bool,
+    /// How long its disk takes for a batch, in milliseconds.
+    pub(crate) disk_ms: u64,
+    /// Bytes on their way to its disk, now and at most.
+    unwritten: usize,
+    pub(crate) most_unwritten: usize,
     pub(crate) batches: usize,
     life: u64,
     next_accept: u64,
@@ -320,6 +334,9 @@ impl Net {
             dies_after: None,
             archive_fails: false,
             disk_fails: false,
+            disk_ms: 1,
+            unwritten: 0,
+            most_unwritten: 0,
             batches: 0,
             life: 0,
             next_accept: 1,
@@ -532,7 +549,13 @@ impl Net {
             }
             Effect::Send { conn, bytes } => self.send(End { node, conn }, bytes),
             Effect::Close { conn } => self.hang_up(End { node, conn }),
-            Effect::Persist { token, writes } => self.after(1, node, Event::Persist(token, writes)),
+            Effect::Persist { token, writes } => {
+                let this = &mut self.nodes[node];
+                this.unwritten += bytes_of(&writes);
+                this.most_unwritten = this.most_unwritten.max(this.unwritten);
+                let disk_ms = this.disk_ms;
+                self.after(disk_ms, node, Event::Persist(token, writes));
+            }
             Effect::Archive { token } => {
                 let this = &mut self.nodes[node];
                 this.archives += 1;
@@ -669,6 +692,7 @@ impl Net {
 
     fn persisted(&mut self, node: usize, token: u64, writes: Vec<Write>) {
         let this = &mut self.nodes[node];
+        this.unwritten -= bytes_of(&writes);
         if this.disk_fails {
             let error = "disk full".to_owned();
             return self.input(node, Input::PersistFailed { token, error });
