@@ -86,6 +86,12 @@ fn c29_a_change_is_in_force_on_all_nodes_and_after_a_restart_of_all() -> Result<
         "max_qos_allowed = 1",
         SPREAD,
     )?;
+    let equal = || {
+        let status = nodes[0].ctl(&["conf", "cluster_sync", "status"])?.ok()?;
+        let line = "All configuration synchronized(rows=4, digest=";
+        Ok(status.stdout.contains(line))
+    };
+    until(SPREAD, "both hold the same four changes", equal)?;
     restart_without_files(&nodes)?;
     // A login ends with the process that gave it.
     let reset = nodes[0].api().login("changer", "changer-1234")?;

@@ -13,12 +13,14 @@ class Refused extends Error {
 }
 
 async function call(method, path, body) {
-  const headers = {};
+  const headers = body ? { 'content-type': 'application/json' } : {};
+  return (await exchange(method, path, headers, body && JSON.stringify(body))).value;
+}
+
+async function exchange(method, path, headers, body) {
   if (state.token) headers.authorization = `Bearer ${state.token}`;
-  if (body) headers['content-type'] = 'application/json';
   const response = await fetch(`/api/v5${path}`, {
-    method, headers, body: body && JSON.stringify(body), cache: 'no-store',
-    signal: AbortSignal.timeout(REQUEST_MS),
+    method, headers, body, cache: 'no-store', signal: AbortSignal.timeout(REQUEST_MS),
   });
   const text = await response.text();
   let value = null;
@@ -26,7 +28,7 @@ async function call(method, path, body) {
   if (!response.ok) {
     throw new Refused(response.status, value?.code, value?.message ?? `HTTP ${response.status}`);
   }
-  return value;
+  return { value, text, warning: response.headers.get('warning') };
 }
 
 function show(id) {
@@ -109,6 +111,29 @@ onSubmit($('password'), async (fields) => {
   await call('POST', path, { old_pwd: fields.old.value, new_pwd: fresh });
   await login(state.user, fresh);
   await refresh();
+});
+
+const PLAIN = 'text/plain';
+
+async function drawConfiguration() {
+  if (!$('configuration').open) return;
+  const { text } = await exchange('GET', '/configs', { accept: PLAIN });
+  $('in-force').textContent = text;
+}
+
+onSubmit($('configure'), async ({ text }) => {
+  $('changed').textContent = '';
+  const { warning } = await exchange('PUT', '/configs', { 'content-type': PLAIN }, text.value);
+  // As the header has it: 299 - "sentence", 299 - "sentence"
+  const warnings = (warning ?? '').split(/(?:^|, )299 - /).filter(Boolean);
+  const sentences = ['Applied', ...warnings.map((quoted) => quoted.slice(1, -1))];
+  $('changed').textContent = `${sentences.join('. ')}.`;
+  text.value = '';
+  await drawConfiguration();
+});
+
+$('configuration').addEventListener('toggle', async () => {
+  try { await drawConfiguration(); } catch (error) { problem(words(error)); }
 });
 
 $('change').addEventListener('click', () => askPassword(false));
