@@ -21,6 +21,8 @@ pub(crate) struct Access {
     pub(crate) key: Option<PathBuf>,
     /// Any certificate will do.
     pub(crate) insecure: bool,
+    /// Seconds; 0 is none.
+    pub(crate) keepalive: u16,
 }
 
 impl Access {

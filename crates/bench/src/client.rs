@@ -23,11 +23,11 @@ pub(crate) enum Keep {
     Session,
 }
 
-/// A CONNECT without keepalive.
+/// A CONNECT. Nobody sends pings: a keepalive has to be longer than the run.
 pub(crate) fn connect_packet(client_id: &str, access: &Access, keep: Keep) -> Vec<u8> {
     let mut connect = Connect::new(Version::V3_1_1, client_id);
     connect.clean_start = keep == Keep::Nothing;
-    connect.keepalive = 0;
+    connect.keepalive = access.keepalive;
     connect.username = access.username.as_deref().map(Into::into);
     connect.password = access.password.clone().map(Into::into);
     let mut out = BytesMut::new();

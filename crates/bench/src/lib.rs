@@ -79,6 +79,8 @@ Scenarios, with their sizes:
 
 Options:
   --qos 0|1|2             quality of service (0)
+  --keepalive S           of all clients, longer than the run; none by default, which some
+                          brokers refuse
   --payload BYTES         at least 20, for the stamp (64)
   --seconds S             for each measurement (3)
   --rounds N              each target in each round (3)
@@ -208,7 +210,7 @@ fn measure(plan: &Plan) -> anyhow::Result<Vec<Findings>> {
         }
     }
     let has_figures = results.iter().any(|found| !found.samples.is_empty());
-    if let (false, Some(failure)) = (has_figures, first_failure(&mut results)) {
+    if !has_figures && let Some(failure) = first_failure(&mut results) {
         return Err(failure);
     }
     ensure!(has_figures, "stopped before anything was measured");

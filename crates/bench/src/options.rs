@@ -118,6 +118,9 @@ impl<'a> Options<'a> {
                 let number = value.replace('_', "");
                 self.budget = Some(number.parse().context("--budget: a number")?);
             }
+            "--keepalive" => {
+                self.access.keepalive = value.parse().context("--keepalive: seconds")?;
+            }
             "--username" | "-u" => self.access.username = Some(value.to_owned()),
             "--password" | "-P" => self.access.password = Some(value.to_owned()),
             "--cacert" => self.access.cacert = Some(value.into()),
@@ -195,6 +198,7 @@ mod tests {
             ("pairs a=127.0.0.1:1 --what 0", "--what"),
             ("pairs a=127.0.0.1:1 --window", "--window"),
             ("pairs --start mosquitto", "follows its TARGET"),
+            ("pairs a=127.0.0.1:1 --keepalive 65536", "--keepalive"),
             ("pairs a=127.0.0.1:1 --start false", "ended by itself"),
             ("cross-node a=127.0.0.1:1", "two addresses"),
             ("nonsense a=127.0.0.1:1", "nonsense"),
