@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, ensure};
+use dunlin_mqtt::Version;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
@@ -21,11 +22,21 @@ pub(crate) struct Access {
     pub(crate) key: Option<PathBuf>,
     /// Any certificate will do.
     pub(crate) insecure: bool,
+    /// MQTT 5 instead of 3.1.1.
+    pub(crate) is_v5: bool,
     /// Seconds; 0 is none.
     pub(crate) keepalive: u16,
 }
 
 impl Access {
+    pub(crate) fn version(&self) -> Version {
+        if self.is_v5 {
+            Version::V5
+        } else {
+            Version::V3_1_1
+        }
+    }
+
     /// TLS without resumption: every connection pays for its handshake.
     pub(crate) fn tls(&self) -> anyhow::Result<Arc<ClientConfig>> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());

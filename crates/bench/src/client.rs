@@ -1,4 +1,4 @@
-//! A blocking MQTT 3.1.1 connection: just enough to set a scenario up.
+//! A blocking MQTT connection: just enough to set a scenario up.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -6,15 +6,18 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use bytes::BytesMut;
-use dunlin_mqtt::{Connect, QoS, Version};
+use dunlin_mqtt::{Connect, Limits, Packet, QoS};
 
 use crate::access::Access;
 use crate::stream::Stream;
 use crate::target::Endpoint;
-use crate::wire::{self, CONNACK, DISCONNECT, Frame, SUBACK};
+use crate::wire::{self, CONNACK, DISCONNECT, Frame, GRANTED_MAX, SUBACK};
 
 /// No broker worth measuring takes longer for an answer; a longer silence is a failure.
 const ANSWER: Duration = Duration::from_secs(30);
+
+/// A session that is kept is kept so long, seconds; MQTT 5 wants to know.
+const SESSION_EXPIRY: u32 = 3_600;
 
 /// What becomes of the session when its connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,13 +28,18 @@ pub(crate) enum Keep {
 
 /// A CONNECT. Nobody sends pings: a keepalive has to be longer than the run.
 pub(crate) fn connect_packet(client_id: &str, access: &Access, keep: Keep) -> Vec<u8> {
-    let mut connect = Connect::new(Version::V3_1_1, client_id);
+    let version = access.version();
+    let mut connect = Connect::new(version, client_id);
     connect.clean_start = keep == Keep::Nothing;
     connect.keepalive = access.keepalive;
     connect.username = access.username.as_deref().map(Into::into);
     connect.password = access.password.clone().map(Into::into);
+    if access.is_v5 && keep == Keep::Session {
+        let properties = &mut connect.properties;
+        properties.set_session_expiry_interval(SESSION_EXPIRY);
+    }
     let mut out = BytesMut::new();
-    connect.encode(Version::V3_1_1, &mut out);
+    connect.encode(version, &mut out);
     out.to_vec()
 }
 
@@ -65,26 +73,52 @@ pub(crate) fn open(endpoint: &Endpoint) -> anyhow::Result<Stream> {
 
 /// Waits for CONNACK.
 pub(crate) fn welcome(stream: &mut Stream, endpoint: &Endpoint) -> anyhow::Result<()> {
-    let answer = receive(stream, CONNACK).with_context(|| endpoint.address.to_string())?;
-    match answer.as_slice() {
-        [_, 0] => Ok(()),
-        [_, 4 | 5] => bail!(
-            "{} refused CONNECT: not authorized. Use --username and --password",
-            endpoint.address
-        ),
-        other => bail!("{} refused CONNECT: {other:?}", endpoint.address),
+    let address = endpoint.address;
+    let answer = next(stream).with_context(|| address.to_string())?;
+    match &answer[..answer.len().min(4)] {
+        [CONNACK, _, _, 0] => {}
+        // Bad user name or password, not authorized; by MQTT 3.1.1 and 5.
+        [CONNACK, _, _, 4 | 5 | 0x86 | 0x87] => {
+            bail!("{address} refused CONNECT: not authorized. Use --username and --password")
+        }
+        _ => bail!("{address} refused CONNECT: {answer:?}"),
     }
+    stream.receive_max = receive_max(&answer, &endpoint.access)?;
+    Ok(())
+}
+
+/// How many messages a broker takes before it has acknowledged one.
+pub(crate) fn receive_max(connack: &[u8], access: &Access) -> anyhow::Result<u16> {
+    if !access.is_v5 {
+        return Ok(u16::MAX);
+    }
+    let packet = dunlin_mqtt::decode(
+        &mut BytesMut::from(connack),
+        access.version(),
+        &Limits::default(),
+    )?;
+    let Some(Packet::Connack(connack)) = packet else {
+        bail!("CONNECT was answered by {packet:?}");
+    };
+    Ok(connack.properties.receive_maximum().unwrap_or(u16::MAX))
 }
 
 /// Subscribes and waits for SUBACK.
-pub(crate) fn subscribe(stream: &mut Stream, filters: &[String], qos: QoS) -> anyhow::Result<()> {
+pub(crate) fn subscribe(
+    stream: &mut Stream,
+    access: &Access,
+    filters: &[String],
+    qos: QoS,
+) -> anyhow::Result<()> {
+    let version = access.version();
     let mut out = Vec::new();
     for chunk in filters.chunks(wire::SUBSCRIBE_FILTERS) {
         out.clear();
-        wire::subscribe(1, chunk, qos, &mut out);
+        wire::subscribe((1, version), chunk, qos, &mut out);
         stream.write_all(&out)?;
         let answer = receive(stream, SUBACK)?;
-        let refused = answer.iter().skip(2).filter(|&&code| code > 2).count();
+        let codes = wire::codes(&answer, version)?;
+        let refused = codes.iter().filter(|&&code| code > GRANTED_MAX).count();
         ensure!(refused == 0, "{refused} of {} filters refused", chunk.len());
     }
     Ok(())

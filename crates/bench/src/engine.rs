@@ -4,11 +4,12 @@
 //! from the broker. It never blocks on one connection, and it does as little per message as it can:
 //! a copy to send, a look at the stamp to receive.
 
+use std::collections::VecDeque;
 use std::io;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
-use dunlin_mqtt::QoS;
+use dunlin_mqtt::{QoS, Version};
 use mio::{Events, Poll, Token};
 
 use crate::check::Checker;
@@ -44,6 +45,10 @@ struct Publisher {
     acked: u64,
     /// Deliveries at all receivers.
     delivered: u64,
+    /// Messages above `QoS` 0 that the broker takes before it has acknowledged one.
+    receive_max: u64,
+    /// Packet id and due time of what is not acknowledged, where that is what is timed.
+    waiting: VecDeque<(u16, u64)>,
 }
 
 impl Publisher {
@@ -55,6 +60,12 @@ impl Publisher {
             None if self.link.unwritten_bytes() > 0 => 0,
             None => self.acked,
         }
+    }
+
+    /// When the message with this id was due; brokers acknowledge in order, or nearly so.
+    fn acknowledged(&mut self, packet_id: u16) -> Option<u64> {
+        let at = self.waiting.iter().position(|(id, _)| *id == packet_id)?;
+        self.waiting.remove(at).map(|(_, due_ns)| due_ns)
     }
 
     fn append(&mut self, publisher: usize, due_ns: u64) {
@@ -72,6 +83,7 @@ impl Publisher {
 /// One run of a flow against one target.
 pub(crate) struct Engine<'a> {
     flow: &'a Flow,
+    version: Version,
     poll: Poll,
     publishers: Vec<Publisher>,
     subscribers: Vec<Link>,
@@ -97,26 +109,19 @@ impl<'a> Engine<'a> {
         for index in 0..flow.subscribers {
             let id = format!("bench-subscriber-{index}");
             let mut stream = client::connect(target.for_subscriber(index), &id)?;
-            client::subscribe(&mut stream, &[flow.filter(index)], flow.qos)?;
+            let access = &target.for_subscriber(index).access;
+            client::subscribe(&mut stream, access, &[flow.filter(index)], flow.qos)?;
             let token = Token(flow.publishers + index);
             subscribers.push(Link::adopt(stream, poll.registry(), token)?);
         }
         let mut publishers = Vec::new();
         for index in 0..flow.publishers {
-            let link = publisher_link(target.for_publishers(), index, &poll)?;
-            let template =
-                |topic: &String| Template::new(topic, flow.qos, flow.payload_bytes, false);
-            publishers.push(Publisher {
-                link,
-                templates: flow.topics(index).iter().map(template).collect(),
-                sent: 0,
-                acked: 0,
-                delivered: 0,
-            });
+            publishers.push(publisher(flow, target.for_publishers(), index, &poll)?);
         }
         let now = Instant::now();
         Ok(Self {
             flow,
+            version: target.for_publishers().access.version(),
             poll,
             publishers,
             subscribers,
@@ -230,6 +235,7 @@ impl<'a> Engine<'a> {
     fn send_window(&mut self, window: u64) -> anyhow::Result<Duration> {
         let fan = self.flow.fan();
         for (index, publisher) in self.publishers.iter_mut().enumerate() {
+            let window = window.min(publisher.receive_max);
             let under_way = publisher.sent.saturating_sub(publisher.done(fan));
             let room = window.saturating_sub(under_way);
             if room < window.div_ceil(2) {
@@ -257,7 +263,19 @@ impl<'a> Engine<'a> {
         let first = self.paced;
         while due(self.paced) < elapsed {
             let index = (self.paced % self.publishers.len() as u64) as usize;
-            self.publishers[index].append(index, due(self.paced).as_nanos() as u64);
+            let due_ns = due(self.paced).as_nanos() as u64;
+            let publisher = &mut self.publishers[index];
+            ensure!(
+                publisher.sent - publisher.acked < publisher.receive_max,
+                "the target takes {} unacknowledged messages of a client (its Receive Maximum) \
+                 and does not keep up with {per_second} messages/s",
+                publisher.receive_max
+            );
+            if self.flow.times_acknowledgements() {
+                let packet_id = Template::packet_id(publisher.sent);
+                publisher.waiting.push_back((packet_id, due_ns));
+            }
+            publisher.append(index, due_ns);
             self.paced += 1;
         }
         if self.paced > first {
@@ -290,7 +308,7 @@ impl<'a> Engine<'a> {
         for event in &events {
             let Token(index) = event.token();
             match index.checked_sub(self.publishers.len()) {
-                None => self.publisher_ready(index)?,
+                None => self.publisher_ready(index, now_ns)?,
                 Some(index) => self.subscriber_ready(index, now_ns)?,
             }
         }
@@ -300,13 +318,25 @@ impl<'a> Engine<'a> {
         Ok(())
     }
 
-    fn publisher_ready(&mut self, index: usize) -> anyhow::Result<()> {
+    fn publisher_ready(&mut self, index: usize, now_ns: u64) -> anyhow::Result<()> {
+        let is_timed = self.flow.times_acknowledgements();
         let publisher = &mut self.publishers[index];
         loop {
             let filled = publisher.link.fill(&mut self.buffer)?;
             let mut at = 0;
             while let Some(frame) = Frame::first(&self.buffer[at..filled.len])? {
+                if let Some(reason) = frame.refusal() {
+                    bail!("publisher {index}: a message was refused with {reason:#x}");
+                }
                 match frame.kind() {
+                    PUBACK | PUBCOMP if is_timed => {
+                        publisher.acked += 1;
+                        let due_ns = publisher.acknowledged(frame.packet_id()?);
+                        let due_ns = due_ns.context("an acknowledgement of nothing")?;
+                        if due_ns >= self.measured_ns {
+                            self.latencies.record(due_ns, now_ns);
+                        }
+                    }
                     PUBACK | PUBCOMP => publisher.acked += 1,
                     PUBREC => {
                         acknowledge(PUBREL, frame.packet_id()?, &mut publisher.link.out);
@@ -346,7 +376,7 @@ impl<'a> Engine<'a> {
                     "subscriber {index}: {:#x}",
                     frame.kind()
                 );
-                let publish = frame.publish()?;
+                let publish = frame.publish(self.version)?;
                 if let Some(packet_id) = publish.packet_id {
                     acknowledge(answer, packet_id, &mut link.out);
                 }
@@ -370,9 +400,29 @@ impl<'a> Engine<'a> {
     }
 }
 
-fn publisher_link(endpoint: &Endpoint, index: usize, poll: &Poll) -> anyhow::Result<Link> {
+fn publisher(
+    flow: &Flow,
+    endpoint: &Endpoint,
+    index: usize,
+    poll: &Poll,
+) -> anyhow::Result<Publisher> {
     let stream = client::connect(endpoint, &format!("bench-publisher-{index}"))?;
-    Ok(Link::adopt(stream, poll.registry(), Token(index))?)
+    let receive_max = match flow.qos {
+        QoS::AtMostOnce => u64::MAX,
+        QoS::AtLeastOnce | QoS::ExactlyOnce => stream.receive_max.into(),
+    };
+    let version = endpoint.access.version();
+    let template =
+        |topic: &String| Template::new(version, (topic, false), flow.qos, flow.payload_bytes);
+    Ok(Publisher {
+        link: Link::adopt(stream, poll.registry(), Token(index))?,
+        templates: flow.topics(index).iter().map(template).collect(),
+        sent: 0,
+        acked: 0,
+        delivered: 0,
+        receive_max,
+        waiting: VecDeque::new(),
+    })
 }
 
 fn flush(publisher: &mut Publisher, qos: QoS) -> anyhow::Result<()> {

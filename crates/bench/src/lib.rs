@@ -79,13 +79,15 @@ Scenarios, with their sizes:
 
 Options:
   --qos 0|1|2             quality of service (0)
+  --mqtt 3.1.1|5          version of the protocol (3.1.1)
   --keepalive S           of all clients, longer than the run; none by default, which some
                           brokers refuse
   --payload BYTES         at least 20, for the stamp (64)
   --seconds S             for each measurement (3)
   --rounds N              each target in each round (3)
   --rate N                open loop: so many messages a second, all publishers together, and
-                          latencies from the moment a message was due
+                          latencies from the moment a message was due to its arrival, in pub to
+                          its acknowledgement
   --window N              closed loop: so many messages of a publisher under way
   --clients, --publishers, --subscribers, --count N; --topic TOPIC
   --start COMMAND         starts the broker of the TARGET before it, and ends it afterwards

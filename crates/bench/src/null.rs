@@ -6,8 +6,9 @@
 //! What it leaves out, so that nobody takes it for a broker: authentication and authorization;
 //! sessions, inflight windows and queues (packet ids of receivers are a counter, nothing is kept
 //! until it is acknowledged, nothing is sent again, `QoS` 2 is answered but not deduplicated); the
-//! granted `QoS` (a message goes on as it was published); wills; keepalive; MQTT 5; validation;
-//! limits other than [`UNWRITTEN_BYTES_MAX`]; clusters. There is no table of filters: the
+//! granted `QoS` (a message goes on as it was published); wills; keepalive; validation; properties
+//! of MQTT 5 (they go on as they came, and all clients have to speak the same version); limits
+//! other than [`UNWRITTEN_BYTES_MAX`]; clusters. There is no table of filters: the
 //! receivers of a topic are found once by trying every filter, then remembered until somebody
 //! subscribes or leaves, which costs one hash look-up per message.
 
@@ -17,6 +18,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use dunlin_mqtt::Version;
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token};
 use rustls::ServerConfig;
@@ -24,8 +26,9 @@ use rustls::ServerConfig;
 use crate::link::Link;
 use crate::stream::Stream;
 use crate::wire::{
-    CONNACK, CONNECT, DISCONNECT, Frame, Malformed, PINGREQ, PINGRESP, PUBACK, PUBCOMP, PUBREC,
-    PUBREL, SUBACK, SUBSCRIBE, UNSUBACK, UNSUBSCRIBE, acknowledge, put_remaining_len,
+    CONNACK, CONNECT, DISCONNECT, Frame, Malformed, NO_PROPERTIES, PINGREQ, PINGRESP, PUBACK,
+    PUBCOMP, PUBREC, PUBREL, SUBACK, SUBSCRIBE, UNSUBACK, UNSUBSCRIBE, acknowledge,
+    behind_properties, put_remaining_len,
 };
 
 /// Unwritten bytes of one connection; a receiver that is further behind is dropped.
@@ -53,6 +56,7 @@ pub(crate) struct Null {
 
 struct Peer {
     link: Link,
+    version: Version,
     filters: Vec<Box<[u8]>>,
     packet_id: u16,
     dirty: bool,
@@ -155,6 +159,7 @@ impl Null {
             let stream = Stream::serve(stream.into(), self.tls.as_ref())?;
             let peer = Peer {
                 link: Link::adopt(stream, self.poll.registry(), Token(index))?,
+                version: Version::V3_1_1,
                 filters: Vec::new(),
                 packet_id: 0,
                 dirty: false,
@@ -195,7 +200,7 @@ impl Null {
             return self.publish(index, frame);
         }
         match frame.kind() {
-            CONNECT => self.answer(index, &[CONNACK, 2, 0, 0]),
+            CONNECT => self.connect(index, frame),
             SUBSCRIBE => return self.subscribe(index, frame),
             UNSUBSCRIBE => return self.unsubscribe(index, frame),
             PUBREC => self.acknowledge(index, PUBREL, frame.packet_id()?),
@@ -205,6 +210,24 @@ impl Null {
             _ => {}
         }
         Ok(())
+    }
+
+    fn version(&self, index: usize) -> Version {
+        let peer = self.peers.get(index).and_then(Option::as_ref);
+        peer.map_or(Version::V3_1_1, |peer| peer.version)
+    }
+
+    fn connect(&mut self, index: usize, frame: Frame<'_>) {
+        // Behind the name of the protocol.
+        let is_v5 = frame.body().get(6) == Some(&5);
+        if let (true, Some(Some(peer))) = (is_v5, self.peers.get_mut(index)) {
+            peer.version = Version::V5;
+        }
+        if is_v5 {
+            self.answer(index, &[CONNACK, 3, 0, 0, NO_PROPERTIES]);
+        } else {
+            self.answer(index, &[CONNACK, 2, 0, 0]);
+        }
     }
 
     fn answer(&mut self, index: usize, bytes: &[u8]) {
@@ -231,7 +254,7 @@ impl Null {
     }
 
     fn publish(&mut self, index: usize, frame: Frame<'_>) -> Result<(), End> {
-        let view = frame.publish()?;
+        let view = frame.publish(self.version(index))?;
         let id_at = view.packet_id.map(|_| frame.body_at + 2 + view.topic.len());
         if frame.kind() & 1 == 1 {
             self.retain(view.topic, view.payload.is_empty(), frame.bytes);
@@ -313,13 +336,11 @@ impl Null {
 
     fn subscribe(&mut self, index: usize, frame: Frame<'_>) -> Result<(), End> {
         self.routes.clear();
-        let filters = filters(frame.body(), 1)?;
-        let mut out = vec![SUBACK];
-        put_remaining_len(2 + filters.len(), &mut out);
-        out.extend_from_slice(&frame.packet_id()?.to_be_bytes());
-        for (_, qos) in &filters {
-            out.push(qos & 3);
-        }
+        let version = self.version(index);
+        let filters = filters(frame.body(), version, 1)?;
+        let codes = filters.iter().map(|(_, options)| options & 3).collect();
+        let mut out = Vec::new();
+        granted(SUBACK, frame.packet_id()?, version, codes, &mut out);
         for (filter, _) in &filters {
             for (topic, packet) in &self.retained {
                 if matches(filter, topic) {
@@ -337,12 +358,21 @@ impl Null {
 
     fn unsubscribe(&mut self, index: usize, frame: Frame<'_>) -> Result<(), End> {
         self.routes.clear();
-        let filters = filters(frame.body(), 0)?;
+        let version = self.version(index);
+        let filters = filters(frame.body(), version, 0)?;
+        let mut out = Vec::new();
+        // Before MQTT 5 it has no codes.
+        let codes = if version == Version::V5 {
+            vec![0; filters.len()]
+        } else {
+            Vec::new()
+        };
+        granted(UNSUBACK, frame.packet_id()?, version, codes, &mut out);
         if let Some(Some(peer)) = self.peers.get_mut(index) {
             peer.filters
                 .retain(|filter| filters.iter().all(|(gone, _)| **filter != **gone));
         }
-        self.acknowledge(index, UNSUBACK, frame.packet_id()?);
+        self.answer(index, &out);
         Ok(())
     }
 
@@ -373,8 +403,12 @@ impl Null {
 }
 
 /// Filters of a SUBSCRIBE (`options_bytes` 1) or an UNSUBSCRIBE (0), with their options.
-fn filters(body: &[u8], options_bytes: usize) -> Result<Vec<(&[u8], u8)>, Malformed> {
-    let mut rest = body.get(2..).ok_or(Malformed)?;
+fn filters(
+    body: &[u8],
+    version: Version,
+    options_bytes: usize,
+) -> Result<Vec<(&[u8], u8)>, Malformed> {
+    let mut rest = behind_properties(body.get(2..).ok_or(Malformed)?, version)?;
     let mut filters = Vec::new();
     while !rest.is_empty() {
         let (len, after) = rest.split_first_chunk().ok_or(Malformed)?;
@@ -385,6 +419,18 @@ fn filters(body: &[u8], options_bytes: usize) -> Result<Vec<(&[u8], u8)>, Malfor
         rest = after;
     }
     Ok(filters)
+}
+
+/// Appends a SUBACK or an UNSUBACK.
+fn granted(kind: u8, packet_id: u16, version: Version, codes: Vec<u8>, out: &mut Vec<u8>) {
+    let is_v5 = version == Version::V5;
+    out.push(kind);
+    put_remaining_len(2 + usize::from(is_v5) + codes.len(), out);
+    out.extend_from_slice(&packet_id.to_be_bytes());
+    if is_v5 {
+        out.push(NO_PROPERTIES);
+    }
+    out.extend(codes);
 }
 
 /// Group and filter of a shared subscription.
@@ -434,8 +480,9 @@ mod tests {
     #[test]
     fn filters_are_read_with_their_options() {
         let body = b"\x00\x01\x00\x01a\x02\x00\x03b/c\x00";
-        let found = filters(body, 1).expect("well formed");
+        let found = filters(body, Version::V3_1_1, 1).expect("well formed");
         assert_eq!(found, [(&b"a"[..], 2), (&b"b/c"[..], 0)]);
-        filters(b"\x00\x01\x00\x09a", 0).expect_err("a filter longer than its packet");
+        filters(b"\x00\x01\x00\x09a", Version::V3_1_1, 0)
+            .expect_err("a filter longer than its packet");
     }
 }

@@ -118,6 +118,13 @@ impl<'a> Options<'a> {
                 let number = value.replace('_', "");
                 self.budget = Some(number.parse().context("--budget: a number")?);
             }
+            "--mqtt" => {
+                self.access.is_v5 = match value {
+                    "3.1.1" | "4" => false,
+                    "5" => true,
+                    _ => bail!("--mqtt: 3.1.1 or 5"),
+                }
+            }
             "--keepalive" => {
                 self.access.keepalive = value.parse().context("--keepalive: seconds")?;
             }
@@ -198,6 +205,7 @@ mod tests {
             ("pairs a=127.0.0.1:1 --what 0", "--what"),
             ("pairs a=127.0.0.1:1 --window", "--window"),
             ("pairs --start mosquitto", "follows its TARGET"),
+            ("pairs a=127.0.0.1:1 --mqtt 6", "3.1.1 or 5"),
             ("pairs a=127.0.0.1:1 --keepalive 65536", "--keepalive"),
             ("pairs a=127.0.0.1:1 --start false", "ended by itself"),
             ("cross-node a=127.0.0.1:1", "two addresses"),

@@ -1,6 +1,8 @@
 //! What can be measured: each scenario by its name, with the sizes of the project's targets as
 //! defaults.
 
+#[cfg(test)]
+mod broken;
 pub(crate) mod conn;
 pub(crate) mod flow;
 pub(crate) mod idle;

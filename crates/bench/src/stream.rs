@@ -21,6 +21,8 @@ const READ_BYTES: usize = 16 * 1024;
 pub(crate) struct Stream {
     carrier: Carrier,
     socket: Option<Box<WebSocket>>,
+    /// Messages above `QoS` 0 that the peer takes before it has acknowledged one; MQTT 5.
+    pub(crate) receive_max: u16,
 }
 
 #[derive(Debug)]
@@ -34,6 +36,7 @@ impl From<TcpStream> for Stream {
         Self {
             carrier: Carrier { tcp, tls: None },
             socket: None,
+            receive_max: u16::MAX,
         }
     }
 }
@@ -53,6 +56,7 @@ impl Stream {
         Ok(Self {
             carrier: Carrier { tcp, tls },
             socket,
+            receive_max: u16::MAX,
         })
     }
 
@@ -64,6 +68,7 @@ impl Stream {
         Ok(Self {
             carrier: Carrier { tcp, tls },
             socket: None,
+            receive_max: u16::MAX,
         })
     }
 

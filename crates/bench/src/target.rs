@@ -163,8 +163,8 @@ impl Target {
     }
 
     #[cfg(test)]
-    pub(crate) fn at(address: SocketAddr) -> Self {
-        let access = Arc::default();
+    pub(crate) fn at(address: SocketAddr, access: Access) -> Self {
+        let access = Arc::new(access);
         let mut endpoint = endpoint(&address.to_string(), &access).expect("an address");
         endpoint.pid = Some(std::process::id());
         Self {

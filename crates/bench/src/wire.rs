@@ -64,7 +64,12 @@ pub(crate) struct Template {
 
 impl Template {
     /// A payload shorter than a stamp is lengthened to one.
-    pub(crate) fn new(topic: &str, qos: QoS, payload_bytes: usize, retain: bool) -> Self {
+    pub(crate) fn new(
+        version: Version,
+        (topic, retain): (&str, bool),
+        qos: QoS,
+        payload_bytes: usize,
+    ) -> Self {
         let payload = vec![b'x'; payload_bytes.max(STAMP_BYTES)];
         let packet_id = (qos != QoS::AtMostOnce).then_some(NonZeroU16::MIN);
         let outgoing = Outgoing {
@@ -80,13 +85,20 @@ impl Template {
             forwarded: &[],
         };
         let mut bytes = BytesMut::new();
-        encode_publish(Version::V3_1_1, &outgoing, &mut bytes);
+        encode_publish(version, &outgoing, &mut bytes);
         let stamp_at = bytes.len() - payload.len();
+        // Between packet id and payload MQTT 5 has the length of its properties: none.
+        let id_end = stamp_at - usize::from(version == Version::V5);
         Self {
-            packet_id_at: packet_id.map(|_| stamp_at - 2),
+            packet_id_at: packet_id.map(|_| id_end - 2),
             stamp_at,
             bytes: bytes.to_vec(),
         }
+    }
+
+    /// The packet id of a publisher's message.
+    pub(crate) fn packet_id(sequence: u64) -> u16 {
+        (sequence % 65_535 + 1) as u16
     }
 
     /// Appends one message. The packet id follows from the sequence number: ids meet again only
@@ -96,7 +108,7 @@ impl Template {
         out.extend_from_slice(&self.bytes);
         let packet = &mut out[start..];
         if let Some(at) = self.packet_id_at {
-            let id = (stamp.sequence % 65_535 + 1) as u16;
+            let id = Self::packet_id(stamp.sequence);
             packet[at..at + 2].copy_from_slice(&id.to_be_bytes());
         }
         stamp.write(&mut packet[self.stamp_at..]);
@@ -106,17 +118,49 @@ impl Template {
 /// Filters per SUBSCRIBE packet: enough that the packet's own cost does not count.
 pub(crate) const SUBSCRIBE_FILTERS: usize = 100;
 
+/// Codes of a SUBACK above are refusals.
+pub(crate) const GRANTED_MAX: u8 = 2;
+
 /// Appends a SUBSCRIBE.
-pub(crate) fn subscribe(packet_id: u16, filters: &[String], qos: QoS, out: &mut Vec<u8>) {
-    let len = 2 + filters.iter().map(|filter| filter.len() + 3).sum::<usize>();
+pub(crate) fn subscribe(
+    (packet_id, version): (u16, Version),
+    filters: &[String],
+    qos: QoS,
+    out: &mut Vec<u8>,
+) {
+    let is_v5 = version == Version::V5;
+    let len = 2 + usize::from(is_v5) + filters.iter().map(|filter| filter.len() + 3).sum::<usize>();
     out.push(SUBSCRIBE);
     put_remaining_len(len, out);
     out.extend_from_slice(&packet_id.to_be_bytes());
+    if is_v5 {
+        out.push(NO_PROPERTIES);
+    }
     for filter in filters {
         out.extend_from_slice(&(filter.len() as u16).to_be_bytes());
         out.extend_from_slice(filter.as_bytes());
         out.push(qos.as_u8());
     }
+}
+
+/// The length of properties that are not there.
+pub(crate) const NO_PROPERTIES: u8 = 0;
+
+/// What follows the properties, which MQTT 5 has and earlier versions have not.
+pub(crate) fn behind_properties(bytes: &[u8], version: Version) -> Result<&[u8], Malformed> {
+    if version != Version::V5 {
+        return Ok(bytes);
+    }
+    if let [NO_PROPERTIES, rest @ ..] = bytes {
+        return Ok(rest);
+    }
+    let (start, len) = variable_length(bytes)?.ok_or(Malformed)?;
+    bytes.get(start + len..).ok_or(Malformed)
+}
+
+/// The codes in the body of a SUBACK.
+pub(crate) fn codes(body: &[u8], version: Version) -> Result<&[u8], Malformed> {
+    behind_properties(body.get(2..).ok_or(Malformed)?, version)
 }
 
 /// Appends a remaining length.
@@ -132,24 +176,32 @@ pub(crate) fn put_remaining_len(mut len: usize, out: &mut Vec<u8>) {
 }
 
 /// A retained message's end: the same topic with no payload.
-pub(crate) fn clear_retained(topic: &str, out: &mut Vec<u8>) {
+pub(crate) fn clear_retained(version: Version, topic: &str, out: &mut Vec<u8>) {
     let mut bytes = BytesMut::new();
-    dunlin_mqtt::Publish::new(topic, b"", QoS::AtMostOnce, true)
-        .encode(Version::V3_1_1, &mut bytes);
+    dunlin_mqtt::Publish::new(topic, b"", QoS::AtMostOnce, true).encode(version, &mut bytes);
     out.extend_from_slice(&bytes);
 }
 
 /// Where a packet's fixed header ends and how many bytes follow it; `None` until it is whole.
 #[inline]
 pub(crate) fn header(bytes: &[u8]) -> Result<Option<(usize, usize)>, Malformed> {
+    let Some((_, rest)) = bytes.split_first() else {
+        return Ok(None);
+    };
+    Ok(variable_length(rest)?.map(|(end, len)| (1 + end, len)))
+}
+
+/// Where a length of up to four bytes ends, and the length; `None` until it is whole.
+#[inline]
+fn variable_length(bytes: &[u8]) -> Result<Option<(usize, usize)>, Malformed> {
     let mut len = 0_usize;
     for index in 0..4 {
-        let Some(&byte) = bytes.get(1 + index) else {
+        let Some(&byte) = bytes.get(index) else {
             return Ok(None);
         };
         len |= ((byte & 0x7F) as usize) << (7 * index);
         if byte & 0x80 == 0 {
-            return Ok(Some((2 + index, len)));
+            return Ok(Some((1 + index, len)));
         }
     }
     Err(Malformed)
@@ -198,8 +250,14 @@ impl<'a> Frame<'a> {
         Ok(u16::from_be_bytes(*id))
     }
 
+    /// The reason of an acknowledgement that is a refusal; MQTT 5.
+    pub(crate) fn refusal(&self) -> Option<u8> {
+        let reason = self.body().get(2).copied();
+        reason.filter(|reason| *reason >= 0x80)
+    }
+
     /// The parts of a PUBLISH.
-    pub(crate) fn publish(&self) -> Result<PublishView<'a>, Malformed> {
+    pub(crate) fn publish(&self, version: Version) -> Result<PublishView<'a>, Malformed> {
         let body = self.body();
         let (len, rest) = body.split_first_chunk().ok_or(Malformed)?;
         let len = u16::from_be_bytes(*len) as usize;
@@ -209,11 +267,12 @@ impl<'a> Frame<'a> {
             return Ok(PublishView {
                 topic,
                 packet_id: None,
-                payload: rest,
+                payload: behind_properties(rest, version)?,
             });
         }
-        let (id, payload) = rest.split_first_chunk().ok_or(Malformed)?;
+        let (id, rest) = rest.split_first_chunk().ok_or(Malformed)?;
         let packet_id = Some(u16::from_be_bytes(*id));
+        let payload = behind_properties(rest, version)?;
         Ok(PublishView {
             topic,
             packet_id,
@@ -241,8 +300,8 @@ pub(crate) fn acknowledge(kind: u8, packet_id: u16, out: &mut Vec<u8>) {
 mod tests {
     use super::*;
 
-    fn check(qos: QoS, payload_bytes: usize) {
-        let template = Template::new("a/b", qos, payload_bytes, false);
+    fn check(version: Version, qos: QoS, payload_bytes: usize) {
+        let template = Template::new(version, ("a/b", false), qos, payload_bytes);
         let stamp = Stamp {
             publisher: 7,
             sequence: 65_536,
@@ -255,7 +314,7 @@ mod tests {
             .expect("whole");
         assert_eq!(frame.bytes.len(), template.bytes.len());
         assert!(frame.is_publish());
-        let publish = frame.publish().expect("a PUBLISH");
+        let publish = frame.publish(version).expect("a PUBLISH");
         assert_eq!(publish.topic, b"a/b");
         assert_eq!(publish.payload.len(), payload_bytes.max(STAMP_BYTES));
         assert_eq!(Stamp::read(publish.payload), Some(stamp));
@@ -267,14 +326,21 @@ mod tests {
     fn a_template_becomes_the_packet_it_stands_for() {
         for qos in [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce] {
             for payload_bytes in [0, 64, 16_384, 300_000] {
-                check(qos, payload_bytes);
+                check(Version::V3_1_1, qos, payload_bytes);
+                check(Version::V5, qos, payload_bytes);
             }
         }
     }
 
     #[test]
     fn the_codec_reads_what_a_template_writes() {
-        let template = Template::new("a/b", QoS::AtLeastOnce, 64, true);
+        for version in [Version::V3_1_1, Version::V5] {
+            the_codec_reads_a_template(version);
+        }
+    }
+
+    fn the_codec_reads_a_template(version: Version) {
+        let template = Template::new(version, ("a/b", true), QoS::AtLeastOnce, 64);
         let mut out = Vec::new();
         let stamp = Stamp {
             publisher: 0,
@@ -284,7 +350,7 @@ mod tests {
         template.append(stamp, &mut out);
         let mut bytes = BytesMut::from(out.as_slice());
         let limits = dunlin_mqtt::Limits::default();
-        let packet = dunlin_mqtt::decode(&mut bytes, Version::V3_1_1, &limits);
+        let packet = dunlin_mqtt::decode(&mut bytes, version, &limits);
         let Ok(Some(dunlin_mqtt::Packet::Publish(publish))) = packet else {
             panic!("a whole valid PUBLISH, not {packet:?}");
         };
@@ -294,12 +360,18 @@ mod tests {
 
     #[test]
     fn the_codec_reads_a_subscribe() {
+        for version in [Version::V3_1_1, Version::V5] {
+            the_codec_reads_a_subscribe_of(version);
+        }
+    }
+
+    fn the_codec_reads_a_subscribe_of(version: Version) {
         let filters: Vec<String> = (0..200).map(|index| format!("a/+/{index}")).collect();
         let mut out = Vec::new();
-        subscribe(9, &filters, QoS::AtLeastOnce, &mut out);
+        subscribe((9, version), &filters, QoS::AtLeastOnce, &mut out);
         let mut bytes = BytesMut::from(out.as_slice());
         let limits = dunlin_mqtt::Limits::default();
-        let packet = dunlin_mqtt::decode(&mut bytes, Version::V3_1_1, &limits);
+        let packet = dunlin_mqtt::decode(&mut bytes, version, &limits);
         let Ok(Some(dunlin_mqtt::Packet::Subscribe(subscribe))) = packet else {
             panic!("a whole valid SUBSCRIBE, not {packet:?}");
         };
@@ -324,10 +396,23 @@ mod tests {
     }
 
     #[test]
+    fn properties_are_passed_over() {
+        let body = [0, 9, 3, 0x1F, 0, 0, 2, 0x80];
+        assert_eq!(codes(&body, Version::V5).expect("codes"), [2, 0x80]);
+        codes(&body[..4], Version::V5).expect_err("properties that are cut off");
+        let frame = Frame::first(&[PUBACK, 3, 0, 1, 0x97])
+            .expect("framed")
+            .expect("whole");
+        assert_eq!(frame.refusal(), Some(0x97));
+    }
+
+    #[test]
     fn a_short_publish_is_refused() {
         let frame = Frame::first(&[0x32, 3, 0, 5, b'a'])
             .expect("framed")
             .expect("whole");
-        frame.publish().expect_err("a topic longer than its packet");
+        frame
+            .publish(Version::V3_1_1)
+            .expect_err("a topic longer than its packet");
     }
 }

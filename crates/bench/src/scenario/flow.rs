@@ -49,6 +49,13 @@ impl Flow {
         }
     }
 
+    /// Whether latencies are those of acknowledgements: nobody subscribes, and a rate is given.
+    pub(crate) fn times_acknowledgements(&self) -> bool {
+        self.subscribers == 0
+            && self.qos > QoS::AtMostOnce
+            && matches!(self.pace, Pace::Open { .. })
+    }
+
     pub(crate) fn topics(&self, publisher: usize) -> Vec<String> {
         match self.spread {
             Spread::Pairs if self.held_filters > 0 => (0..WILDCARD_TOPICS)
@@ -86,7 +93,8 @@ impl Flow {
         let filters: Vec<String> = (0..self.held_filters)
             .map(|index| format!("bench/{index}/+/alarm"))
             .collect();
-        client::subscribe(&mut holder, &filters, self.qos)?;
+        let access = &target.for_subscribers().access;
+        client::subscribe(&mut holder, access, &filters, self.qos)?;
         let sample = Engine::connect(self, target)?.run(target, progress);
         client::disconnect(holder)?;
         sample

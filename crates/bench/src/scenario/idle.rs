@@ -80,7 +80,8 @@ impl Idle {
             Are::Away => (Keep::Session, QoS::AtLeastOnce),
         };
         let mut stream = client::connect_and(endpoint, &self.id(index), keep)?;
-        client::subscribe(&mut stream, &[format!("bench/idle/{index}")], qos)?;
+        let filters = [format!("bench/idle/{index}")];
+        client::subscribe(&mut stream, &endpoint.access, &filters, qos)?;
         Ok(stream)
     }
 }

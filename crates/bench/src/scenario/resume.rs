@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Write};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use dunlin_mqtt::QoS;
+use dunlin_mqtt::{QoS, Version};
 use mio::{Events, Poll, Token};
 
 use crate::check::{Faults, Stream as Order};
@@ -43,14 +43,15 @@ impl Resume {
         for index in 0..self.sessions {
             client::disconnect(client::connect(endpoint, &id(index))?)?;
             let mut stream = client::connect_and(endpoint, &id(index), Keep::Session)?;
-            client::subscribe(&mut stream, &[topic(index)], QoS::AtLeastOnce)?;
+            let filters = [topic(index)];
+            client::subscribe(&mut stream, &endpoint.access, &filters, QoS::AtLeastOnce)?;
             client::disconnect(stream)?;
         }
         let mut publisher = client::connect(target.for_publishers(), "bench-publisher")?;
         let mut sample = Sample::default();
         while sample.seconds < self.duration.as_secs_f64() && !progress.is_stopped() {
             for index in 0..self.sessions {
-                self.queue(&mut publisher, index)?;
+                self.queue(&mut publisher, endpoint.access.version(), index)?;
             }
             self.resume(target, &mut sample)?;
             progress.tick(Instant::now(), sample.units);
@@ -65,11 +66,14 @@ impl Resume {
         Ok(sample)
     }
 
-    fn queue(&self, publisher: &mut Stream, index: usize) -> anyhow::Result<()> {
-        let template = Template::new(&topic(index), QoS::AtLeastOnce, self.payload_bytes, false);
-        for first in (0..self.messages).step_by(BURST) {
+    fn queue(&self, publisher: &mut Stream, version: Version, index: usize) -> anyhow::Result<()> {
+        let topic = topic(index);
+        let qos = QoS::AtLeastOnce;
+        let template = Template::new(version, (&topic, false), qos, self.payload_bytes);
+        let at_once = BURST.min(publisher.receive_max.into());
+        for first in (0..self.messages).step_by(at_once) {
             let mut out = Vec::new();
-            let burst = first..(first + BURST).min(self.messages);
+            let burst = first..(first + at_once).min(self.messages);
             for sequence in burst.clone() {
                 let stamp = Stamp {
                     publisher: 0,
@@ -132,6 +136,7 @@ fn topic(index: usize) -> String {
 }
 
 struct Session {
+    version: Version,
     link: Link,
     order: Order,
 }
@@ -142,6 +147,7 @@ impl Session {
         let connect = client::connect_packet(&id(index), &endpoint.access, Keep::Session);
         stream.write_all(&connect)?;
         Ok(Self {
+            version: endpoint.access.version(),
             link: Link::adopt(stream, poll.registry(), Token(index))?,
             order: Order::default(),
         })
@@ -156,15 +162,12 @@ impl Session {
             while let Some(frame) = Frame::first(&buffer[at..filled.len])? {
                 at += frame.bytes.len();
                 if frame.kind() == CONNACK {
-                    ensure!(
-                        frame.body() == [1, 0],
-                        "the session is gone: {:?}",
-                        frame.body()
-                    );
+                    let is_kept = frame.body().starts_with(&[1, 0]);
+                    ensure!(is_kept, "the session is gone: {:?}", frame.body());
                     continue;
                 }
                 ensure!(frame.is_publish(), "a packet {:#x}", frame.kind());
-                let publish = frame.publish()?;
+                let publish = frame.publish(self.version)?;
                 if let Some(id) = publish.packet_id {
                     acknowledge(PUBACK, id, &mut self.link.out);
                 }

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use dunlin_mqtt::QoS;
+use dunlin_mqtt::{QoS, Version};
 
 use crate::check::Faults;
 use crate::client;
@@ -42,8 +42,9 @@ impl Retained {
     ) -> anyhow::Result<Sample> {
         let mut keeper = client::connect(target.for_publishers(), "bench-keeper")?;
         let memory_before = target.resident_bytes()?;
-        if let Err(error) = self.store(&mut keeper, progress) {
-            self.clear(&mut keeper)?;
+        let version = target.for_publishers().access.version();
+        if let Err(error) = self.store(&mut keeper, version, progress) {
+            self.clear(&mut keeper, version)?;
             return Err(error);
         }
         thread::sleep(SETTLE);
@@ -60,7 +61,7 @@ impl Retained {
                 break;
             }
         }
-        self.clear(&mut keeper)?;
+        self.clear(&mut keeper, version)?;
         client::disconnect(keeper)?;
         Ok(sample)
     }
@@ -69,11 +70,17 @@ impl Retained {
         format!("bench/retained/{index:06}")
     }
 
-    fn store(&self, keeper: &mut Stream, progress: &mut Progress) -> anyhow::Result<()> {
+    fn store(
+        &self,
+        keeper: &mut Stream,
+        version: Version,
+        progress: &mut Progress,
+    ) -> anyhow::Result<()> {
         let mut out = Vec::new();
-        for burst in (0..self.messages).step_by(STORE_BURST) {
+        let at_once = STORE_BURST.min(keeper.receive_max.into());
+        for burst in (0..self.messages).step_by(at_once) {
             out.clear();
-            let end = (burst + STORE_BURST).min(self.messages);
+            let end = (burst + at_once).min(self.messages);
             for index in burst..end {
                 let topic = Self::topic(index);
                 let stamp = Stamp {
@@ -81,7 +88,8 @@ impl Retained {
                     sequence: index as u64,
                     due_ns: 0,
                 };
-                Template::new(&topic, QoS::AtLeastOnce, self.payload_bytes, true)
+                let qos = QoS::AtLeastOnce;
+                Template::new(version, (&topic, true), qos, self.payload_bytes)
                     .append(stamp, &mut out);
             }
             keeper.write_all(&out)?;
@@ -97,10 +105,10 @@ impl Retained {
         Ok(())
     }
 
-    fn clear(&self, keeper: &mut Stream) -> anyhow::Result<()> {
+    fn clear(&self, keeper: &mut Stream, version: Version) -> anyhow::Result<()> {
         let mut out = Vec::new();
         for index in 0..self.messages {
-            wire::clear_retained(&Self::topic(index), &mut out);
+            wire::clear_retained(version, &Self::topic(index), &mut out);
         }
         keeper.write_all(&out).context("clearing")
     }
@@ -108,12 +116,14 @@ impl Retained {
     fn replay(&self, target: &Target, sample: &mut Sample) -> anyhow::Result<()> {
         let mut stream = client::connect(target.for_subscribers(), "bench-retained")?;
         stream.tcp().set_read_timeout(Some(SILENCE))?;
+        let version = target.for_subscribers().access.version();
         let mut out = Vec::new();
-        wire::subscribe(1, &["bench/retained/#".to_owned()], self.qos, &mut out);
+        let filters = ["bench/retained/#".to_owned()];
+        wire::subscribe((1, version), &filters, self.qos, &mut out);
         let clocks = Clocks::read(target)?;
         stream.write_all(&out)?;
         let mut seen = vec![false; self.messages];
-        let received = self.read(&mut stream, &mut seen, &mut sample.faults)?;
+        let received = self.read(&mut stream, version, (&mut seen, &mut sample.faults))?;
         clocks.charge(target, received as u64, sample)?;
         sample.faults.lost += (self.messages - received) as u64;
         client::disconnect(stream)
@@ -123,8 +133,8 @@ impl Retained {
     fn read(
         &self,
         stream: &mut Stream,
-        seen: &mut [bool],
-        faults: &mut Faults,
+        version: Version,
+        (seen, faults): (&mut [bool], &mut Faults),
     ) -> anyhow::Result<usize> {
         let mut buffer = vec![0; 2 * READ_BYTES + self.payload_bytes];
         let (mut held, mut received) = (0, 0);
@@ -138,7 +148,7 @@ impl Retained {
             let mut at = 0;
             while let Some(frame) = Frame::first(&buffer[at..len])? {
                 at += frame.bytes.len();
-                match take(frame, seen, &mut out)? {
+                match take(frame, version, seen, &mut out)? {
                     Took::New => received += 1,
                     Took::Again => faults.duplicated += 1,
                     Took::Other => {}
@@ -161,7 +171,12 @@ enum Took {
     Other,
 }
 
-fn take(frame: Frame<'_>, seen: &mut [bool], out: &mut Vec<u8>) -> anyhow::Result<Took> {
+fn take(
+    frame: Frame<'_>,
+    version: Version,
+    seen: &mut [bool],
+    out: &mut Vec<u8>,
+) -> anyhow::Result<Took> {
     if frame.kind() == PUBREL {
         wire::acknowledge(wire::PUBCOMP, frame.packet_id()?, out);
         return Ok(Took::Other);
@@ -170,7 +185,7 @@ fn take(frame: Frame<'_>, seen: &mut [bool], out: &mut Vec<u8>) -> anyhow::Resul
         return Ok(Took::Other);
     }
     ensure!(frame.is_publish(), "a packet {:#x}", frame.kind());
-    let publish = frame.publish()?;
+    let publish = frame.publish(version)?;
     if let Some(packet_id) = publish.packet_id {
         let is_qos2 = frame.kind() & 0b110 == 0b100;
         let answer = if is_qos2 { PUBREC } else { PUBACK };

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use dunlin_mqtt::QoS;
+use dunlin_mqtt::{QoS, Version};
 use mio::{Events, Poll, Token};
 
 use crate::client;
@@ -13,7 +13,7 @@ use crate::link::Link;
 use crate::progress::Progress;
 use crate::sample::{Clocks, Sample};
 use crate::target::Target;
-use crate::wire::{self, Frame, SUBACK, SUBSCRIBE_FILTERS};
+use crate::wire::{self, Frame, GRANTED_MAX, SUBACK, SUBSCRIBE_FILTERS};
 
 const EVENTS_MAX: usize = 1_024;
 /// SUBSCRIBE packets of one client under way.
@@ -21,8 +21,6 @@ const WINDOW: usize = 4;
 /// Nothing is answered for so long: the rest counts as lost.
 const SILENCE: Duration = Duration::from_secs(10);
 const WAIT_MAX: Duration = Duration::from_millis(50);
-/// Codes above are refusals.
-const GRANTED_MAX: u8 = 2;
 
 /// A scenario of this kind.
 #[derive(Clone, Debug)]
@@ -48,6 +46,7 @@ const SETTLE: Duration = Duration::from_secs(2);
 
 struct Subscriber {
     link: Link,
+    version: Version,
     share: usize,
     asked: usize,
     answered: usize,
@@ -101,6 +100,7 @@ impl Storm {
                 self.filters * (index + 1) / self.clients - self.filters * index / self.clients;
             subscribers.push(Subscriber {
                 link,
+                version: target.for_subscribers().access.version(),
                 share,
                 asked: 0,
                 answered: 0,
@@ -155,7 +155,8 @@ impl Subscriber {
                 .map(|index| format!("bench/storm/{client}/{index}/state"))
                 .collect();
             let packet_id = ((end / SUBSCRIBE_FILTERS) % 65_535 + 1) as u16;
-            wire::subscribe(packet_id, &filters, qos, &mut self.link.out);
+            let out = &mut self.link.out;
+            wire::subscribe((packet_id, self.version), &filters, qos, out);
             self.asked = end;
         }
         self.link.flush().context("subscribing")
@@ -168,7 +169,7 @@ impl Subscriber {
             while let Some(frame) = Frame::first(&buffer[at..filled.len])? {
                 at += frame.bytes.len();
                 ensure!(frame.kind() == SUBACK, "a packet {:#x}", frame.kind());
-                let codes = frame.body().get(2..).unwrap_or_default();
+                let codes = wire::codes(frame.body(), self.version)?;
                 self.answered += codes.len();
                 self.refused += codes.iter().filter(|&&code| code > GRANTED_MAX).count();
             }

@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use dunlin_mqtt::QoS;
+use dunlin_mqtt::{QoS, Version};
 use mio::{Events, Poll, Token};
 
 use crate::client;
@@ -34,10 +34,13 @@ impl Sub {
     ) -> anyhow::Result<Sample> {
         let mut poll = Poll::new()?;
         let mut links = Vec::new();
+        let version = target.for_subscribers().access.version();
         for index in 0..self.subscribers {
             let id = format!("bench-subscriber-{index}");
             let mut stream = client::connect(target.for_subscribers(), &id)?;
-            client::subscribe(&mut stream, std::slice::from_ref(&self.filter), self.qos)?;
+            let filters = std::slice::from_ref(&self.filter);
+            let access = &target.for_subscribers().access;
+            client::subscribe(&mut stream, access, filters, self.qos)?;
             links.push(Link::adopt(stream, poll.registry(), Token(index))?);
         }
         let mut events = Events::with_capacity(EVENTS_MAX);
@@ -51,7 +54,7 @@ impl Sub {
             }
             for event in &events {
                 let Token(index) = event.token();
-                count += read(&mut links[index], &mut buffer)?;
+                count += read(&mut links[index], version, &mut buffer)?;
             }
             progress.tick(Instant::now(), count);
         }
@@ -64,7 +67,7 @@ impl Sub {
 }
 
 /// Acknowledges what has come; how many messages that were.
-fn read(link: &mut Link, buffer: &mut Vec<u8>) -> anyhow::Result<u64> {
+fn read(link: &mut Link, version: Version, buffer: &mut Vec<u8>) -> anyhow::Result<u64> {
     let mut count = 0;
     loop {
         let filled = link.fill(buffer)?;
@@ -77,7 +80,7 @@ fn read(link: &mut Link, buffer: &mut Vec<u8>) -> anyhow::Result<u64> {
             }
             ensure!(frame.is_publish(), "a packet {:#x}", frame.kind());
             count += 1;
-            if let Some(id) = frame.publish()?.packet_id {
+            if let Some(id) = frame.publish(version)?.packet_id {
                 let is_qos2 = frame.kind() & 0b110 == 0b100;
                 let answer = if is_qos2 { PUBREC } else { PUBACK };
                 acknowledge(answer, id, &mut link.out);

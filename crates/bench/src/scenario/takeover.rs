@@ -7,8 +7,8 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
-use dunlin_mqtt::QoS;
+use anyhow::{Context, ensure};
+use dunlin_mqtt::{QoS, Version};
 
 use crate::client::{self, Keep};
 use crate::latency::Latencies;
@@ -16,7 +16,9 @@ use crate::progress::Progress;
 use crate::sample::{Clocks, Sample};
 use crate::stream::Stream;
 use crate::target::{Endpoint, Target};
-use crate::wire::{Frame, PUBACK, PUBCOMP, PUBREC, PUBREL, Stamp, Template, acknowledge};
+use crate::wire::{
+    Frame, PUBACK, PUBCOMP, PUBREC, PUBREL, PublishView, Stamp, Template, acknowledge,
+};
 
 const CLIENT: &str = "bench-takeover";
 const TOPIC: &str = "bench/takeover";
@@ -47,12 +49,13 @@ impl Takeover {
         // Whatever an earlier run has left of the session ends here.
         client::disconnect(client::connect(places[0], CLIENT)?)?;
         let mut old = client::connect_and(places[0], CLIENT, Keep::Session)?;
-        client::subscribe(&mut old, &[TOPIC.to_owned()], self.qos)?;
+        client::subscribe(&mut old, &places[0].access, &[TOPIC.to_owned()], self.qos)?;
         let mut publisher = client::connect(places[0], "bench-publisher")?;
+        let version = places[0].access.version();
         let clocks = Clocks::read(target)?;
         let (start, mut turns) = (Instant::now(), 0);
         while start.elapsed() < self.duration && !progress.is_stopped() {
-            self.publish(&mut publisher, turns)?;
+            self.publish(&mut publisher, version, turns)?;
             let place = places[(turns as usize + 1) % 2];
             old = self.take(place, old, turns, (&mut latencies, &mut sample))?;
             turns += 1;
@@ -67,8 +70,13 @@ impl Takeover {
     }
 
     /// Publishes, and waits until the broker has acknowledged all.
-    fn publish(&self, publisher: &mut Stream, turn: u64) -> anyhow::Result<()> {
-        let template = Template::new(TOPIC, self.qos, self.payload_bytes, false);
+    fn publish(&self, publisher: &mut Stream, version: Version, turn: u64) -> anyhow::Result<()> {
+        ensure!(
+            self.messages <= publisher.receive_max.into(),
+            "the target takes {} messages at once, its Receive Maximum; give a smaller --count",
+            publisher.receive_max
+        );
+        let template = Template::new(version, (TOPIC, false), self.qos, self.payload_bytes);
         let mut out = Vec::new();
         for sequence in 0..self.messages as u64 {
             let stamp = Stamp {
@@ -134,7 +142,8 @@ impl Takeover {
             if arrived == 0 {
                 latencies.record(0, begin.elapsed().as_nanos() as u64);
             }
-            let sequence = self.message(frame, turn, &mut stream)?;
+            let publish = frame.publish(place.access.version())?;
+            let sequence = self.message(publish, turn, &mut stream)?;
             match sequence.and_then(|sequence| seen.get_mut(sequence)) {
                 Some(slot) if !*slot => {
                     *slot = true;
@@ -161,11 +170,10 @@ impl Takeover {
     /// Acknowledges a message; its number, if it is of this turn.
     fn message(
         &self,
-        frame: Frame<'_>,
+        publish: PublishView<'_>,
         turn: u64,
         stream: &mut Stream,
     ) -> anyhow::Result<Option<usize>> {
-        let publish = frame.publish()?;
         if let Some(id) = publish.packet_id {
             let answer = if self.qos == QoS::ExactlyOnce {
                 PUBREC

@@ -8,6 +8,7 @@ use dunlin_mqtt::QoS;
 use mio::Waker;
 
 use super::{Scenario, Sizes};
+use crate::access::Access;
 use crate::check::Faults;
 use crate::null::Null;
 use crate::progress::Progress;
@@ -15,14 +16,14 @@ use crate::sample::Sample;
 use crate::target::Target;
 
 /// A null broker on a thread of its own, until dropped.
-struct Running {
-    address: SocketAddr,
+pub(super) struct Running {
+    pub(super) address: SocketAddr,
     stop: Waker,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Running {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         let (sender, receiver) = std::sync::mpsc::channel();
         let thread = thread::spawn(move || {
             let any = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -55,14 +56,21 @@ impl Drop for Running {
 }
 
 fn measure(name: &str, sizes: &Sizes) -> Sample {
+    measure_as(Access::default(), name, sizes)
+}
+
+fn measure_as(access: Access, name: &str, sizes: &Sizes) -> Sample {
     let null = Running::start();
-    let scenario = Scenario::build(name, sizes).expect("a scenario");
-    scenario
-        .measure(&Target::at(null.address), &mut Progress::silent())
+    measure_at(&Target::at(null.address, access), name, sizes)
         .unwrap_or_else(|error| panic!("{name}: {error:?}"))
 }
 
-fn short(qos: QoS) -> Sizes {
+pub(super) fn measure_at(target: &Target, name: &str, sizes: &Sizes) -> anyhow::Result<Sample> {
+    let scenario = Scenario::build(name, sizes).expect("a scenario");
+    scenario.measure(target, &mut Progress::silent())
+}
+
+pub(super) fn short(qos: QoS) -> Sizes {
     Sizes {
         duration: Some(Duration::from_millis(50)),
         qos,
@@ -177,6 +185,42 @@ fn publishers_and_subscribers_alone() {
 }
 
 #[test]
+fn acknowledgements_have_latencies_when_nobody_subscribes() {
+    for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
+        let sizes = Sizes {
+            per_second: Some(2_000),
+            ..short(qos)
+        };
+        let sample = measure("pub", &sizes);
+        let latency = sample.latency.expect("latencies of acknowledgements");
+        assert!(latency.messages >= 100, "{}", latency.messages);
+        assert!(latency.p50 > 0.0 && latency.p50 <= latency.max);
+    }
+}
+
+#[test]
+fn every_scenario_speaks_mqtt_5() {
+    let access = || Access {
+        is_v5: true,
+        ..Access::default()
+    };
+    for qos in [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce] {
+        for name in [
+            "pairs", "pub", "conn", "storm", "idle", "shared", "retained",
+        ] {
+            let count = Some(1_000);
+            let sizes = Sizes {
+                count,
+                ..short(qos)
+            };
+            let sample = measure_as(access(), name, &sizes);
+            assert!(sample.units > 0, "{name}: nothing arrived");
+            assert_eq!(sample.faults, Faults::default(), "{name}");
+        }
+    }
+}
+
+#[test]
 fn ctrl_c_reports_what_there_is() {
     let null = Running::start();
     let long = Sizes {
@@ -187,7 +231,10 @@ fn ctrl_c_reports_what_there_is() {
     for name in ["pairs", "pub", "sub", "conn", "storm", "idle"] {
         let scenario = Scenario::build(name, &long).expect("a scenario");
         let sample = scenario
-            .measure(&Target::at(null.address), &mut Progress::stopped())
+            .measure(
+                &Target::at(null.address, Access::default()),
+                &mut Progress::stopped(),
+            )
             .unwrap_or_else(|error| panic!("{name}: {error:?}"));
         assert_eq!(sample.faults, Faults::default(), "{name}");
     }
