@@ -6,6 +6,7 @@ use std::sync::Arc;
 use dunlin_mqtt::{Connect, Packet, QoS, Reason, Version};
 
 use super::net::{C, Letter, Net, persistent};
+use super::will::with_will;
 use crate::effects::{Answer, Ask, CloseReason, Evict, Evicted, ToShard};
 use crate::redirect::Redirect;
 use crate::router::NodeIndex;
@@ -206,4 +207,39 @@ fn its_expiry_goes_on_from_the_end_of_the_connection() {
     assert_eq!(net.nodes[1].shards[0].counts().sessions, 1);
     net.pass(3_000);
     assert_eq!(net.nodes[1].shards[0].counts().sessions, 0);
+}
+
+/// A client of node 0 whose will waits for a minute, and one of node 2 that watches for it.
+fn with_waiting_will() -> (Net, C) {
+    let mut net = net_of(3, 1);
+    let watcher = net.client_at_shard(2, 0, Version::V5, "watcher");
+    net.subscribe(watcher, "will", QoS::AtLeastOnce);
+    let c = net.accept_at(0, 0, Version::V5);
+    net.connect(c, with_will(persistent(Version::V5, "c"), 60));
+    net.drop_client(c);
+    (net, watcher)
+}
+
+#[test]
+fn a_will_that_waits_moves_along_and_is_published_once() {
+    let (mut net, watcher) = with_waiting_will();
+    net.pass(20_000);
+    evict(&mut net, 0, 0, 9);
+    net.pass(35_000);
+    assert_eq!(net.nodes[1].shards[0].counts().sessions, 1);
+    net.nothing(watcher);
+    net.pass(6_000);
+    assert_eq!(net.payloads(watcher), ["gone"]);
+    net.pass(70_000);
+    net.nothing(watcher);
+}
+
+#[test]
+fn who_comes_back_cancels_the_will_that_moved() {
+    let (mut net, watcher) = with_waiting_will();
+    evict(&mut net, 0, 0, 9);
+    net.pass(10_000);
+    net.persistent_at(1, 0, Version::V5, "c");
+    net.pass(70_000);
+    net.nothing(watcher);
 }

@@ -5,7 +5,7 @@ use dunlin_mqtt::{Connect, Packet, Properties, QoS, Reason, TopicName, Version, 
 use super::net::{C, Net, VERSIONS, drain, persistent, pubrel};
 use crate::effects::{Ask, CloseReason, ToShard};
 
-fn with_will(mut connect: Connect, delay_s: u32) -> Connect {
+pub(super) fn with_will(mut connect: Connect, delay_s: u32) -> Connect {
     let mut properties = Properties::new();
     if connect.version.is_v5() {
         properties.set_will_delay_interval(delay_s);
