@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dunlin_cluster::{Merged, Now};
+use dunlin_cluster::{Merged, Now, Value};
 use ipnet::IpNet;
 use regex::{Regex, RegexBuilder};
 use serde::{Deserialize, Serialize};
@@ -296,7 +296,7 @@ impl Banned {
     pub fn all(&self) -> Vec<(Subject, Ban)> {
         let read = self.table.read();
         let ban =
-            |(key, value): (&[u8], &Bytes)| Some((Subject::of_key(key)?, Ban::decode(value)?));
+            |(key, value): (&[u8], Value<'_>)| Some((Subject::of_key(key)?, Ban::decode(&value)?));
         read.range(&[]).filter_map(ban).collect()
     }
 
@@ -308,7 +308,8 @@ impl Banned {
     /// Keys of at most `max` bans that are over.
     pub(crate) fn expired(&self, now: Now, max: usize) -> Vec<Bytes> {
         let read = self.table.read();
-        let over = |value: &Bytes| Ban::decode(value).is_some_and(|b| !b.is_active(now.wall_ms));
+        let over =
+            |value: &Value<'_>| Ban::decode(value).is_some_and(|b| !b.is_active(now.wall_ms));
         let expired = read.range(&[]).filter(|(_, value)| over(value));
         let keys = expired.map(|(key, _)| Bytes::copy_from_slice(key));
         keys.take(max).collect()

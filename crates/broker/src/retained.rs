@@ -14,12 +14,12 @@
 //!
 //! Must never hold the table's lock for longer than a bounded scan: writers wait.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Deref};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use dunlin_cluster::{Applied, Merged, Now, Stamp, TableSpec};
+use dunlin_cluster::{Applied, Merged, Now, Stamp, TableSpec, Value};
 use dunlin_mqtt::QoS;
 
 use crate::control::TABLES;
@@ -145,7 +145,7 @@ impl Retained {
     /// The message of a topic.
     pub fn get(&self, topic: &str, wall_ms: u64) -> Option<Found<'static>> {
         let value = self.table.get(topic.as_bytes())?;
-        let found = Found::read(topic, &value)?.into_owned(topic, &value);
+        let found = Found::read(topic, Value::Large(&value))?.into_owned(topic, &value);
         (!found.is_expired(wall_ms)).then_some(found)
     }
 
@@ -298,7 +298,7 @@ pub(crate) fn sample(message: &Message) -> Bytes {
 
 #[cfg(test)]
 pub(crate) fn is_row(value: &[u8]) -> bool {
-    Found::read("t", &Bytes::copy_from_slice(value)).is_some()
+    Found::read("t", Value::Inline(value)).is_some()
 }
 
 fn encode(message: &Message, published_wall_ms: u64, expires_wall_ms: u64) -> Bytes {
@@ -321,12 +321,39 @@ fn encode(message: &Message, published_wall_ms: u64, expires_wall_ms: u64) -> By
     out.freeze()
 }
 
+/// A row that is looked at under the table's lock, or was taken out of it.
+#[derive(Clone, Debug)]
+enum Body<'a> {
+    InTable(Value<'a>),
+    Own(Bytes),
+}
+
+impl Body<'_> {
+    fn to_bytes(&self) -> Bytes {
+        match self {
+            Self::InTable(value) => value.to_bytes(),
+            Self::Own(value) => value.clone(),
+        }
+    }
+}
+
+impl Deref for Body<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::InTable(value) => value,
+            Self::Own(value) => value,
+        }
+    }
+}
+
 /// A retained message in its row.
 #[derive(Clone, Debug)]
 pub struct Found<'a> {
     /// Its topic.
     pub topic: std::borrow::Cow<'a, str>,
-    value: std::borrow::Cow<'a, Bytes>,
+    value: Body<'a>,
     published_wall_ms: u64,
     expires_wall_ms: u64,
     properties_at: usize,
@@ -337,7 +364,7 @@ pub struct Found<'a> {
 
 impl<'a> Found<'a> {
     /// Reads a row; `None` if it is not one this release can read.
-    fn read(topic: &'a str, value: &'a Bytes) -> Option<Self> {
+    fn read(topic: &'a str, value: Value<'a>) -> Option<Self> {
         let head: &[u8; HEAD_BYTES] = value.first_chunk()?;
         if head[0] != VERSION {
             return None;
@@ -354,7 +381,7 @@ impl<'a> Found<'a> {
         }
         Some(Self {
             topic: topic.into(),
-            value: std::borrow::Cow::Borrowed(value),
+            value: Body::InTable(value),
             published_wall_ms: u64_at(2)?,
             expires_wall_ms: u64_at(10)?,
             properties_at,
@@ -367,7 +394,7 @@ impl<'a> Found<'a> {
     fn into_owned(self, topic: &str, value: &Bytes) -> Found<'static> {
         Found {
             topic: topic.to_owned().into(),
-            value: std::borrow::Cow::Owned(value.clone()),
+            value: Body::Own(value.clone()),
             published_wall_ms: self.published_wall_ms,
             expires_wall_ms: self.expires_wall_ms,
             properties_at: self.properties_at,
@@ -433,7 +460,7 @@ impl<'a> Found<'a> {
             };
             return Message::new(parts, head);
         }
-        let body = self.value.slice(self.properties_at..);
+        let body = self.value.to_bytes().slice(self.properties_at..);
         let layout = Layout {
             topic_bytes: 0,
             properties_at: 0,

@@ -811,7 +811,7 @@ impl Cluster {
         let rows = read.rows(std::ops::Bound::Unbounded);
         rows.map(|(key, row)| WireRow {
             key: Bytes::copy_from_slice(key),
-            row: row.clone(),
+            row: row.to_row(),
         })
         .collect()
     }

@@ -449,7 +449,7 @@ impl Cluster {
         let live = read
             .rows(std::ops::Bound::Unbounded)
             .filter(|(_, row)| {
-                let member = row.value.as_ref().and_then(|value| Member::decode(value));
+                let member = row.value.and_then(|value| Member::decode(&value));
                 member.is_some_and(|member| member.state == Membership::Member)
             })
             .map(|(_, row)| row.stamp.hlc.wall_ms());

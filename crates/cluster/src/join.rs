@@ -542,7 +542,7 @@ impl Cluster {
                 break;
             }
             let value = row.encode();
-            match table.merge(&key, row) {
+            match table.merge(&key, &row) {
                 Applied::Won | Applied::Lost => {}
                 Applied::Full | Applied::TooLarge => {
                     failed = Some(OperationError::TooLarge { node });
@@ -635,7 +635,7 @@ impl Cluster {
         for (site, member) in rows {
             let row = Row::new(self.stamp(), Some(member.encode()));
             let (key, value) = (member_key(site), row.encode());
-            members.restore(&key, row);
+            members.restore(&key, &row);
             let table = members.spec().name.to_owned();
             writes.push(Write::Put { table, key, value });
         }

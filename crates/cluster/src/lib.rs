@@ -66,7 +66,8 @@ pub use name::{NameError, NodeName};
 pub use node::Cluster;
 pub use status::{LinkState, MemberState, MemberStatus, Status};
 pub use table::merged::{
-    Applied, MEMBERS, Merged, MergedRead, Row, TOMBSTONE_KEEP_MS, TableId, TableSpec, Wins,
+    Applied, MEMBERS, Merged, MergedRead, Row, RowRef, TOMBSTONE_KEEP_MS, TableId, TableSpec,
+    Value, Wins,
 };
 pub use tls::{CertificateFault, TlsFault};
 pub use view::{StreamStatus, TableStatus};

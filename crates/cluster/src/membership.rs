@@ -55,7 +55,7 @@ impl Member {
 pub(crate) fn members_of(table: &Merged) -> BTreeMap<SiteId, Member> {
     let read = table.read();
     let rows = read.range(&[]);
-    rows.filter_map(|(key, value)| Some((SiteId(key.try_into().ok()?), Member::decode(value)?)))
+    rows.filter_map(|(key, value)| Some((SiteId(key.try_into().ok()?), Member::decode(&value)?)))
         .collect()
 }
 

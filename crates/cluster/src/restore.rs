@@ -229,7 +229,7 @@ fn read_tables(
         };
         let row = Row::decode(&stored).ok_or_else(|| damaged(table.spec().name))?;
         clock.restore(row.stamp.hlc);
-        table.restore(&key, row);
+        table.restore(&key, &row);
     }
     Ok(tables)
 }

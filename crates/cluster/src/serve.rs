@@ -154,7 +154,7 @@ impl Cluster {
             return (Message::JoinEnd, None);
         };
         let table = self.table(id);
-        let pick = |key: &[u8], row: &crate::table::merged::Row| Some(wire_row(key, row));
+        let pick = |key: &[u8], row: crate::table::merged::RowRef<'_>| Some(wire_row(key, row));
         let Scan { found: rows, until } =
             scan(&table, (serve.after.as_ref(), None), COPY_ROWS, pick);
         if until.is_none() {

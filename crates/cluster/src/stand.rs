@@ -215,7 +215,7 @@ impl Cluster {
                 key: key.clone(),
                 value: row.encode(),
             });
-            members.restore(&key, row);
+            members.restore(&key, &row);
         }
         let cluster = ClusterId(self.rng.random());
         self.begin_swap(cluster, tables, writes, None);

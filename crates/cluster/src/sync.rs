@@ -16,7 +16,9 @@ use crate::identity::SiteId;
 use crate::input::{Effect, Write};
 use crate::node::Cluster;
 use crate::peer::Job;
-use crate::table::merged::{Applied, MEMBERS, Merged, Row, TOMBSTONE_KEEP_MS, TableId, bucket_of};
+use crate::table::merged::{
+    Applied, MEMBERS, Merged, Row, RowRef, TOMBSTONE_KEEP_MS, TableId, bucket_of,
+};
 use crate::wire::{Buckets, Message, WireRow};
 
 /// How often one member's digests are compared with ours, milliseconds; members take turns. Deltas
@@ -63,7 +65,7 @@ pub(crate) fn scan<T>(
     table: &Merged,
     (after, until): (Option<&Bytes>, Option<&Bytes>),
     max: usize,
-    mut pick: impl FnMut(&[u8], &Row) -> Option<(T, usize)>,
+    mut pick: impl FnMut(&[u8], RowRef<'_>) -> Option<(T, usize)>,
 ) -> Scan<T> {
     let from = after.map_or(Bound::Unbounded, |key| Bound::Excluded(&key[..]));
     let (mut found, mut bytes) = (Vec::new(), 0);
@@ -87,15 +89,14 @@ pub(crate) fn scan<T>(
 }
 
 /// A row as it travels, and its weight.
-pub(crate) fn wire_row(key: &[u8], row: &Row) -> (WireRow, usize) {
+pub(crate) fn wire_row(key: &[u8], row: RowRef<'_>) -> (WireRow, usize) {
+    wire_row_of(Bytes::copy_from_slice(key), row.to_row())
+}
+
+/// As [`wire_row`], of a row taken out of its table.
+fn wire_row_of(key: Bytes, row: Row) -> (WireRow, usize) {
     let weight = key.len() + row.value.as_ref().map_or(0, Bytes::len);
-    (
-        WireRow {
-            key: Bytes::copy_from_slice(key),
-            row: row.clone(),
-        },
-        weight,
-    )
+    (WireRow { key, row }, weight)
 }
 
 /// Cuts rows into messages of bounded size.
@@ -123,7 +124,7 @@ impl Cluster {
             return;
         };
         let row = table.next(&key, value, self.stamp());
-        match table.merge(&key, row.clone()) {
+        match table.merge(&key, &row) {
             Applied::Won => self.changed(&table, key, row),
             refused => tracing::warn!(table = table.spec().name, ?refused, "row_refused"),
         }
@@ -196,7 +197,7 @@ impl Cluster {
                 continue;
             }
             let before = self.before(from, &table, &key);
-            match table.merge(&key, row.clone()) {
+            match table.merge(&key, &row) {
                 Applied::Lost => {
                     self.note_lost(&table, &key, before, &row);
                     continue;
@@ -318,8 +319,8 @@ impl Cluster {
         };
         let both = table.spec().wins.needs_both();
         let newer = |(key, theirs): &&(Bytes, Stamp)| {
-            let own = table.row(key);
-            own.is_none_or(|own| own.stamp < *theirs || (both && own.stamp != *theirs))
+            let own = table.stamp(key);
+            own.is_none_or(|own| own < *theirs || (both && own != *theirs))
         };
         let keys: Vec<_> = stamps
             .iter()
@@ -430,7 +431,7 @@ impl Cluster {
         buckets: Buckets,
         after: Option<Bytes>,
     ) -> (Option<Message>, Option<Job>) {
-        let pick = |key: &[u8], row: &Row| {
+        let pick = |key: &[u8], row: RowRef<'_>| {
             let named = buckets.contains(bucket_of(key));
             named.then(|| ((Bytes::copy_from_slice(key), row.stamp), key.len()))
         };
@@ -464,7 +465,7 @@ impl Cluster {
     ) -> (Vec<WireRow>, Option<Bytes>) {
         let table = self.table(table);
         let both = table.spec().wins.needs_both();
-        let pick = |key: &[u8], row: &Row| {
+        let pick = |key: &[u8], row: RowRef<'_>| {
             let newer = |theirs: &Stamp| *theirs < row.stamp || (both && *theirs != row.stamp);
             let wanted = buckets.contains(bucket_of(key)) && theirs.get(key).is_none_or(newer);
             wanted.then(|| wire_row(key, row))
@@ -481,7 +482,7 @@ impl Cluster {
             && let Some(key) = keys.pop_front()
         {
             if let Some(row) = table.row(&key) {
-                let (row, weight) = wire_row(&key, &row);
+                let (row, weight) = wire_row_of(key, row);
                 bytes += weight;
                 rows.push(row);
             }

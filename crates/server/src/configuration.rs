@@ -75,7 +75,7 @@ fn rows(table: &Merged) -> Rows {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let read = table.read();
     let rows = read.range(&[]);
-    rows.map(|(key, value)| (text(key), text(value))).collect()
+    rows.map(|(key, value)| (text(key), text(&value))).collect()
 }
 
 fn is_read_at_start(key: &str) -> bool {

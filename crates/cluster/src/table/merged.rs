@@ -9,12 +9,13 @@
 //! which node a row arrives. A tombstone must never be forgotten while a member may still hold the
 //! row it deletes.
 
-use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
+use super::rows::Rows;
+pub use super::rows::{RowRef, Value};
 use crate::clock::{Hlc, Stamp};
 use crate::identity::SiteId;
 
@@ -184,56 +185,10 @@ fn hash(start: u64, bytes: &[u8]) -> u64 {
 
 /// What one row contributes to the digest of its bucket. The stamp names the write, so the value
 /// itself need not be hashed.
-fn row_hash(key: &[u8], stamp: Stamp) -> u64 {
+pub(super) fn row_hash(key: &[u8], stamp: Stamp) -> u64 {
     let sum = hash(FNV_OFFSET, key);
     let sum = hash(sum, &stamp.hlc.0.to_be_bytes());
     hash(sum, &stamp.site.0)
-}
-
-#[derive(Debug, Default)]
-struct Rows {
-    all: BTreeMap<Box<[u8]>, Row>,
-    /// Tombstones by age, for forgetting the oldest first.
-    tombstones: BTreeMap<Stamp, Box<[u8]>>,
-    digest: Box<[u64]>,
-}
-
-impl Rows {
-    fn new() -> Self {
-        Self {
-            digest: vec![0; DIGEST_BUCKETS].into(),
-            ..Self::default()
-        }
-    }
-
-    fn live(&self) -> usize {
-        self.all.len() - self.tombstones.len()
-    }
-
-    /// Removes a row from all three views.
-    fn take(&mut self, key: &[u8]) {
-        if let Some(row) = self.all.remove(key) {
-            self.forget(key, &row);
-        }
-    }
-
-    /// Takes a row that has just left `all` out of the other two views.
-    fn forget(&mut self, key: &[u8], row: &Row) {
-        self.digest[usize::from(bucket_of(key))] ^= row_hash(key, row.stamp);
-        if row.value.is_none() {
-            self.tombstones.remove(&row.stamp);
-        }
-    }
-
-    fn insert(&mut self, key: &[u8], row: Row) {
-        self.digest[usize::from(bucket_of(key))] ^= row_hash(key, row.stamp);
-        if row.value.is_none() {
-            self.tombstones.insert(row.stamp, key.into());
-        }
-        if let Some(old) = self.all.insert(key.into(), row) {
-            self.forget(key, &old);
-        }
-    }
 }
 
 /// A cluster-state table shared by the threads of a node.
@@ -268,17 +223,22 @@ impl Merged {
 
     /// The live value of a key.
     pub fn get(&self, key: &[u8]) -> Option<Bytes> {
-        self.reading().all.get(key)?.value.clone()
+        self.reading().get(key)?.value.map(Value::to_bytes)
     }
 
     /// The row of a key, tombstones included.
     pub fn row(&self, key: &[u8]) -> Option<Row> {
-        self.reading().all.get(key).cloned()
+        self.reading().get(key).map(RowRef::to_row)
+    }
+
+    /// The stamp of a key's row, tombstones included.
+    pub(crate) fn stamp(&self, key: &[u8]) -> Option<Stamp> {
+        Some(self.reading().get(key)?.stamp)
     }
 
     /// Merges one write of a table where the later one wins.
     pub fn put(&self, key: &[u8], value: Option<Bytes>, stamp: Stamp) -> Applied {
-        self.merge(key, Row::new(stamp, value))
+        self.merge(key, &Row::new(stamp, value))
     }
 
     /// The row a write made here and now becomes: it has seen what the table holds.
@@ -301,14 +261,15 @@ impl Merged {
     }
 
     /// Merges one write: the greater row stays.
-    pub(crate) fn merge(&self, key: &[u8], row: Row) -> Applied {
+    pub(crate) fn merge(&self, key: &[u8], row: &Row) -> Applied {
         let value = &row.value;
         let value_bytes = value.as_ref().map_or(0, Bytes::len);
         if key.len() > KEY_BYTES_MAX || value_bytes > self.spec.value_bytes_max {
             return Applied::TooLarge;
         }
         let mut rows = self.writing();
-        let old = rows.all.get(key);
+        let found = rows.find(key);
+        let old = found.ok().map(|place| rows.at(place));
         if old.is_some_and(|old| old.order() >= row.order()) {
             return Applied::Lost;
         }
@@ -316,17 +277,10 @@ impl Merged {
         if value.is_some() && !was_live && rows.live() >= self.spec.rows_max {
             return Applied::Full;
         }
-        rows.insert(key, row);
+        rows.put(found, key, row);
         // A table of tombstones only is as bounded as one of rows; the oldest is the likeliest to
         // be known everywhere.
-        while rows.tombstones.len() > self.spec.rows_max {
-            let Some((_, oldest)) = rows.tombstones.pop_first() else {
-                break;
-            };
-            if let Some(row) = rows.all.remove(&oldest) {
-                rows.forget(&oldest, &row);
-            }
-        }
+        while rows.tombstones() > self.spec.rows_max && rows.take_oldest() {}
         Applied::Won
     }
 
@@ -347,13 +301,13 @@ impl Merged {
 
     /// Number of tombstones.
     pub fn tombstones(&self) -> usize {
-        self.reading().tombstones.len()
+        self.reading().tombstones()
     }
 
     /// The digest of one bucket; equal buckets hold equal rows.
     pub fn digest(&self, bucket: usize) -> u64 {
         self.reading()
-            .digest
+            .digest()
             .get(bucket)
             .copied()
             .unwrap_or_default()
@@ -361,7 +315,7 @@ impl Merged {
 
     /// The digests of all buckets.
     pub fn digests(&self) -> Vec<u64> {
-        self.reading().digest.to_vec()
+        self.reading().digest().to_vec()
     }
 
     /// Forgets a row altogether, without a tombstone.
@@ -371,14 +325,20 @@ impl Merged {
 
     /// Puts in what storage or a join brought, whatever the limits of this configuration are: data
     /// once accepted is never dropped because a limit was lowered.
-    pub(crate) fn restore(&self, key: &[u8], row: Row) {
+    pub(crate) fn restore(&self, key: &[u8], row: &Row) {
+        if key.len() > KEY_BYTES_MAX {
+            // No release has ever taken one.
+            tracing::error!(
+                table = self.spec.name,
+                bytes = key.len(),
+                "row_left_out: long_key"
+            );
+            return;
+        }
         let mut rows = self.writing();
-        if rows
-            .all
-            .get(key)
-            .is_none_or(|old| old.order() < row.order())
-        {
-            rows.insert(key, row);
+        let found = rows.find(key);
+        if found.map_or(true, |place| rows.at(place).order() < row.order()) {
+            rows.put(found, key, row);
         }
     }
 
@@ -395,10 +355,9 @@ impl Merged {
     pub(crate) fn old_tombstones(&self, wall_ms: u64, max: usize) -> Vec<Box<[u8]>> {
         let rows = self.reading();
         let old = rows
-            .tombstones
-            .iter()
+            .oldest()
             .take_while(|(stamp, _)| stamp.hlc.wall_ms() < wall_ms);
-        old.take(max).map(|(_, key)| key.clone()).collect()
+        old.take(max).map(|(_, key)| key.into()).collect()
     }
 }
 
@@ -408,20 +367,19 @@ pub struct MergedRead<'a>(RwLockReadGuard<'a, Rows>);
 
 impl MergedRead<'_> {
     /// The live value of a key.
-    pub fn get(&self, key: &[u8]) -> Option<&Bytes> {
-        self.0.all.get(key)?.value.as_ref()
+    pub fn get(&self, key: &[u8]) -> Option<Value<'_>> {
+        self.0.get(key)?.value
     }
 
     /// Live rows from `from` on (inclusive), in key order.
-    pub fn range(&self, from: &[u8]) -> impl Iterator<Item = (&[u8], &Bytes)> {
+    pub fn range(&self, from: &[u8]) -> impl Iterator<Item = (&[u8], Value<'_>)> {
         self.rows(Bound::Included(from))
-            .filter_map(|(key, row)| Some((key, row.value.as_ref()?)))
+            .filter_map(|(key, row)| Some((key, row.value?)))
     }
 
     /// Rows from a bound on, in key order, tombstones included.
-    pub fn rows(&self, from: Bound<&[u8]>) -> impl Iterator<Item = (&[u8], &Row)> {
-        let range = self.0.all.range::<[u8], _>((from, Bound::Unbounded));
-        range.map(|(key, row)| (&**key, row))
+    pub fn rows(&self, from: Bound<&[u8]>) -> impl Iterator<Item = (&[u8], RowRef<'_>)> {
+        self.0.from(from)
     }
 }
 

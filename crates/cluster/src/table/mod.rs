@@ -5,3 +5,4 @@
 
 pub mod merged;
 pub(crate) mod owned;
+mod rows;

@@ -927,7 +927,7 @@ impl Net {
                 let read = table.read();
                 let memory: Table = read
                     .rows(std::ops::Bound::Unbounded)
-                    .map(|(key, row)| (Bytes::copy_from_slice(key), row.encode()))
+                    .map(|(key, row)| (Bytes::copy_from_slice(key), row.to_row().encode()))
                     .collect();
                 let disk: Table = self.nodes[node].disk.rows(name).collect();
                 assert_eq!(memory, disk, "{name} of node {node}, seed {}", self.seed);

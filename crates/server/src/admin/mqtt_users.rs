@@ -59,10 +59,10 @@ impl Admin {
         let own = table
             .range(&prefix)
             .take_while(|(key, _)| key.starts_with(&prefix));
-        let user = |(key, value): (&[u8], &bytes::Bytes)| {
+        let user = |(key, value): (&[u8], dunlin_cluster::Value<'_>)| {
             Some(MqttUserRow {
                 user_id: String::from_utf8(key[prefix.len()..].to_vec()).ok()?,
-                is_superuser: User::decode(value)?.is_superuser,
+                is_superuser: User::decode(&value)?.is_superuser,
             })
         };
         Ok(own.filter_map(user).collect())

@@ -7,7 +7,6 @@
 
 use std::num::NonZeroU32;
 
-use bytes::Bytes;
 use dunlin_broker::control::{API_KEYS, USERS};
 use ring::rand::{SecureRandom, SystemRandom};
 use ring::{digest, pbkdf2};
@@ -211,8 +210,8 @@ impl Admin {
     /// All users, sorted by name.
     pub fn users(&self) -> Vec<UserRow> {
         let table = self.inner.users.read();
-        let row = |(key, value): (&[u8], &Bytes)| {
-            let stored: StoredUser = serde_json::from_slice(value).ok()?;
+        let row = |(key, value): (&[u8], dunlin_cluster::Value<'_>)| {
+            let stored: StoredUser = serde_json::from_slice(&value).ok()?;
             Some(UserRow {
                 username: String::from_utf8(key.to_vec()).ok()?,
                 description: stored.description,
@@ -355,7 +354,7 @@ impl Admin {
         let table = self.inner.api_keys.read();
         table
             .range(&[])
-            .filter_map(|(key, value)| api_key_row(key, value))
+            .filter_map(|(key, value)| api_key_row(key, &value))
             .collect()
     }
 
@@ -470,7 +469,7 @@ impl Admin {
     fn stored_api_key_named(&self, name: &str) -> Result<(String, StoredKey), AdminError> {
         let table = self.inner.api_keys.read();
         let found = table.range(&[]).find_map(|(key, value)| {
-            let stored: StoredKey = serde_json::from_slice(value).ok()?;
+            let stored: StoredKey = serde_json::from_slice(&value).ok()?;
             (stored.name == name).then_some((String::from_utf8(key.to_vec()).ok()?, stored))
         });
         found.ok_or_else(|| AdminError::ApiKeyNotFound {

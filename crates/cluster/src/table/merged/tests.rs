@@ -103,7 +103,7 @@ fn write(seen: &Merged, text: Option<&'static str>, hlc: u64, site: u8) -> Row {
 fn met(spec: TableSpec, rows: &[&Row]) -> Option<Bytes> {
     let merge = |rows: &mut dyn Iterator<Item = &&Row>| {
         let table = Merged::new(spec);
-        rows.for_each(|row| _ = table.merge(b"k", (*row).clone()));
+        rows.for_each(|row| _ = table.merge(b"k", row));
         table.get(b"k")
     };
     let forwards = merge(&mut rows.iter());
@@ -119,17 +119,17 @@ fn a_delete_wins_over_edits_that_had_not_seen_it() {
     };
     let (left, right) = (Merged::new(spec), Merged::new(spec));
     let created = write(&left, Some("new"), 1, 1);
-    left.merge(b"k", created.clone());
-    right.merge(b"k", created);
+    left.merge(b"k", &created);
+    right.merge(b"k", &created);
     let deleted = write(&left, None, 2, 1);
     let edited = write(&right, Some("edit"), 3, 2);
-    right.merge(b"k", edited.clone());
+    right.merge(b"k", &edited);
     let again = write(&right, Some("again"), 4, 2);
     assert_eq!(met(spec, &[&edited, &again, &deleted]), None);
-    left.merge(b"k", deleted.clone());
+    left.merge(b"k", &deleted);
     let recreated = write(&left, Some("back"), 5, 1);
     assert_eq!(met(spec, &[&again, &deleted, &recreated]), value("back"));
-    left.merge(b"k", recreated);
+    left.merge(b"k", &recreated);
     let edited = write(&left, Some("more"), 6, 1);
     assert_eq!(met(spec, &[&deleted, &edited]), value("more"));
 }
@@ -142,8 +142,8 @@ fn a_put_wins_over_a_delete_that_had_not_seen_it() {
     };
     let (left, right) = (Merged::new(spec), Merged::new(spec));
     let banned = write(&left, Some("ban"), 1, 1);
-    left.merge(b"k", banned.clone());
-    right.merge(b"k", banned.clone());
+    left.merge(b"k", &banned);
+    right.merge(b"k", &banned);
     let banned_again = write(&left, Some("again"), 2, 1);
     let lifted = write(&right, None, 3, 2);
     assert_eq!(met(spec, &[&banned, &lifted]), None);
@@ -151,7 +151,7 @@ fn a_put_wins_over_a_delete_that_had_not_seen_it() {
         met(spec, &[&banned, &banned_again, &lifted]),
         value("again")
     );
-    left.merge(b"k", banned_again.clone());
+    left.merge(b"k", &banned_again);
     let seen = write(&left, None, 4, 1);
     assert_eq!(met(spec, &[&banned_again, &lifted, &seen]), None);
 }
@@ -201,7 +201,7 @@ fn merged_by_epoch(puts: &[Put]) -> Merged {
             value: live,
             epoch: Hlc(epoch),
         };
-        table.merge(&[*key], row);
+        table.merge(&[*key], &row);
     }
     table
 }
@@ -209,7 +209,7 @@ fn merged_by_epoch(puts: &[Put]) -> Merged {
 fn content(table: &Merged) -> Vec<(Vec<u8>, Row)> {
     let read = table.read();
     read.rows(Bound::Unbounded)
-        .map(|(key, row)| (key.to_vec(), row.clone()))
+        .map(|(key, row)| (key.to_vec(), row.to_row()))
         .collect()
 }
 
@@ -243,7 +243,7 @@ proptest! {
         let table = merged(&puts);
         let rebuilt = Merged::new(spec(100));
         for (key, row) in content(&table) {
-            rebuilt.restore(&key, row);
+            rebuilt.restore(&key, &row);
         }
         prop_assert_eq!(table.digests(), rebuilt.digests());
         prop_assert_eq!(table.len(), rebuilt.len());
