@@ -11,6 +11,7 @@ use dunlin_tests::etcd::{self, Etcd};
 use dunlin_tests::{Host, Lab, Node, in_lab, repeated};
 
 use crate::discovery::{fqdn, on_hosts};
+use crate::kubernetes::{BY_IP, Kubernetes, ip_name, pods_of};
 
 const NODES: usize = 5;
 
@@ -128,4 +129,15 @@ fn d02_five_at_once_by_etcd() -> Result<()> {
 #[test]
 fn d02_five_at_once_by_mcast() -> Result<()> {
     in_lab!(|lab| check("mcast", &five(lab, "cluster.discovery_strategy = mcast\n")?))
+}
+
+#[test]
+fn d02_five_at_once_by_k8s() -> Result<()> {
+    in_lab!(|lab| {
+        let conf = format!("log.file.level = info\n{BY_IP}");
+        let (_, nodes) = on_hosts(lab, NODES, ip_name, &conf)?;
+        let k8s = Kubernetes::around(lab, &nodes)?;
+        k8s.api.pods(&pods_of(&nodes));
+        check("k8s", &nodes)
+    })
 }

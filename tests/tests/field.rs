@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use dunlin_tests::http::Api;
-use dunlin_tests::{Client, Host, Installation, Lab, Node, lab};
+use dunlin_tests::{Client, Host, Installation, Lab, Node, lab, until};
+use serde_json::Value;
 
 /// How long the nodes of a field may take to see each other once nothing is in the way.
 pub(crate) const WHOLE: Duration = Duration::from_secs(5);
@@ -104,6 +105,30 @@ impl Field {
     pub(crate) fn whole(&self, limit: Duration) -> Result<Duration> {
         let all: Vec<_> = (0..self.nodes.len()).collect();
         self.all_see(&all, &[], limit)
+    }
+
+    /// Waits until every node shows all as running and knows all tables as equal; returns how long
+    /// that took.
+    pub(crate) fn equal(&self, limit: Duration) -> Result<Duration> {
+        let start = Instant::now();
+        self.whole(limit)?;
+        for node in &self.nodes {
+            let what = format!("equal tables, as {} sees them", node.name);
+            let left = limit.saturating_sub(start.elapsed());
+            until(left, &what, || self.tables_are_equal(node))?;
+        }
+        Ok(start.elapsed())
+    }
+
+    fn tables_are_equal(&self, seen_by: &Node) -> Result<bool> {
+        let args = ["cluster", "status", "--verbose", "--json"];
+        let shown: Value = serde_json::from_str(&seen_by.ctl(&args)?.ok()?.stdout)?;
+        let members = shown["members"].as_array().context("members")?;
+        let tables: Vec<_> = members.iter().map(|m| &m["view"]["tables"]).collect();
+        ensure!(tables.len() == self.nodes.len(), "{shown:#}");
+        let first = tables.first().context("a member")?;
+        ensure!(first.as_array().is_some_and(|t| !t.is_empty()), "{shown:#}");
+        Ok(tables.iter().all(|table| table == first))
     }
 
     /// Waits until these nodes all show these as running and those as stopped.

@@ -24,12 +24,12 @@ const TWO_ROUNDS: Duration = Duration::from_secs(14);
 /// Far less than a round.
 const AT_ONCE: Duration = Duration::from_secs(3);
 
-const BY_IP: &str = "cluster { discovery_strategy = k8s
+pub(crate) const BY_IP: &str = "cluster { discovery_strategy = k8s
   k8s { namespace = mq, service_name = emqx-headless }
 }
 ";
 
-fn ip_name(host: &Host) -> String {
+pub(crate) fn ip_name(host: &Host) -> String {
     format!("emqx@{}", host.ip)
 }
 
@@ -37,7 +37,7 @@ fn host_of(node: &Node) -> &str {
     node.name.split_once('@').map_or("", |(_, host)| host)
 }
 
-fn pods_of(nodes: &[Node]) -> Vec<Pod> {
+pub(crate) fn pods_of(nodes: &[Node]) -> Vec<Pod> {
     nodes
         .iter()
         .map(|node| Pod::not_ready(host_of(node)))
@@ -45,13 +45,13 @@ fn pods_of(nodes: &[Node]) -> Vec<Pod> {
 }
 
 /// A cluster of Kubernetes around hosts: its API server, its names, its service account.
-struct Kubernetes {
-    api: ApiServer,
+pub(crate) struct Kubernetes {
+    pub(crate) api: ApiServer,
     authority: Authority,
 }
 
 impl Kubernetes {
-    fn around(lab: &Lab, nodes: &[Node]) -> Result<Self> {
+    pub(crate) fn around(lab: &Lab, nodes: &[Node]) -> Result<Self> {
         let authority = Authority::new("kubernetes")?;
         write_account(Path::new(ACCOUNT), Some(&authority.pem()), "token-1")?;
         let api = Self::server(lab, &authority)?;
