@@ -19,6 +19,10 @@ pub const RECOVERY_MS: u64 = 15_000;
 /// which a silent member is suspected for good.
 pub const BLIP_MS: u64 = 1_500;
 
+/// How long bytes are on the way from a client to its node, and until that has read them, at most,
+/// milliseconds.
+const UNREAD_MS: u64 = 500;
+
 /// How soon after a disturbance a node may not know yet which node has the newest session of a
 /// client, milliseconds.
 const SPLIT_MS: u64 = 6_000;
@@ -310,6 +314,18 @@ impl Oracle {
     /// When a node last changed its cluster.
     pub fn moved_at(&self, host: usize) -> Option<u64> {
         self.moved.get(&host).copied()
+    }
+
+    /// When the node that a message was handed to has surely read it: a stopped process reads what
+    /// came meanwhile once it goes on, also from a connection that its client has given up.
+    pub fn read_by(&self, sent: &Sent) -> u64 {
+        let stops = self.disturbances.iter().filter(|d| {
+            (d.cause, d.a) == (Cause::Paused, sent.to.0)
+                && d.from <= sent.at + UNREAD_MS
+                && d.to.is_none_or(|to| to >= sent.at)
+        });
+        let goes_on = |d: &Disturbance| d.to.map_or(u64::MAX, |to| to + UNREAD_MS);
+        stops.map(goes_on).fold(sent.at, u64::max)
     }
 
     // What clients tell.

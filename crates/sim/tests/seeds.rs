@@ -42,7 +42,7 @@ fn the_first_seeds_hold() {
 
 /// Seeds that found a bug, with the bug. Each has a test of its own beside the code it was in; here
 /// they stay for what else they may find, because such histories found something once.
-const ONCE_FAILED: [(u64, &str); 12] = [
+const ONCE_FAILED: [(u64, &str); 14] = [
     (
         107,
         "a suspicion that nobody decided stayed, and a later death went unseen",
@@ -84,6 +84,14 @@ const ONCE_FAILED: [(u64, &str); 12] = [
     (
         3_634,
         "a node that was asked for a session just as its client gave up",
+    ),
+    (
+        22632,
+        "a node that was stopped read a retained message late, from a connection given up since",
+    ),
+    (
+        28480,
+        "nodes removed each other in a cut: what the removed one retained until it knew, is gone",
     ),
 ];
 

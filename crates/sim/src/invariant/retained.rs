@@ -55,13 +55,12 @@ fn equal(world: &World, id: TableId) -> Result<(), Violation> {
 
 pub(super) fn end(world: &World) -> Result<(), Violation> {
     // Stamps order writes by the nodes' clocks; only when those agree is that the order clients
-    // saw. A node that changed its cluster may have left messages behind.
+    // saw. A node that changed its cluster may have left messages behind, and so may one that was
+    // removed: when it learns of that, is up to the network.
     let skewed = world.options.is_skewed();
     let settled_down = (0..world.hosts.len()).all(|host| {
-        world
-            .oracle
-            .moved_at(host)
-            .is_none_or(|at| at < MOVES_UNTIL_MS)
+        let moved = world.oracle.moved_at(host);
+        moved.is_none_or(|at| at < MOVES_UNTIL_MS) && world.oracle.exiled_at(host).is_none()
     });
     if skewed || !settled_down || !one_cluster(world) {
         return Ok(());
@@ -113,7 +112,8 @@ fn last_wins(world: &World, topic: &str) -> Result<(), Violation> {
         .filter(|(_, m)| m.qos > 0 && m.sends[0].at > moved);
     let mut possible = vec![];
     for (id, write) in &writes {
-        let end = write.acked_at.unwrap_or(u64::MAX);
+        let copies = write.sends.iter().map(|sent| world.oracle.read_by(sent));
+        let end = copies.fold(write.acked_at.unwrap_or(u64::MAX), u64::max);
         let followed = sure
             .clone()
             .any(|(_, m)| m.acked_at.is_some() && m.sends[0].at > end);
