@@ -9,6 +9,7 @@ use crate::identity::{Peer, SiteId};
 use crate::input::Effect;
 use crate::link::Sender;
 use crate::node::Cluster;
+use crate::peer::Neighbour;
 use crate::restore;
 use crate::wire::Message;
 use rand::RngExt;
@@ -95,9 +96,12 @@ impl Cluster {
         self.now_down(site, DownReason::Refused);
     }
 
-    /// Nobody has reached it for the suspicion time.
+    /// Nobody has reached it for the suspicion time, or so it is told. Over a link we would hear
+    /// it: then whoever says so was on another side of a split that is merged, and knows nothing
+    /// newer. Its next life proves it wrong.
     fn fell_silent(&mut self, site: SiteId) {
-        if self.neighbours.get(&site).is_some_and(|n| n.alive) {
+        let silent = |n: &Neighbour| n.alive && n.conn.is_none();
+        if self.neighbours.get(&site).is_some_and(silent) {
             self.note_split(site);
         }
         self.now_down(site, DownReason::Silent);

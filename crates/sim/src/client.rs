@@ -134,6 +134,8 @@ pub struct Client {
     session: u32,
     wanted: BTreeMap<String, Wanted>,
     ever_asked: BTreeSet<String>,
+    /// Given up before SUBACK: nobody knows whether, and for what, they have held.
+    doubtful: BTreeSet<String>,
     asked: BTreeMap<u16, Asked>,
     out: Vec<Out>,
     backlog: VecDeque<MessageId>,
@@ -166,6 +168,7 @@ impl Client {
             session: 0,
             wanted: BTreeMap::new(),
             ever_asked: BTreeSet::new(),
+            doubtful: BTreeSet::new(),
             asked: BTreeMap::new(),
             out: Vec::new(),
             backlog: VecDeque::new(),
@@ -200,6 +203,11 @@ impl Client {
     /// Filters it has asked for.
     pub fn filters(&self) -> impl Iterator<Item = &str> {
         self.wanted.keys().map(String::as_str)
+    }
+
+    /// Filters it gave up before SUBACK.
+    pub fn doubtful(&self) -> impl Iterator<Item = &str> {
+        self.doubtful.iter().map(String::as_str)
     }
 
     /// Filters it has ever asked for, whatever the answer was or became.
@@ -284,7 +292,9 @@ impl Client {
         oracle: &mut Oracle,
         acts: &mut Vec<Act>,
     ) {
-        // A second subscription of the same filter replaces the first with all its options.
+        // A second subscription of the same filter replaces the first with all its options, also
+        // one whose SUBACK is still to come.
+        self.forget_asked(filter);
         let (bare, group) = split_filter(filter);
         oracle.unsubscribing(self.index, bare, group, now);
         self.wanted.insert(
@@ -297,6 +307,15 @@ impl Client {
         if self.state == State::Up {
             self.ask_for(now, filter, acts);
         }
+    }
+
+    /// No SUBACK for a filter is waited for any more. Whether one was.
+    fn forget_asked(&mut self, filter: &str) -> bool {
+        let before = self.asked.len();
+        self.asked.retain(
+            |_, asked| !matches!(asked, Asked::Subscribe { filter: of, .. } if of == filter),
+        );
+        self.asked.len() < before
     }
 
     fn ask_for(&mut self, now: u64, filter: &str, acts: &mut Vec<Act>) {
@@ -333,9 +352,9 @@ impl Client {
             return;
         }
         // A SUBSCRIBE under way for it does not count any more.
-        self.asked.retain(
-            |_, asked| !matches!(asked, Asked::Subscribe { filter: of, .. } if of == filter),
-        );
+        if self.forget_asked(filter) {
+            self.doubtful.insert(filter.to_owned());
+        }
         let (bare, group) = split_filter(filter);
         oracle.unsubscribing(self.index, bare, group, now);
         let pid = self.pid();

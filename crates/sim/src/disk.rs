@@ -1,12 +1,18 @@
-//! One node's disk: batches are visible at once, durable with the next group commit, and a crash
-//! keeps a prefix of what was not.
+//! One node's disk, and who waits for it: batches are visible at once, durable with the next group
+//! commit, and a crash keeps a prefix of what was not. A disk that fails is tried again, as the
+//! server's store thread does it.
 
 use bytes::Bytes;
 use dunlin_storage::memory::{CrashKeep, Memory};
-use dunlin_storage::{Batch, Store, StoreError, TableId};
+use dunlin_storage::{Batch, Op, Store, StoreError, TableId};
 use rand::Rng;
 use rand::rngs::SmallRng;
 
+/// Pause between two tries of a failing disk, milliseconds; the store thread's.
+pub const RETRY_MS: u64 = 1_000;
+/// How long the writers of single rows wait for a failing disk before they are told, milliseconds;
+/// the store thread's.
+pub const PATIENCE_MS: u64 = 5_000;
 /// Rows read at a time when a table is copied out.
 const SCAN_ROWS: usize = 1_024;
 
@@ -16,12 +22,18 @@ pub type Rows = Vec<(Bytes, Bytes)>;
 /// All tables of a disk at one moment, by name.
 pub type Snapshot = Vec<(String, Rows)>;
 
+/// An answer to a batch, by the node's token.
+pub type Answer = (u64, Result<(), String>);
+
 /// A simulated disk.
 #[derive(Debug, Default)]
 pub struct Disk {
     memory: Memory,
-    /// Batches written since the last commit, by the node's tokens.
-    waiting: Vec<u64>,
+    /// Batches written since the last commit: the node's token, and whether tables are replaced.
+    waiting: Vec<(u64, bool)>,
+    /// A commit is on its way.
+    due: bool,
+    failing_since: Option<u64>,
     archives: Vec<Snapshot>,
     written: u64,
 }
@@ -29,22 +41,57 @@ pub struct Disk {
 impl Disk {
     /// Takes a batch; `true` means that a commit has to be scheduled.
     pub fn write(&mut self, token: u64, batch: Batch) -> Result<bool, StoreError> {
+        let replaces = |op: &Op| matches!(op, Op::Clear { .. } | Op::Rename { .. });
+        let replaces_tables = batch.ops.iter().any(replaces);
         self.memory.write(batch)?;
         self.written += 1;
-        self.waiting.push(token);
-        Ok(self.waiting.len() == 1)
+        self.waiting.push((token, replaces_tables));
+        Ok(!std::mem::replace(&mut self.due, true))
     }
 
     /// Answers a batch without writing it: a disk that lies.
     pub fn forget(&mut self, token: u64) -> bool {
-        self.waiting.push(token);
-        self.waiting.len() == 1
+        self.waiting.push((token, false));
+        !std::mem::replace(&mut self.due, true)
     }
 
-    /// Commits; returns the tokens to answer, in order, and how it went.
-    pub fn commit(&mut self) -> (Vec<u64>, Result<(), StoreError>) {
-        let result = self.memory.sync();
-        (std::mem::take(&mut self.waiting), result)
+    /// Commits; returns whom to answer what, in order, and whether it is to be tried again.
+    /// A batch that replaces tables is never reported as failed while it may still become durable.
+    /// `hidden`: whoever asks for it does not look whether it failed.
+    pub fn commit(&mut self, now: u64, hidden: bool) -> (Vec<Answer>, bool) {
+        let failed = self.memory.sync().err();
+        let Some(error) = failed.filter(|_| !hidden) else {
+            self.due = false;
+            self.failing_since = None;
+            let waiting = std::mem::take(&mut self.waiting);
+            let answers = waiting.into_iter().map(|(token, _)| (token, Ok(())));
+            return (answers.collect(), false);
+        };
+        let since = *self.failing_since.get_or_insert(now);
+        if now < since + PATIENCE_MS {
+            return (Vec::new(), true);
+        }
+        let told = self.waiting.extract_if(.., |(_, replaces)| !*replaces);
+        let answers = told.map(|(token, _)| (token, Err(error.to_string())));
+        (answers.collect(), true)
+    }
+
+    /// From now on every sync fails, or none does.
+    pub fn fail(&mut self, fails: bool) {
+        if fails {
+            self.memory.fail_syncs_after(0);
+        } else {
+            self.memory.heal_syncs();
+        }
+    }
+
+    /// Values that a crash could lose.
+    pub fn unsynced(&self) -> impl Iterator<Item = &Bytes> {
+        let ops = self.memory.unsynced().flat_map(|batch| &batch.ops);
+        ops.filter_map(|op| match op {
+            Op::Put { value, .. } => Some(value),
+            Op::Delete { .. } | Op::Clear { .. } | Op::Rename { .. } => None,
+        })
     }
 
     /// Keeps a copy of all tables, as the real store writes below `data/backup`.
@@ -56,15 +103,21 @@ impl Disk {
 
     /// The process or the machine dies: a random prefix of what was not committed survives.
     pub fn crash(&mut self, rng: &mut SmallRng) {
-        self.waiting.clear();
+        self.died();
         let kept = rng.random_range(0..=self.memory.unsynced_count());
         self.memory.crash(CrashKeep::Prefix(kept));
     }
 
     /// The process dies with exactly `kept` of the uncommitted batches on disk.
     pub fn crash_keeping(&mut self, kept: usize) {
-        self.waiting.clear();
+        self.died();
         self.memory.crash(CrashKeep::Prefix(kept));
+    }
+
+    fn died(&mut self) {
+        self.waiting.clear();
+        self.due = false;
+        self.failing_since = None;
     }
 
     /// What a node reads at start.

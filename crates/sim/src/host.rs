@@ -101,14 +101,14 @@ impl Host {
         &mut self,
         now: u64,
         options: &Options,
-        queue_max: Option<u32>,
+        (queue_max, autoheal): (Option<u32>, bool),
     ) -> Result<Vec<NodeEffect>, ControlError> {
         self.lives += 1;
         let seed = options.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)
             ^ ((self.index as u64) << 32)
             ^ u64::from(self.lives);
         let mut out = Vec::new();
-        let config = config(&self.name, options, queue_max);
+        let config = config(&self.name, options, queue_max, autoheal);
         let node = Node::new(self.now(now), config, self.disk.store(), seed, &mut out)?;
         self.process = Some(Process {
             node,
@@ -123,12 +123,18 @@ impl Host {
     }
 }
 
-fn config(name: &NodeName, options: &Options, queue_max: Option<u32>) -> ControlConfig {
+fn config(
+    name: &NodeName,
+    options: &Options,
+    queue_max: Option<u32>,
+    autoheal: bool,
+) -> ControlConfig {
     let mqtt = Mqtt {
         max_mqueue_len: queue_max,
         ..Mqtt::default()
     };
     let mut cluster = Config::new(name.clone(), Cookie::new("simulated"));
+    cluster.autoheal = autoheal;
     if options.discovery {
         cluster.strategy = Strategy::LookUp(Lookup::etcd("emqxcl", &cluster.cluster_name));
     }

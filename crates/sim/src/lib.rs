@@ -16,6 +16,7 @@ pub mod oracle;
 pub mod plant;
 pub mod run;
 pub mod scale;
+pub mod splits;
 pub mod trace;
 pub mod violation;
 pub mod workload;

@@ -9,7 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dunlin_cluster::ClusterId;
 
+use crate::splits::Splits;
 use crate::violation::Violation;
+use crate::workload::Options;
 
 /// How long after a disturbance two nodes may need to be as if nothing had happened, milliseconds:
 /// stalled bytes are tried again, links dialed, snapshots sent.
@@ -155,6 +157,8 @@ pub enum Cause {
     Stopped,
     /// A process is stopped, and will go on.
     Paused,
+    /// Somebody may have been held apart since a split.
+    Apart,
     /// An operator's request, by number.
     Operation(u64),
 }
@@ -195,6 +199,14 @@ pub struct Oracle {
     newest: BTreeMap<Stream, usize>,
     disturbances: Vec<Disturbance>,
     lives: Vec<u32>,
+    /// Acknowledgements since the last check.
+    fresh_acks: Vec<MessageId>,
+    /// Hosts whose disk failed, from when until when.
+    disks: Vec<(usize, u64, Option<u64>)>,
+    /// Whether sides of a split merge by themselves.
+    autoheal: bool,
+    /// Who was split off from whom, where they do not.
+    pub splits: Splits,
     faults: Vec<Violation>,
     /// Hosts that may have a session of the client: where it was, and those that got a CONNECT
     /// since.
@@ -212,12 +224,15 @@ pub struct Oracle {
 }
 
 impl Oracle {
-    /// An oracle for so many clients and hosts, whose clocks agree or do not.
-    pub fn new(clients: usize, hosts: usize, skewed: bool) -> Self {
+    /// An oracle for the clients and hosts of a run.
+    pub fn new(options: &Options) -> Self {
+        let clients = options.clients.len();
         Self {
             published: vec![Vec::new(); clients],
-            lives: vec![0; hosts],
-            skewed,
+            lives: vec![0; options.nodes],
+            skewed: options.is_skewed(),
+            autoheal: options.autoheal,
+            splits: Splits::new(options.nodes),
             ..Self::default()
         }
     }
@@ -232,6 +247,43 @@ impl Oracle {
     /// The present life of a host's node.
     pub fn life(&self, host: usize) -> Life {
         (host, self.lives[host])
+    }
+
+    /// A host's disk fails from now on, or works again.
+    pub fn disk(&mut self, now: u64, host: usize, fails: bool) {
+        let mut open = self.disks.iter_mut();
+        match open.find(|(at, _, to)| *at == host && to.is_none()) {
+            Some((_, _, to)) if !fails => *to = Some(now),
+            None if fails => self.disks.push((host, now, None)),
+            _ => {}
+        }
+    }
+
+    /// Whether a host's disk had failed for so long at a time, or shortly before.
+    pub fn disk_failed(&self, host: usize, at: u64, long_ms: u64) -> bool {
+        self.disks.iter().any(|(on, from, to)| {
+            let until = to.map_or(u64::MAX, |to| to + BLIP_MS);
+            *on == host && from + long_ms <= at && at <= until
+        })
+    }
+
+    /// One direction between two hosts is cut.
+    pub fn cut(&mut self, now: u64, a: usize, b: usize) {
+        self.disturb(now, Cause::Cut, a, Some(b));
+        self.split(now, (a, b, true));
+    }
+
+    /// It is free again.
+    pub fn uncut(&mut self, now: u64, a: usize, b: usize) {
+        self.calm_again(now, Cause::Cut, a, Some(b));
+        self.split(now, (a, b, false));
+    }
+
+    fn split(&mut self, now: u64, change: (usize, usize, bool)) {
+        if !self.autoheal {
+            let lives = &self.lives;
+            self.splits.change(now, change, |host| (host, lives[host]));
+        }
     }
 
     /// Begins a disturbance; end it with [`Oracle::calm_again`].
@@ -258,12 +310,36 @@ impl Oracle {
 
     /// Ends everything that healing the network ends.
     pub fn all_healed(&mut self, now: u64) {
+        let lives = &self.lives;
+        self.splits.free(now, |host| (host, lives[host]));
         self.end(now, |d| d.cause.may_be_a_blip());
     }
 
     fn end(&mut self, now: u64, ends: impl Fn(&Disturbance) -> bool) {
         let open = self.disturbances.iter_mut().filter(|d| d.to.is_none());
-        open.filter(|d| ends(d)).for_each(|d| d.to = Some(now));
+        let mut split_since = None;
+        for d in open.filter(|d| ends(d)) {
+            d.to = Some(now);
+            let noticed = d.cause.may_be_a_blip() && now - d.from > BLIP_MS;
+            split_since = split_since.or_else(|| noticed.then_some(d.from));
+        }
+        // Somebody may have been given up, and then whoever meets both is on one of the sides.
+        if let Some(from) = split_since.filter(|_| !self.autoheal) {
+            let apart = |a| Disturbance {
+                cause: Cause::Apart,
+                a,
+                b: None,
+                from,
+                to: None,
+            };
+            self.disturbances.extend((0..self.lives.len()).map(apart));
+        }
+    }
+
+    /// An operator merged the sides of all splits, and nothing else is wrong.
+    pub fn merged(&mut self, now: u64) {
+        self.splits.merged();
+        self.end(now, |d| d.cause == Cause::Apart);
     }
 
     /// A node joined, left or was removed.
@@ -289,7 +365,7 @@ impl Oracle {
     }
 
     /// Whether two nodes were members of one cluster all the time.
-    fn were_together(&self, a: usize, b: usize, from: u64, to: u64) -> bool {
+    pub fn were_together(&self, a: usize, b: usize, from: u64, to: u64) -> bool {
         let during = |host| {
             let of = self.clusters.get(&host).map_or(&[][..], Vec::as_slice);
             let next = of.iter().skip(1).map(|(at, _)| *at).chain([u64::MAX]);
@@ -350,9 +426,11 @@ impl Oracle {
 
     /// It was acknowledged.
     pub fn acked(&mut self, id: MessageId, at: u64) {
-        self.published[id.publisher][id.seq]
-            .acked_at
-            .get_or_insert(at);
+        let acked_at = &mut self.published[id.publisher][id.seq].acked_at;
+        if acked_at.is_none() {
+            *acked_at = Some(at);
+            self.fresh_acks.push(id);
+        }
     }
 
     /// CONNECT is sent: whatever becomes of it, the node may take the session over.
@@ -510,6 +588,11 @@ impl Oracle {
         self.delivered.get(&(client, id)).map_or(&[], Vec::as_slice)
     }
 
+    /// Acknowledgements since the last check.
+    pub fn fresh_acks(&self) -> &[MessageId] {
+        &self.fresh_acks
+    }
+
     /// Deliveries since the last check.
     pub fn fresh(&self) -> &[Delivered] {
         &self.fresh
@@ -518,6 +601,7 @@ impl Oracle {
     /// They were checked.
     pub fn checked(&mut self) {
         self.fresh.clear();
+        self.fresh_acks.clear();
     }
 
     /// Faults towards clients.

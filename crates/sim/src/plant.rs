@@ -61,13 +61,17 @@ pub enum Bug {
     Mute,
     /// No look-up names any node.
     HideNodes,
+    /// A disk that fails is taken for one that works.
+    HideDisk,
+    /// The sides of a split merge by themselves although they must not.
+    HealAnyway,
     /// Something depends on how many worlds this process has seen.
     Unseeded,
 }
 
 impl Bug {
     /// All of them with their names and the invariant that has to find them.
-    pub const ALL: [(Self, &'static str, &'static str); 16] = [
+    pub const ALL: [(Self, &'static str, &'static str); 18] = [
         (Self::LoseForward, "lose-forward", "loss"),
         (Self::LoseDelivery, "lose-delivery", "loss"),
         (Self::SwallowRows, "swallow-rows", "retained"),
@@ -83,6 +87,8 @@ impl Bug {
         (Self::WrongPid, "wrong-pid", "protocol"),
         (Self::Mute, "mute", "liveness"),
         (Self::HideNodes, "hide-nodes", "discovery"),
+        (Self::HideDisk, "hide-disk", "durable"),
+        (Self::HealAnyway, "heal-anyway", "apart"),
         (Self::Unseeded, "unseeded", "trace"),
     ];
 
@@ -162,6 +168,16 @@ impl Plant {
     /// The bound of queues the nodes get.
     pub fn mqueue_len_max(&self, wanted: u32) -> Option<u32> {
         (!self.is(Bug::GrowQueue)).then_some(wanted)
+    }
+
+    /// Whether sides of a split merge by themselves.
+    pub fn autoheal(&self, wanted: bool) -> bool {
+        wanted || self.is(Bug::HealAnyway)
+    }
+
+    /// Whether a disk that fails is not noticed.
+    pub fn hides_disk(&self) -> bool {
+        self.is(Bug::HideDisk)
     }
 
     /// Whether look-ups name nobody.

@@ -33,6 +33,8 @@ const IDLE_MS: u64 = 2_000;
 const SUPERSEDED_MS: u64 = 40_000;
 /// How often that is looked at, milliseconds; more often than any acknowledgement takes.
 const IDLE_LOOK_MS: u64 = 50;
+/// How long the sides of a split are watched that do not merge by themselves, milliseconds.
+const APART_MS: u64 = 6_000;
 /// Topics of the last round.
 const ROUND_TOPICS: [&str; 5] = ["a/0", "b/x/1", "c", "s/0", "s/1"];
 
@@ -90,6 +92,10 @@ fn phases(world: &mut World) -> Result<(), Violation> {
     let until = world.options.script_ms;
     play(world, until)?;
     world.heal();
+    if !world.options.autoheal {
+        play(world, world.now + APART_MS)?;
+        world.merge();
+    }
     converge(world)?;
     last_round(world)?;
     converge(world)?;

@@ -16,6 +16,8 @@ use crate::network::Conditions;
 pub const NODES_MAX: usize = 7;
 /// When the first faults may come, milliseconds: the cluster is formed and clients are there.
 const FAULTS_FROM_MS: u64 = 5_000;
+/// How long a split lasts where sides do not merge by themselves, milliseconds.
+const SPLIT_MS: u64 = 13_000;
 /// Makes whether clocks are set independent of a seed's other options.
 const CLOCK_SEED: u64 = 0xc10c_0000_0000_0001;
 /// Makes whether clients are given away independent of them.
@@ -62,6 +64,8 @@ pub struct Faults {
     pub lies: bool,
     /// Nodes send clients away and give their sessions to others.
     pub evict: bool,
+    /// Disks fail to sync for a while.
+    pub disk: bool,
 }
 
 /// Everything a seed decides before the first event.
@@ -85,6 +89,8 @@ pub struct Options {
     pub skew_ms: Vec<i64>,
     /// What goes wrong.
     pub faults: Faults,
+    /// `cluster.autoheal`: whether the sides of a split merge by themselves.
+    pub autoheal: bool,
     /// Whether nodes find each other by themselves; else operators join them.
     pub discovery: bool,
     /// Whether nodes join at the same moment.
@@ -195,6 +201,15 @@ pub enum Op {
         /// Clients of each shard it disconnects, at most.
         connections: usize,
     },
+    /// What a host writes cannot be made durable, or can be again.
+    Disk {
+        /// Which host.
+        host: usize,
+        /// Whether its disk fails.
+        fails: bool,
+    },
+    /// An operator merges the sides of a split.
+    ClusterHeal(usize),
     /// Look-ups of a host fail, or work again.
     Dns {
         /// On which host.
@@ -236,10 +251,19 @@ fn evicts(seed: u64, faults: Faults) -> bool {
         membership,
         pause,
         storm,
+        disk,
         ..
     } = faults;
-    let parts = kill || power || cut || membership || pause || storm;
+    let parts = kill || power || cut || membership || pause || storm || disk;
     !parts && SmallRng::seed_from_u64(seed ^ EVICT_SEED).random_bool(0.7)
+}
+
+/// Whether disks fail, and whether sides of a split merge by themselves.
+fn newest(seed: u64, calm: bool, nodes: usize) -> (bool, bool) {
+    let mut rng = SmallRng::seed_from_u64(seed ^ NEWEST);
+    let disk = !calm && rng.random_bool(0.15);
+    let autoheal = calm || nodes == 1 || !rng.random_bool(0.12);
+    (disk, autoheal)
 }
 
 impl Options {
@@ -260,6 +284,7 @@ impl Options {
         let mut rare = |p: f64| !calm && more.random_bool(p);
         let (pause, storm) = (rare(0.15), rare(0.08));
         let (discovery, lies) = (rare(0.15), rare(0.5));
+        let (disk, autoheal) = newest(seed, calm, nodes);
         let mut chance = |p: f64| !calm && rng.random_bool(p);
         let mut faults = Faults {
             kill: chance(0.4),
@@ -275,8 +300,9 @@ impl Options {
             storm,
             lies: discovery && lies,
             evict: false,
+            disk,
         };
-        faults.evict = evicts(seed, faults);
+        faults.evict = autoheal && evicts(seed, faults);
         let ordinary = rng.random_range(2..=5);
         let group_members = if rng.random_bool(0.5) {
             rng.random_range(2..=4)
@@ -303,6 +329,7 @@ impl Options {
             commit_ms: rng.random_range(1..=30),
             skew_ms,
             faults,
+            autoheal,
             discovery,
             join_at_once: rng.random_bool(0.3),
             mqueue_len_max: *[20, 1_000].choose(&mut rng).expect("not empty"),
@@ -338,6 +365,8 @@ impl Options {
         writer.later_faults();
         writer.rng = SmallRng::seed_from_u64(self.seed ^ EVICT_SEED);
         writer.evictions();
+        writer.rng = SmallRng::seed_from_u64(self.seed ^ NEWEST);
+        writer.newest_faults();
         let mut steps = writer.steps;
         steps.sort_by_key(|step| step.at);
         steps
@@ -361,6 +390,8 @@ fn profile(n: usize, rng: &mut SmallRng) -> Profile {
 
 /// What tells the generator of later additions from the first one.
 const LATER: u64 = 0x1a7e_5c41_97b2_0002;
+/// The same for what was added after those.
+const NEWEST: u64 = 0x4e3e_5c41_97b2_0003;
 
 /// Draws the steps of one script.
 struct Writer<'a> {
@@ -590,6 +621,43 @@ impl Writer<'_> {
             self.at(at, evict.clone());
             let again = at + self.one(&[0, 10, 500, 2_000]);
             self.at(again, evict);
+        }
+    }
+
+    /// What was added last, drawn apart as well.
+    fn newest_faults(&mut self) {
+        let options = self.options;
+        let (from, until) = (FAULTS_FROM_MS, options.script_ms);
+        for _ in 0..self.rng.random_range(1..=2) {
+            let at = self.rng.random_range(from..until);
+            if !options.autoheal {
+                self.split(at);
+            }
+            if options.faults.disk {
+                self.disk(at);
+            }
+        }
+    }
+
+    /// One side against the other, for so long that both give each other up.
+    fn split(&mut self, at: u64) {
+        let side: Vec<bool> = (0..self.options.nodes)
+            .map(|_| self.rng.random_bool(0.5))
+            .collect();
+        let pairs = (0..side.len()).flat_map(|a| (0..side.len()).map(move |b| (a, b)));
+        let across: Vec<_> = pairs.filter(|&(a, b)| side[a] != side[b]).collect();
+        self.cut_for(at, SPLIT_MS, &across);
+    }
+
+    fn disk(&mut self, at: u64) {
+        let host = self.host();
+        let long = self.one(&[300, 3_000, 9_000]);
+        self.at(at, Op::Disk { host, fails: true });
+        self.at(at + long, Op::Disk { host, fails: false });
+        if self.rng.random_bool(0.3) {
+            let dies = at + self.rng.random_range(0..=long);
+            self.at(dies, Op::Kill(host));
+            self.at(at + long + 1_000, Op::Start(host));
         }
     }
 

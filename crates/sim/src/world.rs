@@ -23,13 +23,16 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use crate::client::{Act, Alarm, Client};
+use crate::disk::RETRY_MS;
 use crate::host::Host;
 use crate::network::{Arrival, End, Network, Place, Port, Wake};
-use crate::oracle::{Cause, Life, Oracle, Published};
+use crate::oracle::{Cause, Life, Oracle};
 use crate::plant::{Persisting, Plant};
 use crate::trace::{Record, Trace};
 use crate::violation::Violation;
-use crate::workload::{Op, Options, Step};
+use crate::workload::{Options, Step};
+
+mod operate;
 
 /// How long an archive takes, milliseconds.
 const ARCHIVE_MS: u64 = 5;
@@ -120,7 +123,7 @@ impl World {
         let clients: Vec<Client> = profiles.map(|(n, p)| Client::new(n, p)).collect();
         let mut world = Self {
             now: 0,
-            oracle: Oracle::new(clients.len(), hosts.len(), options.is_skewed()),
+            oracle: Oracle::new(&options),
             network: Network::new(options.conditions.clone()),
             healed: false,
             recording: !matches!(record, Record::Nothing),
@@ -332,6 +335,9 @@ impl World {
             } => self.dial(host, socket, &to, port),
             NodeEffect::PeerSend { socket, bytes } => self.peer_send(host, socket, bytes),
             NodeEffect::PeerClose { socket } => {
+                if let Some(process) = self.hosts[host].process.as_mut() {
+                    process.peers.remove(&socket);
+                }
                 let end = End::Node { host, socket };
                 self.network.close(self.now, end, &mut self.rng);
             }
@@ -550,16 +556,15 @@ impl World {
     }
 
     fn commit(&mut self, host: usize) {
-        let (tokens, result) = self.hosts[host].disk.commit();
-        let result = result.map_err(|error| error.to_string());
-        for token in tokens {
-            self.tell(
-                host,
-                NodeInput::Persisted {
-                    token,
-                    result: result.clone(),
-                },
-            );
+        let (answers, again) = self.hosts[host]
+            .disk
+            .commit(self.now, self.plant.hides_disk());
+        if again {
+            let life = self.oracle.life(host).1;
+            self.push(self.now + RETRY_MS, Event::Commit { host, life });
+        }
+        for (token, result) in answers {
+            self.tell(host, NodeInput::Persisted { token, result });
         }
     }
 
@@ -573,7 +578,8 @@ impl World {
         self.oracle.started(host);
         self.trace.speaks(self.now, host);
         let queue_max = self.plant.mqueue_len_max(self.options.mqueue_len_max);
-        match self.hosts[host].start(self.now, &self.options, queue_max) {
+        let configured = (queue_max, self.plant.autoheal(self.options.autoheal));
+        match self.hosts[host].start(self.now, &self.options, configured) {
             Ok(effects) => {
                 self.network.listen(host, true);
                 self.oracle.runs_again(self.now, host);
@@ -654,6 +660,9 @@ impl World {
                 self.act(client);
             }
             Arrival::DialFailed(End::Node { host, socket }, error) => {
+                if let Some(process) = self.hosts[host].process.as_mut() {
+                    process.peers.remove(&socket);
+                }
                 self.tell(host, NodeInput::PeerDialFailed { socket, error });
             }
             Arrival::Bytes(End::Node { host, socket }, bytes) => {
@@ -777,319 +786,6 @@ impl World {
                 }
                 Act::Say(line) => self.trace.say(self.now, || line),
                 Act::Wake(at, alarm) => self.push(at, Event::Client(client, alarm)),
-            }
-        }
-    }
-
-    // Operators, and what the script says.
-
-    /// Does what a line of the script says.
-    pub fn operate(&mut self, op: &Op) {
-        self.carry_out(op);
-        self.arm();
-    }
-
-    fn carry_out(&mut self, op: &Op) {
-        self.trace.say(self.now, || format!("-- {op:?}"));
-        match *op {
-            Op::Connect {
-                client,
-                host,
-                clean,
-            } => self.connect(client, host, clean),
-            Op::Disconnect(client) => {
-                let acts = &mut self.acts;
-                self.clients[client].disconnect(self.now, &mut self.oracle, acts);
-                self.act(client);
-            }
-            Op::ResetClient(client) => self.reset_client(client),
-            Op::Subscribe {
-                client,
-                filter,
-                qos,
-            } => {
-                let (about, acts) = ((filter, qos), &mut self.acts);
-                self.clients[client].subscribe(self.now, about, &mut self.oracle, acts);
-                self.act(client);
-            }
-            Op::Unsubscribe { client, filter } => {
-                let acts = &mut self.acts;
-                self.clients[client].unsubscribe(self.now, filter, &mut self.oracle, acts);
-                self.act(client);
-            }
-            Op::Publish {
-                client,
-                topic,
-                qos,
-                retain,
-                empty,
-            } => {
-                let topic = topic.to_owned();
-                let (sends, acked_at) = (Vec::new(), None);
-                let message = Published {
-                    topic,
-                    qos,
-                    retain,
-                    empty,
-                    sends,
-                    acked_at,
-                };
-                let acts = &mut self.acts;
-                self.clients[client].publish(self.now, message, &mut self.oracle, acts);
-                self.act(client);
-            }
-            Op::Kill(_)
-            | Op::PowerOff(_)
-            | Op::Start(_)
-            | Op::Cut(..)
-            | Op::Heal(..)
-            | Op::ResetPeers(..)
-            | Op::Join { .. }
-            | Op::Leave(_)
-            | Op::ForceLeave { .. }
-            | Op::SetClock { .. }
-            | Op::Pause(_)
-            | Op::Resume(_)
-            | Op::Lie { .. }
-            | Op::Evict { .. }
-            | Op::Dns { .. } => self.operate_host(op),
-        }
-    }
-
-    /// Does what concerns hosts and what is between them.
-    fn operate_host(&mut self, op: &Op) {
-        match *op {
-            Op::Kill(host) => self.stop(host, false),
-            Op::PowerOff(host) => self.stop(host, true),
-            Op::Start(host) => self.start(host),
-            Op::Cut(a, b) => {
-                self.network.cut(Place::Host(a), Place::Host(b));
-                self.oracle.disturb(self.now, Cause::Cut, a, Some(b));
-            }
-            Op::Heal(a, b) => {
-                self.network.heal(Place::Host(a), Place::Host(b));
-                self.oracle.calm_again(self.now, Cause::Cut, a, Some(b));
-            }
-            Op::ResetPeers(a, b) => self.reset_peers(a, b),
-            Op::Join { host, target } => {
-                let target = self.hosts[target].name.clone();
-                self.operation(host, Operation::Join { target });
-            }
-            Op::Leave(host) => self.operation(host, Operation::Leave),
-            Op::ForceLeave { host, target } => {
-                let node = self.hosts[target].name.clone();
-                self.operation(host, Operation::ForceLeave { node });
-            }
-            Op::SetClock { host, ahead_ms } => {
-                self.hosts[host].skew_ms = ahead_ms;
-                self.schedule(host);
-            }
-            Op::Pause(host) => self.pause(host),
-            Op::Resume(host) => self.resume(host),
-            Op::Lie { host, lies } => self.hosts[host].lied_to = lies,
-            Op::Evict { host, connections } => {
-                let sessions = EVICTED_SESSIONS;
-                let input = NodeInput::Evict {
-                    connections,
-                    sessions,
-                };
-                self.tell(host, input);
-            }
-            Op::Dns { host, fails } => {
-                self.hosts[host].dns_fails = fails;
-                if fails {
-                    self.oracle.disturb(self.now, Cause::Dns, host, None);
-                } else {
-                    self.oracle.calm_again(self.now, Cause::Dns, host, None);
-                }
-            }
-            Op::Connect { .. }
-            | Op::Disconnect(_)
-            | Op::ResetClient(_)
-            | Op::Subscribe { .. }
-            | Op::Unsubscribe { .. }
-            | Op::Publish { .. } => {}
-        }
-    }
-
-    /// A process stops: what reaches it waits, and so does its time.
-    fn pause(&mut self, host: usize) {
-        let machine = &mut self.hosts[host];
-        if machine.process.is_some() && machine.waiting.is_none() {
-            machine.waiting = Some(Vec::new());
-            self.oracle.disturb(self.now, Cause::Paused, host, None);
-        }
-    }
-
-    fn resume(&mut self, host: usize) {
-        let Some(waiting) = self.hosts[host].waiting.take() else {
-            return;
-        };
-        self.oracle.calm_again(self.now, Cause::Paused, host, None);
-        for input in waiting {
-            self.tell(host, input);
-        }
-    }
-
-    /// A client connects; what it had vanishes, is reset or is closed.
-    fn connect(&mut self, client: usize, host: usize, clean: bool) {
-        if let Some((attempt, _)) = self.clients[client].connection() {
-            let end = End::Client { client, attempt };
-            match self.rng.random_range(0..3) {
-                0 => self.network.close(self.now, end, &mut self.rng),
-                _ => self.network.vanish(end),
-            }
-        }
-        let acts = &mut self.acts;
-        self.clients[client].connect(self.now, (host, clean), &mut self.oracle, acts);
-        self.act(client);
-    }
-
-    fn reset_client(&mut self, client: usize) {
-        let Some((attempt, _)) = self.clients[client].connection() else {
-            return;
-        };
-        let end = End::Client { client, attempt };
-        if let Some(arrival) = self.network.reset(self.now, end, &mut self.rng) {
-            self.arrival(arrival);
-        }
-    }
-
-    /// All connections between two hosts are reset; nobody may lose anything by it.
-    fn reset_peers(&mut self, a: usize, b: usize) {
-        self.oracle.disturb(self.now, Cause::Reset, a, Some(b));
-        self.oracle.calm_again(self.now, Cause::Reset, a, Some(b));
-        for end in self.network.ends_between(Place::Host(a), Place::Host(b)) {
-            if let Some(arrival) = self.network.reset(self.now, end, &mut self.rng) {
-                self.arrival(arrival);
-            }
-        }
-    }
-
-    fn operation(&mut self, host: usize, op: Operation) {
-        if self.hosts[host].process.is_none() {
-            return;
-        }
-        let id = self.operations.len() as u64 + 1;
-        let at = self.now;
-        let tries = 1;
-        let on = self.oracle.life(host);
-        self.operations.insert(
-            id,
-            Operated {
-                host,
-                op: op.clone(),
-                at,
-                done: None,
-                on,
-                tries,
-            },
-        );
-        for moved in self.concerned(host, &op) {
-            self.oracle
-                .disturb(self.now, Cause::Operation(id), moved, None);
-            self.oracle.moved(self.now, moved);
-            if moved != host {
-                self.oracle.exile(self.now, moved);
-            }
-        }
-        self.tell(host, NodeInput::Operation { id, op });
-    }
-
-    /// Whose clients may notice an operation: the nodes that change their cluster.
-    fn concerned(&self, host: usize, op: &Operation) -> Vec<usize> {
-        match op {
-            Operation::Join { .. } | Operation::Leave => vec![host],
-            Operation::EnableDiscovery | Operation::Heal | Operation::Look { .. } => Vec::new(),
-            Operation::ForceLeave { node } | Operation::Invite { node, .. } => self
-                .hosts
-                .iter()
-                .filter(|h| h.name == *node)
-                .map(|h| h.index)
-                .collect(),
-        }
-    }
-
-    fn done(&mut self, host: usize, id: u64, result: Result<(), OperationError>) {
-        let ok = u64::from(result.is_ok());
-        self.trace.event("done", self.now, &[host as u64, id, ok]);
-        self.trace.say(self.now, || match &result {
-            Ok(()) => format!("n{host} operation {id} done"),
-            Err(error) => format!("n{host} operation {id} failed: {error}"),
-        });
-        let Some(operated) = self.operations.get_mut(&id) else {
-            return;
-        };
-        if operated.done.is_some() {
-            let seen = format!("operation {id} on node {host} ended twice");
-            self.faults.push(Violation::new("membership", seen));
-        }
-        let busy = matches!(result, Err(OperationError::Busy { .. }));
-        operated.done = Some((self.now, result));
-        let again = busy && operated.tries < JOIN_TRIES;
-        let op = operated.op.clone();
-        if again && matches!(op, Operation::Join { .. }) {
-            let pause = self.rng.random_range(JOIN_PAUSE_MS / 2..JOIN_PAUSE_MS);
-            self.push(self.now + pause, Event::Retry(id));
-        } else {
-            for moved in self.concerned(host, &op) {
-                self.oracle
-                    .calm_again(self.now, Cause::Operation(id), moved, None);
-                self.oracle.moved(self.now, moved);
-            }
-        }
-    }
-
-    fn retry(&mut self, id: u64) {
-        let Some(operated) = self.operations.get_mut(&id) else {
-            return;
-        };
-        let (host, op) = (operated.host, operated.op.clone());
-        if self.hosts[host].process.is_none() {
-            return;
-        }
-        operated.tries += 1;
-        operated.done = None;
-        for moved in self.concerned(host, &op) {
-            self.oracle
-                .disturb(self.now, Cause::Operation(id), moved, None);
-        }
-        self.tell(host, NodeInput::Operation { id, op });
-    }
-
-    // The end of the faults.
-
-    /// Heals everything: links, look-ups, machines, processes; brings every client back.
-    pub fn heal(&mut self) {
-        self.trace.say(self.now, || "== faults end".to_owned());
-        self.healed = true;
-        self.network.heal_all();
-        self.oracle.all_healed(self.now);
-        for host in 0..self.hosts.len() {
-            self.hosts[host].dns_fails = false;
-            self.hosts[host].skew_ms = self.options.skew_ms[host];
-            self.hosts[host].lied_to = false;
-            self.resume(host);
-            self.start(host);
-        }
-        self.reset_half_open();
-        for client in 0..self.clients.len() {
-            if self.clients[client].connection().is_none() {
-                let host = self.rng.random_range(0..self.hosts.len());
-                self.connect(client, host, false);
-            }
-        }
-    }
-
-    /// Clients that never send anything do not notice that their node is gone.
-    fn reset_half_open(&mut self) {
-        for client in 0..self.clients.len() {
-            let Some((attempt, _)) = self.clients[client].connection() else {
-                continue;
-            };
-            let end = End::Client { client, attempt };
-            if self.network.is_half_open(end) {
-                self.reset_client(client);
             }
         }
     }

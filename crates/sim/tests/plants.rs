@@ -56,11 +56,13 @@ planted! {
     an_acknowledgement_for_something_else: WrongPid;
     publishers_without_an_answer: Mute;
     look_ups_that_name_nobody: HideNodes;
+    a_disk_that_fails_unnoticed: HideDisk;
+    sides_that_merge_by_themselves: HealAnyway;
 }
 
 #[test]
 fn every_bug_has_a_test_and_a_name() {
-    assert_eq!(Bug::ALL.len(), 16, "add the new bug above");
+    assert_eq!(Bug::ALL.len(), 18, "add the new bug above");
     for (bug, name, _) in Bug::ALL {
         assert_eq!(Bug::from_name(name), Some(bug));
     }

@@ -68,6 +68,11 @@ impl Memory {
         self.unsynced.len()
     }
 
+    /// Those batches, oldest first.
+    pub fn unsynced(&self) -> impl Iterator<Item = &Batch> {
+        self.unsynced.iter()
+    }
+
     /// The next `count` syncs succeed; each one after them fails with [`StoreError::Injected`],
     /// until [`heal_syncs`](Self::heal_syncs).
     pub fn fail_syncs_after(&mut self, count: u64) {

@@ -271,3 +271,26 @@ fn autoclean_removes_nobody_who_is_held_apart() {
     heal(&mut net, 0);
     net.until_whole();
 }
+
+#[test]
+fn one_heal_is_enough_for_members_who_believed_each_other_dead() {
+    for seed in 0..40 {
+        let mut net = cluster(seed, 3);
+        net.delay_ms = seed % 4 * 10;
+        cut(&mut net, &[0, 1], &[2]);
+        net.run(SPLIT_MS);
+        // Its new process knows nothing of the split.
+        if seed % 2 == 0 {
+            net.kill(1);
+            net.start(1);
+            net.run(2_000);
+        }
+        uncut(&mut net, &[0, 1], &[2]);
+        net.run(WHILE_MS);
+        heal(&mut net, (seed % 3) as usize);
+        net.run(WHILE_MS);
+        net.until_whole();
+        let apart = (0..3).flat_map(|node| held(&net, node));
+        assert_eq!(apart.collect::<Vec<_>>(), [""; 0], "seed {seed}");
+    }
+}

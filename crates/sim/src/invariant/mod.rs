@@ -3,9 +3,11 @@
 //! Some hold after every event, some are looked at now and then because looking is dear, some hold
 //! once the faults are over and the cluster has had time, some can only be told at the end.
 
+mod apart;
 mod bounds;
 mod channels;
 mod discovery;
+mod durable;
 mod groups;
 pub mod join;
 mod loss;
@@ -52,7 +54,7 @@ const NONE: Invariant = Invariant {
 };
 
 /// All properties.
-pub const ALL: [Invariant; 12] = [
+pub const ALL: [Invariant; 14] = [
     Invariant {
         name: "protocol",
         promise: "what a node sends to a client is valid MQTT of the client's version",
@@ -126,6 +128,18 @@ pub const ALL: [Invariant; 12] = [
         name: "loss",
         promise: "an acknowledged message reaches every session it was promised to",
         end: Some(loss::end),
+        ..NONE
+    },
+    Invariant {
+        name: "durable",
+        promise: "a retained message that was acknowledged is on the disk",
+        step: Some(durable::step),
+        ..NONE
+    },
+    Invariant {
+        name: "apart",
+        promise: "without autoheal the sides of a split stay apart until an operator merges them",
+        audit: Some(apart::audit),
         ..NONE
     },
 ];

@@ -56,6 +56,14 @@ fn promised(world: &World, got: &Delivered, late: &Published, early: &Published)
     // What was published with different grades may take turns where it is delivered with the same.
     let same_grade = late.qos == early.qos;
     let split = world.oracle.is_split(got.client);
+    // What was sent before the subscription was there first came when it was sent again.
+    let sent_at = late.sends.first().map_or(0, |sent| sent.at);
+    let subscribed = world.oracle.promises().iter().any(|promise| {
+        promise.client == got.client
+            && promise.acked_at <= sent_at
+            && dunlin_mqtt::topic::matches(&promise.filter, &late.topic)
+    });
+    let subscribed = subscribed || late.sends.len() == 1;
     let calm = || {
         let from = late.sends.iter().chain(&early.sends);
         from.clone().all(|sent| {
@@ -66,5 +74,5 @@ fn promised(world: &World, got: &Delivered, late: &Published, early: &Published)
     let acknowledged = late.acked_at.zip(early.sends.first());
     let acknowledged = acknowledged.is_some_and(|(at, sent)| at <= sent.at);
     let ordered = same_connection || (same_node || acknowledged) && late.qos > 0 && calm();
-    !split && !in_group && same_grade && ordered
+    !split && !in_group && same_grade && subscribed && ordered
 }

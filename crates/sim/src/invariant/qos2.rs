@@ -17,8 +17,10 @@ pub(super) fn step(world: &World) -> Result<(), Violation> {
         let Some(message) = world.oracle.message(got.message) else {
             continue;
         };
-        let allowed = world.clients[got.client]
+        let client = &world.clients[got.client];
+        let allowed = client
             .filters()
+            .chain(client.doubtful())
             .filter(|f| matching(f, &message.topic));
         let promised = world.oracle.promises().iter().filter(|promise| {
             promise.client == got.client

@@ -4,6 +4,7 @@
 use dunlin_broker::control::{API_KEYS, RETAINED, USERS};
 use dunlin_cluster::{MEMBERS, TableId};
 
+use crate::disk::PATIENCE_MS;
 use crate::oracle::{MessageId, Published};
 use crate::violation::Violation;
 use crate::world::World;
@@ -91,6 +92,13 @@ fn retained(world: &World) -> impl Iterator<Item = (MessageId, &Published)> {
         .filter(|(_, m)| m.retain && !m.sends.is_empty())
 }
 
+/// Acknowledged although the disk had failed for long: gone if the node dies before it works again.
+fn may_be_lost(world: &World, message: &Published) -> bool {
+    let at = message.acked_at.unwrap_or_default();
+    let mut sends = message.sends.iter();
+    sends.any(|sent| world.oracle.disk_failed(sent.to.0, at, PATIENCE_MS))
+}
+
 /// What is held must be a write that no acknowledged one surely followed.
 fn last_wins(world: &World, topic: &str) -> Result<(), Violation> {
     let Some(node) = world.hosts.iter().find_map(|host| host.node()) else {
@@ -109,7 +117,7 @@ fn last_wins(world: &World, topic: &str) -> Result<(), Violation> {
         .unwrap_or(0);
     let sure = writes
         .iter()
-        .filter(|(_, m)| m.qos > 0 && m.sends[0].at > moved);
+        .filter(|(_, m)| m.qos > 0 && m.sends[0].at > moved && !may_be_lost(world, m));
     let mut possible = vec![];
     for (id, write) in &writes {
         let copies = write.sends.iter().map(|sent| world.oracle.read_by(sent));

@@ -1,0 +1,48 @@
+//! A retained message that was acknowledged is on the disk of the node that acknowledged it.
+//!
+//! While the disk fails the acknowledgement waits; when it has failed for longer than clients are
+//! to stand still for it, the node says so (an alarm of the store) and goes on with what is in
+//! memory and on the other nodes.
+
+use crate::disk::PATIENCE_MS;
+use crate::violation::Violation;
+use crate::world::World;
+
+pub(super) fn step(world: &World) -> Result<(), Violation> {
+    for id in world.oracle.fresh_acks() {
+        let Some(message) = world.oracle.message(*id) else {
+            continue;
+        };
+        let Some(sent) = message.sends.last() else {
+            continue;
+        };
+        // The second answer to a QoS 2 message says only that it was routed once.
+        let repeated = message.qos == 2 && message.sends.len() > 1;
+        let (host, now) = (sent.to.0, world.now);
+        let lives = world.oracle.life(host) == sent.to && world.hosts[host].node().is_some();
+        let given_up = world.oracle.disk_failed(host, now, PATIENCE_MS);
+        if repeated || !message.retain || message.empty || !lives || given_up {
+            continue;
+        }
+        let payload = id.payload();
+        let mut unsynced = world.hosts[host].disk.unsynced();
+        if unsynced.any(|value| holds(value, payload.as_bytes())) {
+            let seen = format!(
+                "node {host} acknowledged {payload} ({}) and can still lose it",
+                message.topic
+            );
+            return Err(Violation::new("durable", seen));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a row has this payload in it, and not the longer number of another message.
+fn holds(value: &[u8], payload: &[u8]) -> bool {
+    let mut at = (0..value.len()).filter(|at| value[*at..].starts_with(payload));
+    at.any(|at| {
+        value
+            .get(at + payload.len())
+            .is_none_or(|next| !next.is_ascii_digit())
+    })
+}
