@@ -150,6 +150,11 @@ impl Cluster {
         if self.split(peer.site).is_some_and(|s| s.boot == peer.boot) {
             return Some(Why::Split);
         }
+        if theirs.healed < self.healed {
+            // What they said before they heard of our heal. If it still counts for them, the next
+            // greeting says so.
+            return None;
+        }
         if theirs.apart.contains(&(self.own.site, self.own.boot)) {
             return Some(Why::Told);
         }

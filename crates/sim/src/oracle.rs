@@ -198,7 +198,11 @@ pub struct Oracle {
     fresh: Vec<Delivered>,
     newest: BTreeMap<Stream, usize>,
     disturbances: Vec<Disturbance>,
+    /// Connections, by client and number, that their node has closed.
+    hung_up: BTreeSet<(usize, u64)>,
     lives: Vec<u32>,
+    /// When each host's node last started.
+    births: Vec<u64>,
     /// Acknowledgements since the last check.
     fresh_acks: Vec<MessageId>,
     /// Hosts whose disk failed, from when until when.
@@ -230,6 +234,7 @@ impl Oracle {
         Self {
             published: vec![Vec::new(); clients],
             lives: vec![0; options.nodes],
+            births: vec![0; options.nodes],
             skewed: options.is_skewed(),
             autoheal: options.autoheal,
             splits: Splits::new(options.nodes),
@@ -239,9 +244,25 @@ impl Oracle {
 
     // What the world tells.
 
-    /// A node starts: its number of lives.
-    pub fn started(&mut self, host: usize) {
+    /// A node starts.
+    pub fn started(&mut self, now: u64, host: usize) {
         self.lives[host] += 1;
+        self.births[host] = now;
+    }
+
+    /// When a host's node last started.
+    pub fn born(&self, host: usize) -> u64 {
+        self.births[host]
+    }
+
+    /// A node closes a client's connection, of which the client hears later.
+    pub fn hung_up(&mut self, client: usize, attempt: u64) {
+        self.hung_up.insert((client, attempt));
+    }
+
+    /// Whether a client's connection was closed by its node.
+    pub fn has_hung_up(&self, client: usize, attempt: u64) -> bool {
+        self.hung_up.contains(&(client, attempt))
     }
 
     /// The present life of a host's node.

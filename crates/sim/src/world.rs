@@ -322,7 +322,14 @@ impl World {
                 let Some(process) = self.hosts[host].process.as_mut() else {
                     return;
                 };
-                process.clients.remove(&socket);
+                let removed = process.clients.remove(&socket);
+                let connection =
+                    removed.and_then(|(c, _)| Some((c, self.clients[c].connection()?)));
+                if let Some((client, (attempt, on))) = connection
+                    && on == host
+                {
+                    self.oracle.hung_up(client, attempt);
+                }
                 process.draining.remove(&socket);
                 let end = End::Node { host, socket };
                 self.network.close(self.now, end, &mut self.rng);
@@ -575,7 +582,7 @@ impl World {
         }
         self.trace.event("start", self.now, &[host as u64]);
         self.trace.say(self.now, || format!("n{host} starts"));
-        self.oracle.started(host);
+        self.oracle.started(self.now, host);
         self.trace.speaks(self.now, host);
         let queue_max = self.plant.mqueue_len_max(self.options.mqueue_len_max);
         let configured = (queue_max, self.plant.autoheal(self.options.autoheal));

@@ -42,7 +42,7 @@ fn the_first_seeds_hold() {
 
 /// Seeds that found a bug, with the bug. Each has a test of its own beside the code it was in; here
 /// they stay for what else they may find, because such histories found something once.
-const ONCE_FAILED: [(u64, &str); 14] = [
+const ONCE_FAILED: [(u64, &str); 16] = [
     (
         107,
         "a suspicion that nobody decided stayed, and a later death went unseen",
@@ -93,6 +93,11 @@ const ONCE_FAILED: [(u64, &str); 14] = [
         28480,
         "nodes removed each other in a cut: what the removed one retained until it knew, is gone",
     ),
+    (
+        10310,
+        "what a side had said before it heard of `cluster heal` held five nodes apart for good",
+    ),
+    (9581, "the same, with four"),
 ];
 
 #[test]

@@ -230,14 +230,21 @@ impl Slots {
     }
 
     /// The bytes of a record, and zeros up to the length of its place.
-    #[inline]
+    // Several times for each message; as a call it costs more than what it does.
+    #[allow(clippy::inline_always)]
+    #[inline(always)]
     pub fn get(&self, id: u32) -> &[u8] {
         let (number, place) = split(id);
         let page = &self.pages[number];
         if usize::from(page.class) == OWN_BLOCK {
-            return &self.blocks[self.block_of(id)];
+            return self.own_block(id);
         }
         page.place(place)
+    }
+
+    #[cold]
+    fn own_block(&self, id: u32) -> &[u8] {
+        &self.blocks[self.block_of(id)]
     }
 
     /// As [`Slots::get`], to write into.

@@ -63,6 +63,12 @@ impl Filters {
     }
 
     #[inline]
+    pub(super) fn links_and_name(&self, id: u32) -> (Links, &[u8]) {
+        let record = self.0.get(id);
+        (links_of(record), name_of(record))
+    }
+
+    #[inline]
     pub(super) fn set_links(&mut self, id: u32, links: Links) {
         let record = self.0.get_mut(id);
         record[..4].copy_from_slice(&links.local.to_le_bytes());

@@ -30,7 +30,7 @@ use hashbrown::hash_table::Entry;
 use filters::{Filters, text};
 use name::Name;
 use pages::{PAGE_FILTERS, Pages};
-use table::Targets;
+use table::{Links, Targets};
 use trie::Trie;
 
 pub use groups::{Group, GroupKey};
@@ -292,18 +292,24 @@ impl Router {
     /// Puts everybody who receives `topic` into `out`, which is cleared first.
     pub fn match_topic(&self, topic: &str, out: &mut Matches) {
         out.clear();
-        if let Some(exact) = self.find(topic) {
+        if let Some((exact, links)) = self.find_links(topic) {
             out.filters.push(exact);
+            self.receivers(links, out);
         }
+        let wildcards = out.filters.len();
         self.trie.matching(topic, &mut out.walk, &mut out.filters);
-        for at in 0..out.filters.len() {
-            let links = self.filters.links(out.filters[at]);
-            out.local.extend_from_slice(self.targets.local(links));
-            self.targets.nodes(links, |node| out.add_node(node));
-            let groups = self.targets.groups(links);
-            out.groups
-                .extend(groups.iter().map(|&group| GroupRef(group)));
+        for at in wildcards..out.filters.len() {
+            self.receivers(self.filters.links(out.filters[at]), out);
         }
+    }
+
+    #[inline]
+    fn receivers(&self, links: Links, out: &mut Matches) {
+        out.local.extend_from_slice(self.targets.local(links));
+        self.targets.nodes(links, |node| out.add_node(node));
+        let groups = self.targets.groups(links);
+        out.groups
+            .extend(groups.iter().map(|&group| GroupRef(group)));
     }
 
     /// This node's plain filters in key order after `after`, at most `limit`: rows of a snapshot.
@@ -412,10 +418,22 @@ impl Router {
 
     #[inline]
     fn find(&self, filter: impl AsRef<[u8]>) -> Option<u32> {
+        self.find_links(filter).map(|(id, _)| id)
+    }
+
+    /// A filter and its links, with one look at its record.
+    #[inline]
+    fn find_links(&self, filter: impl AsRef<[u8]>) -> Option<(u32, Links)> {
         let filter = filter.as_ref();
         let hash = hash_text(&self.hasher, filter);
-        let same = |&id: &u32| self.filters.name(id) == filter;
-        self.names.find(hash, same).copied()
+        let mut links = Links::default();
+        let same = |&id: &u32| {
+            let (found, name) = self.filters.links_and_name(id);
+            links = found;
+            name == filter
+        };
+        let id = *self.names.find(hash, same)?;
+        Some((id, links))
     }
 
     fn find_or_add(&mut self, filter: &str) -> u32 {

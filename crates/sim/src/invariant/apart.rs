@@ -17,7 +17,8 @@ pub(super) fn audit(world: &World) -> Result<(), Violation> {
         let (a, b) = (sides.a.0, sides.b.0);
         let from = sides.since.saturating_sub(TOGETHER_MS);
         let together = world.oracle.were_together(a, b, from, world.now);
-        if !lives(sides.a) || !lives(sides.b) || !together {
+        let had_met = world.oracle.born(a).max(world.oracle.born(b)) < from;
+        if !lives(sides.a) || !lives(sides.b) || !together || !had_met {
             continue;
         }
         for (own, other) in [(a, b), (b, a)] {
@@ -33,8 +34,8 @@ pub(super) fn audit(world: &World) -> Result<(), Violation> {
     Ok(())
 }
 
-/// How long before a split two nodes were members of one cluster, milliseconds: who joined just
-/// then may not have met the other.
+/// How long before a split two processes were members of one cluster, milliseconds: who joined or
+/// started just then may not have met the other.
 const TOGETHER_MS: u64 = 3_000;
 
 fn sees_running(world: &World, own: usize, other: usize) -> bool {

@@ -93,7 +93,7 @@ fn may_be_given_again(world: &World, got: &Delivered) -> bool {
 }
 
 fn is_still_on(world: &World, got: &Delivered) -> bool {
-    world.clients[got.client]
-        .connection()
-        .is_some_and(|(attempt, _)| attempt == got.attempt)
+    let connection = world.clients[got.client].connection();
+    connection.is_some_and(|(attempt, _)| attempt == got.attempt)
+        && !world.oracle.has_hung_up(got.client, got.attempt)
 }
