@@ -15,6 +15,8 @@ use crate::process;
 
 /// A broker that was started has so long until it listens.
 const START: Duration = Duration::from_secs(30);
+/// And so long to end; Mosquitto takes minutes to free 50,000 queued messages.
+const END: Duration = Duration::from_secs(3);
 const START_LOOK: Duration = Duration::from_millis(20);
 /// No port, scheme and path in front of it: where EMQX listens.
 const SCHEMES: [(&str, u16, bool, bool); 7] = [
@@ -69,7 +71,13 @@ impl Drop for Started {
     fn drop(&mut self) {
         let pid = rustix::process::Pid::from_child(&self.0);
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        let _ = self.0.wait();
+        let end = Instant::now() + END;
+        while let Ok(None) = self.0.try_wait() {
+            if Instant::now() >= end {
+                let _ = self.0.kill();
+            }
+            thread::sleep(START_LOOK);
+        }
     }
 }
 
