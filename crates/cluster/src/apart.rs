@@ -17,6 +17,7 @@ use crate::error::DownReason;
 use crate::identity::{BootId, SiteId};
 use crate::link::Hello;
 use crate::node::Cluster;
+use crate::peer::Neighbour;
 use crate::wire::Message;
 
 /// A member that was declared down while its process ran on.
@@ -32,7 +33,6 @@ pub(crate) struct Split {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Apart {
     pub(crate) since_wall_ms: u64,
-    why: Why,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +41,7 @@ enum Why {
     Split,
     /// It says that we were split off from it.
     Told,
-    /// It holds somebody apart whom we are linked to.
+    /// It holds somebody apart who is on our side.
     Between,
 }
 
@@ -60,9 +60,9 @@ impl Cluster {
         if self.config.autoheal && self.healed == Hlc::default() {
             return None;
         }
-        let held = |(site, neighbour): (&SiteId, &crate::peer::Neighbour)| {
-            let between = neighbour.apart.is_some_and(|a| a.why == Why::Between);
-            let boot = neighbour.boot.filter(|_| between);
+        // Also who only told us so: a new process that knows our side must hear it from both.
+        let held = |(site, neighbour): (&SiteId, &Neighbour)| {
+            let boot = neighbour.boot.filter(|_| neighbour.apart.is_some());
             let boot = boot.or_else(|| self.split(*site).map(|split| split.boot));
             boot.map(|boot| (*site, boot))
         };
@@ -77,6 +77,12 @@ impl Cluster {
     fn split(&self, site: SiteId) -> Option<Split> {
         let split = self.neighbours.get(&site)?.split?;
         (split.at > self.healed).then_some(split)
+    }
+
+    /// Whether a member is on another side, as far as is known: then nobody's word makes it run.
+    pub(crate) fn is_apart(&self, site: SiteId) -> bool {
+        let held = self.neighbours.get(&site).and_then(|n| n.apart);
+        held.is_some() || self.split(site).is_some()
     }
 
     /// A member was declared down without its process being known to be gone.
@@ -105,6 +111,7 @@ impl Cluster {
             // Our heal came after the split, but its clock was behind theirs: say it again, now
             // that we have heard theirs. The next greeting is taken.
             self.heal();
+            return true;
         }
         let wall_ms = self.now.wall_ms;
         if why.is_some() && !self.is_known_boot(hello) {
@@ -113,12 +120,12 @@ impl Cluster {
         let Some(neighbour) = self.neighbours.get_mut(&site) else {
             return false;
         };
-        let Some(why) = why else {
+        if why.is_none() {
             neighbour.apart = None;
             return false;
-        };
+        }
         let since_wall_ms = neighbour.apart.map_or(wall_ms, |apart| apart.since_wall_ms);
-        let before = neighbour.apart.replace(Apart { since_wall_ms, why });
+        let before = neighbour.apart.replace(Apart { since_wall_ms });
         if before.is_none() {
             tracing::warn!(
                 node = %neighbour.name,
@@ -126,9 +133,12 @@ impl Cluster {
                  run `emqx ctl cluster heal` on any node to merge the sides"
             );
         }
-        if neighbour.alive {
+        let (alive, linked) = (neighbour.alive, neighbour.conn.is_some());
+        if alive {
             // It counted us as down and we did not: the sides are the same for both.
             self.failure.declare_down(self.now.mono_ms, site);
+        }
+        if alive || linked {
             self.now_down(site, DownReason::HeldApart);
         }
         true
@@ -158,10 +168,12 @@ impl Cluster {
         if theirs.apart.contains(&(self.own.site, self.own.boot)) {
             return Some(Why::Told);
         }
+        // Whose link was only just lost is on our side still; so is who let us in, unless it has
+        // been split off since.
         let ours = |other: &(SiteId, BootId)| {
-            let neighbour = self.neighbours.get(&other.0).filter(|n| n.conn.is_some());
-            let linked = neighbour.is_some_and(|n| n.boot == Some(other.1));
-            linked || self.joined_by == Some(*other)
+            let runs = |n: &Neighbour| (n.alive || n.conn.is_some()) && n.boot == Some(other.1);
+            let let_in = self.joined_by == Some(*other) && !self.is_apart(other.0);
+            let_in || self.neighbours.get(&other.0).is_some_and(runs)
         };
         theirs.apart.iter().any(ours).then_some(Why::Between)
     }

@@ -797,6 +797,7 @@ impl Cluster {
     /// This node itself did not run for a while: that others were silent meanwhile says nothing.
     pub(crate) fn stalled(&mut self, late_ms: u64) {
         tracing::warn!(ms = late_ms, "node_stalled");
+        self.stalled_ms = self.now.mono_ms;
         self.failure.postpone(late_ms);
         for conn in self.conns.values_mut() {
             conn.heard_ms += late_ms;

@@ -9,7 +9,7 @@ use crate::identity::{Peer, SiteId};
 use crate::input::Effect;
 use crate::link::Sender;
 use crate::node::Cluster;
-use crate::peer::Neighbour;
+use crate::peer::{Conn, Neighbour};
 use crate::restore;
 use crate::wire::Message;
 use rand::RngExt;
@@ -19,11 +19,16 @@ use rand::RngExt;
 /// behind a broken route.
 const UNLINKED_MAX_MS: u64 = 5_000;
 
+/// A member of which something came so lately can be heard, milliseconds: two heartbeats.
+const HEARD_LATELY_MS: u64 = 1_000;
+
 impl Cluster {
     /// Acts on what the failure detector found out.
     pub(crate) fn take_verdicts(&mut self) {
         for verdict in self.failure.take_verdicts() {
             match verdict {
+                // Whoever says so is linked to both sides; it can be no more than that.
+                Verdict::Alive(site) if self.is_apart(site) => {}
                 Verdict::Alive(site) => self.now_alive(site),
                 Verdict::Down(site) => self.fell_silent(site),
                 Verdict::Renewed(id) => self.tell_life(id),
@@ -96,11 +101,17 @@ impl Cluster {
         self.now_down(site, DownReason::Refused);
     }
 
-    /// Nobody has reached it for the suspicion time, or so it is told. Over a link we would hear
-    /// it: then whoever says so was on another side of a split that is merged, and knows nothing
-    /// newer. Its next life proves it wrong.
+    /// Nobody has reached it for the suspicion time, or so it is told. If we hear it, whoever says
+    /// so was on another side of a split that is merged, and knows nothing newer: its next life
+    /// proves it wrong. That a link stands says little after a time in which this node did not run.
     fn fell_silent(&mut self, site: SiteId) {
-        let silent = |n: &Neighbour| n.alive && n.conn.is_none();
+        let (now_ms, stalled_ms) = (self.now.mono_ms, self.stalled_ms);
+        let heard =
+            |conn: &Conn| conn.heard_ms >= stalled_ms && now_ms < conn.heard_ms + HEARD_LATELY_MS;
+        let silent = |n: &Neighbour| {
+            let conn = n.conn.and_then(|id| self.conns.get(&id));
+            n.alive && !conn.is_some_and(heard)
+        };
         if self.neighbours.get(&site).is_some_and(silent) {
             self.note_split(site);
         }

@@ -76,6 +76,8 @@ pub struct Cluster {
     pub(crate) held: BTreeSet<(TableId, Bytes)>,
     /// Writes that were overwritten by one whose writer had not seen them.
     pub(crate) conflicts: u64,
+    /// When this node last went on after a time in which it did not run, mono ms.
+    pub(crate) stalled_ms: u64,
     /// The latest `cluster heal`.
     pub(crate) healed: Hlc,
     /// The member, and its process, that let this node into the cluster: its side is ours.
@@ -146,6 +148,7 @@ impl Cluster {
             skew_refused: 0,
             held: BTreeSet::new(),
             conflicts: 0,
+            stalled_ms: 0,
             healed: Hlc::default(),
             joined_by: None,
             later: BTreeSet::new(),

@@ -10,6 +10,9 @@ use crate::oracle::Life;
 /// After so long without any way between them both have given each other up, milliseconds.
 const SPLIT_OFF_MS: u64 = 11_000;
 
+/// How long two members need a way between them to have met for sure, milliseconds.
+pub const MEET_MS: u64 = 3_000;
+
 /// Two processes that must be held apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sides {
@@ -19,6 +22,17 @@ pub struct Sides {
     pub b: Life,
     /// When the way between them went.
     pub since: u64,
+    /// When one went that had been there for long enough to meet: a shorter one may have been gone
+    /// before they did.
+    pub unmet_since: u64,
+}
+
+/// Two processes without a way between them.
+#[derive(Clone, Copy, Debug)]
+struct Gap {
+    since: u64,
+    unmet_since: u64,
+    lives: [Life; 2],
 }
 
 /// Ways that are cut, and whom that split.
@@ -27,8 +41,10 @@ pub struct Splits {
     hosts: usize,
     /// Directions.
     cut: BTreeSet<(usize, usize)>,
-    /// Pairs without a way between them, the lower first, and since when.
-    separated: BTreeMap<(usize, usize), (u64, [Life; 2])>,
+    /// Pairs without a way between them, the lower first.
+    separated: BTreeMap<(usize, usize), Gap>,
+    /// When the last gap of a pair ended, and since when they had not met then.
+    passed: BTreeMap<(usize, usize), (u64, u64)>,
     sides: Vec<Sides>,
 }
 
@@ -58,13 +74,25 @@ impl Splits {
             for b in a + 1..self.hosts {
                 let lives = [life(a), life(b)];
                 if groups[a] != groups[b] {
-                    self.separated.entry((a, b)).or_insert((now, lives));
-                } else if let Some((since, then)) = self.separated.remove(&(a, b))
-                    && now >= since + SPLIT_OFF_MS
-                    && then == lives
-                {
-                    let [a, b] = lives;
-                    self.sides.push(Sides { a, b, since });
+                    let passed = self.passed.get(&(a, b));
+                    let passed = passed.filter(|(to, _)| now < to + MEET_MS);
+                    let gap = Gap {
+                        since: now,
+                        unmet_since: passed.map_or(now, |(_, unmet_since)| *unmet_since),
+                        lives,
+                    };
+                    self.separated.entry((a, b)).or_insert(gap);
+                } else if let Some(gap) = self.separated.remove(&(a, b)) {
+                    self.passed.insert((a, b), (now, gap.unmet_since));
+                    if now >= gap.since + SPLIT_OFF_MS && gap.lives == lives {
+                        let [a, b] = lives;
+                        self.sides.push(Sides {
+                            a,
+                            b,
+                            since: gap.since,
+                            unmet_since: gap.unmet_since,
+                        });
+                    }
                 }
             }
         }

@@ -42,7 +42,7 @@ fn the_first_seeds_hold() {
 
 /// Seeds that found a bug, with the bug. Each has a test of its own beside the code it was in; here
 /// they stay for what else they may find, because such histories found something once.
-const ONCE_FAILED: [(u64, &str); 16] = [
+const ONCE_FAILED: [(u64, &str); 22] = [
     (
         107,
         "a suspicion that nobody decided stayed, and a later death went unseen",
@@ -98,6 +98,27 @@ const ONCE_FAILED: [(u64, &str); 16] = [
         "what a side had said before it heard of `cluster heal` held five nodes apart for good",
     ),
     (9581, "the same, with four"),
+    (
+        36041,
+        "a node stopped as a split began did not count it, and told a new process nothing",
+    ),
+    (
+        39974,
+        "a new process whose links to its side were just lost took those of the other one",
+    ),
+    (
+        45080,
+        "who had let a node in counted as its side after they were split",
+    ),
+    (
+        48887,
+        "the oracle's: two had a way for 3 ms only, and had not met before it",
+    ),
+    (
+        31389,
+        "the oracle's: one removed in a split, the other had left and come back elsewhere",
+    ),
+    (716_264, "the same, where look-ups failed"),
 ];
 
 #[test]

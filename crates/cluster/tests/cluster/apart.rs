@@ -239,6 +239,108 @@ fn a_member_held_apart_may_be_removed_and_hears_it() {
     assert!(net.shows(0, &[0], &[]));
 }
 
+/// Every node shows its own side as running and the other one as stopped.
+fn assert_apart(net: &Net, seed: u64, left: &[usize], right: &[usize]) {
+    for (own, others) in [(left, right), (right, left)] {
+        for node in own {
+            let shows = net.shows(*node, own, others);
+            assert!(shows, "seed {seed}, node {node}\n{}", net.describe());
+        }
+    }
+}
+
+/// Restarts a node that has a way only to `mates`, until it has met them.
+fn restart_among(net: &mut Net, node: usize, mates: &[usize], others: &[usize]) {
+    net.kill(node);
+    cut(net, &[node], others);
+    net.run(100);
+    net.start(node);
+    net.until(3_000, "it meets its mates", |net| {
+        net.shown(node).0.len() > mates.len()
+    });
+}
+
+#[test]
+fn who_was_only_told_of_a_split_tells_it() {
+    for seed in 0..10 {
+        let mut net = cluster(seed, 3);
+        net.nodes[2].frozen = true;
+        net.run(SPLIT_MS);
+        net.nodes[2].frozen = false;
+        net.until(5_000, "held apart", |net| held(net, 2).len() == 2);
+        // A new process that belongs to one side hears of it from the other one.
+        restart_among(&mut net, 1, &[0], &[2]);
+        uncut(&mut net, &[1], &[2]);
+        net.run(WHILE_MS);
+        assert_apart(&net, seed, &[0, 1], &[2]);
+        heal(&mut net, 2);
+        net.until_whole();
+    }
+}
+
+#[test]
+fn who_was_stopped_as_a_split_began_tells_it() {
+    for seed in 0..40 {
+        let mut net = cluster(seed, 4);
+        cut(&mut net, &[0, 1], &[2, 3]);
+        // When it goes on, its mate has given the other side up, and its links to it still stand.
+        net.run(1_400);
+        net.nodes[2].frozen = true;
+        net.run(2_000 + seed % 4 * 400);
+        net.nodes[2].frozen = false;
+        net.run(SPLIT_MS);
+        restart_among(&mut net, 1, &[0], &[2, 3]);
+        uncut(&mut net, &[1], &[2]);
+        net.run(WHILE_MS);
+        let shows = net.shows(1, &[0, 1], &[2, 3]);
+        assert!(shows, "seed {seed}\n{}", net.describe());
+        assert_eq!(held(&net, 1), ["emqx3"], "seed {seed}");
+        uncut(&mut net, &[0, 1], &[2, 3]);
+        heal(&mut net, 0);
+        net.until_whole();
+    }
+}
+
+#[test]
+fn who_let_a_node_in_and_was_split_off_since_is_not_its_side() {
+    for seed in 0..10 {
+        // All were let in by the first.
+        let mut net = cluster(seed, 4);
+        cut(&mut net, &[0], &[1, 2, 3]);
+        net.run(SPLIT_MS);
+        restart_among(&mut net, 3, &[1], &[2]);
+        uncut(&mut net, &[0], &[1, 2, 3]);
+        net.until(5_000, "on one side", |net| held(net, 3) == ["emqx1"]);
+        // It tells the third whom it holds apart.
+        uncut(&mut net, &[3], &[2]);
+        net.run(WHILE_MS);
+        assert_apart(&net, seed, &[1, 2, 3], &[0]);
+        heal(&mut net, 3);
+        net.until_whole();
+    }
+}
+
+#[test]
+fn a_member_that_only_others_reach_is_on_our_side() {
+    for seed in 0..10 {
+        let mut net = cluster(seed, 4);
+        cut(&mut net, &[0, 1, 3], &[2]);
+        net.run(SPLIT_MS);
+        // The other side knows none of them but the first, and that one has no link to the second.
+        restart_among(&mut net, 1, &[0, 3], &[2]);
+        restart_among(&mut net, 3, &[0, 1], &[2]);
+        cut(&mut net, &[0], &[1]);
+        net.run(3_000);
+        uncut(&mut net, &[1], &[2]);
+        net.run(WHILE_MS);
+        assert_apart(&net, seed, &[0, 1, 3], &[2]);
+        uncut(&mut net, &[0, 1, 3], &[0, 1, 2, 3]);
+        net.run(5_000);
+        heal(&mut net, 1);
+        net.until_whole();
+    }
+}
+
 #[test]
 fn a_joiner_of_one_side_keeps_off_the_other() {
     let mut net = cluster(12, 2);

@@ -5,6 +5,7 @@
 use dunlin_cluster::MemberState;
 
 use crate::oracle::Life;
+use crate::splits::MEET_MS;
 use crate::violation::Violation;
 use crate::world::World;
 
@@ -15,7 +16,8 @@ pub(super) fn audit(world: &World) -> Result<(), Violation> {
     for sides in world.oracle.splits.sides() {
         let lives = |life: Life| world.oracle.life(life.0) == life;
         let (a, b) = (sides.a.0, sides.b.0);
-        let from = sides.since.saturating_sub(TOGETHER_MS);
+        // Who joined or started just before it may not have met the other.
+        let from = sides.unmet_since.saturating_sub(MEET_MS);
         let together = world.oracle.were_together(a, b, from, world.now);
         let had_met = world.oracle.born(a).max(world.oracle.born(b)) < from;
         if !lives(sides.a) || !lives(sides.b) || !together || !had_met {
@@ -33,10 +35,6 @@ pub(super) fn audit(world: &World) -> Result<(), Violation> {
     }
     Ok(())
 }
-
-/// How long before a split two processes were members of one cluster, milliseconds: who joined or
-/// started just then may not have met the other.
-const TOGETHER_MS: u64 = 3_000;
 
 fn sees_running(world: &World, own: usize, other: usize) -> bool {
     let name = &world.hosts[other].name;

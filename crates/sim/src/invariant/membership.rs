@@ -56,7 +56,8 @@ fn agree(status: &Status, all: &[Status]) -> Result<(), Violation> {
 }
 
 /// Who is no member has another cluster id, unless two removed each other when they could not hear
-/// each other: those learn it when they meet.
+/// each other: those learn it when they meet. It is the same if one of them was not removed but had
+/// left and come back, of which the other heard only the former before it was removed itself.
 fn apart(world: &World, status: &Status, all: &[Status]) -> Result<(), Violation> {
     let own = &status.own;
     let stranger = all.iter().find(|other| {
@@ -71,13 +72,32 @@ fn apart(world: &World, status: &Status, all: &[Status]) -> Result<(), Violation
             .values()
             .any(|operated| matches!(&operated.op, Operation::ForceLeave { node } if node == name))
     };
-    if removed(own) && removed(&other.own) {
+    let parted = |a: &NodeName, b: &NodeName| removed_unheard(world, a) && has_left(world, b);
+    let other = &other.own;
+    if removed(own) && removed(other) || parted(own, other) || parted(other, own) {
         return Ok(());
     }
     wrong(format!(
-        "{own} and {} have one cluster id and are no members of each other",
-        other.own
+        "{own} and {other} have one cluster id and are no members of each other"
     ))
+}
+
+/// Whether a node was removed by one that it may not have heard just then.
+fn removed_unheard(world: &World, name: &NodeName) -> bool {
+    let host = world.hosts.iter().position(|host| host.name == *name);
+    let unheard = |operated: &Operated| {
+        let before = operated.at.saturating_sub(1);
+        let calm = |host| world.oracle.is_calm(operated.host, host, before, before);
+        matches!(&operated.op, Operation::ForceLeave { node } if node == name)
+            && !host.is_some_and(calm)
+    };
+    world.operations.values().any(unheard)
+}
+
+fn has_left(world: &World, name: &NodeName) -> bool {
+    let left = |operated: &Operated| matches!(operated.op, Operation::Leave);
+    let mut operations = world.operations.values();
+    operations.any(|operated| world.hosts[operated.host].name == *name && left(operated))
 }
 
 fn names(status: &Status) -> Vec<&NodeName> {
