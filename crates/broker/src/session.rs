@@ -40,6 +40,10 @@ const QUEUE_BYTES_MAX: usize = dunlin_cluster::PAYLOAD_BYTES_MAX / 4 * 3;
 /// What a queued message takes beside topic, properties and payload: names and numbers.
 const QUEUED_OVERHEAD_BYTES: usize = 200;
 
+/// Messages a session that moves again and again expects copies of, beside those it brings along:
+/// what it moved with some moves ago is forgotten beyond it.
+const COPIES_MAX: usize = 10_000;
+
 /// Session expiry interval that never ends.
 pub(crate) const NEVER: u32 = u32::MAX;
 
@@ -119,8 +123,8 @@ pub(crate) struct Arriving {
     pub(crate) will: Option<(Arc<Will>, u64)>,
 }
 
-/// What a former node has handed over at the end, while another copy of it may still come over a
-/// slower link: how many copies by message.
+/// What a former node has handed over, while another copy of it may still come over a slower link:
+/// how many copies by message.
 #[derive(Debug)]
 pub(crate) struct Handed {
     pub(crate) copies: BTreeMap<u64, u16>,
@@ -273,6 +277,27 @@ pub struct SessionState {
     pub(crate) dropped: u32,
     /// Copies that may still come, to a node it was on and may come back to.
     pub(crate) handed: BTreeMap<u64, u16>,
+}
+
+impl SessionState {
+    /// What may still come to a node that the session moves to, as a copy for somebody else there,
+    /// of messages that it brings along.
+    pub(crate) fn copies(&self) -> BTreeMap<u64, u16> {
+        let unacknowledged = self.inflight.iter().filter_map(|exchange| match exchange {
+            Exchange::Sent(_, queued) => Some(queued),
+            Exchange::Released(_) => None,
+        });
+        // A group's message is given to one node.
+        let plain = |queued: &&Queued| queued.group.is_none();
+        let mut copies = count_copies(unacknowledged.chain(&self.queue).filter(plain));
+        if self.handed.len() <= COPIES_MAX {
+            for (id, handed) in &self.handed {
+                let known = copies.entry(*id).or_default();
+                *known = (*known).max(*handed);
+            }
+        }
+        copies
+    }
 }
 
 /// A subscription of a moving session, by name.
@@ -484,11 +509,7 @@ pub(crate) fn join_collected(
     old: Vec<Queued>,
     new: Vec<Queued>,
 ) -> (Vec<Queued>, BTreeMap<u64, u16>) {
-    let mut unmet: BTreeMap<u64, u16> = BTreeMap::new();
-    for id in old.iter().filter_map(|queued| queued.message.id()) {
-        let copies = unmet.entry(id).or_default();
-        *copies = copies.saturating_add(1);
-    }
+    let mut unmet = count_copies(old.iter());
     let mut joined = old;
     for queued in new {
         let twin = queued.message.id().filter(|id| unmet.contains_key(id));
@@ -498,6 +519,15 @@ pub(crate) fn join_collected(
         }
     }
     (joined, unmet)
+}
+
+fn count_copies<'a>(of: impl Iterator<Item = &'a Queued>) -> BTreeMap<u64, u16> {
+    let mut copies: BTreeMap<u64, u16> = BTreeMap::new();
+    for id in of.filter_map(|queued| queued.message.id()) {
+        let known = copies.entry(id).or_default();
+        *known = known.saturating_add(1);
+    }
+    copies
 }
 
 fn take_copy(copies: &mut BTreeMap<u64, u16>, id: u64) {
@@ -577,6 +607,22 @@ mod tests {
         assert_eq!(first.message.expires_wall_ms(), Some(5));
         assert!(matches!(back.inflight[1], Exchange::Released(4)));
         assert_eq!(back.queue[0].message.payload(), b"two");
+    }
+
+    #[test]
+    fn copies_may_come_of_all_that_moves_along_but_what_groups_were_given() {
+        let plain = |id| Queued {
+            group: None,
+            ..numbered(id, "on")
+        };
+        let state = SessionState {
+            inflight: vec![Exchange::Sent(3, plain(1)), Exchange::Released(4)],
+            queue: vec![plain(2), plain(2), numbered(7, "given"), plain(0)],
+            handed: [(2, 1), (5, 1)].into(),
+            ..SessionState::default()
+        };
+        let copies: Vec<_> = state.copies().into_iter().collect();
+        assert_eq!(copies, [(1, 1), (2, 2), (5, 1)]);
     }
 
     #[test]

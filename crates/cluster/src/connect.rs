@@ -382,23 +382,13 @@ impl Cluster {
     }
 
     fn shaken(&mut self, conn: &mut Conn, hello: Hello, goal: Option<Goal>) -> Flow {
+        if self.is_former(&hello) {
+            return Flow::Close;
+        }
         let same_cluster = hello.cluster == self.own.cluster;
         if let Purpose::Data { .. } = hello.purpose {
-            let site = hello.peer.site;
-            let apart = self
-                .neighbours
-                .get(&site)
-                .is_some_and(|n| n.apart.is_some());
-            if goal.is_none() && same_cluster && self.is_member(site) && !apart {
-                let unread = conn.buf.split().freeze();
-                self.out.push(Effect::HandOff {
-                    conn: conn.id,
-                    hello,
-                    unread,
-                });
-                return Flow::Forget;
-            }
-            return Flow::Close;
+            let wanted = goal.is_none() && same_cluster;
+            return self.hand_off(conn, hello, wanted);
         }
         if same_cluster {
             if goal == Some(Goal::Meet) {
@@ -452,6 +442,23 @@ impl Cluster {
         }
     }
 
+    /// A data connection is the shards' if it is a member's.
+    fn hand_off(&mut self, conn: &mut Conn, hello: Hello, wanted: bool) -> Flow {
+        let site = hello.peer.site;
+        let neighbour = self.neighbours.get(&site);
+        let apart = neighbour.is_some_and(|n| n.apart.is_some());
+        if !wanted || !self.is_member(site) || apart {
+            return Flow::Close;
+        }
+        let unread = conn.buf.split().freeze();
+        self.out.push(Effect::HandOff {
+            conn: conn.id,
+            hello,
+            unread,
+        });
+        Flow::Forget
+    }
+
     /// The first payload of a node of our cluster: the member tables are merged before anything
     /// else, so that both ends judge alike whether they are fellow members.
     fn greeted(&mut self, conn: &mut Conn) -> Flow {
@@ -471,6 +478,9 @@ impl Cluster {
             },
             _ => return Flow::Close,
         };
+        if self.is_former(&hello) {
+            return Flow::Close;
+        }
         let cluster = self.own.cluster;
         self.merge_rows(hello.peer.site, MEMBERS, members, true);
         self.refresh_members();
@@ -483,6 +493,13 @@ impl Cluster {
             return Flow::Close;
         }
         self.attach(conn, &hello, swim)
+    }
+
+    /// Whether a process is speaking that another one has followed: what it said last may be on the
+    /// way for long, and would take the link from its successor.
+    fn is_former(&self, hello: &Hello) -> bool {
+        let neighbour = self.neighbours.get(&hello.peer.site);
+        neighbour.is_some_and(|n| n.former == Some(hello.peer.boot))
     }
 
     /// The connection becomes the one the member's link is on, unless there is a better one.
@@ -547,7 +564,7 @@ impl Cluster {
         let Some(neighbour) = self.neighbours.get_mut(&site) else {
             return;
         };
-        neighbour.boot = Some(hello.peer.boot);
+        neighbour.former = neighbour.boot.replace(hello.peer.boot);
         neighbour.split = None;
         neighbour.link = Link::new(stream);
         neighbour.owned_out = crate::table::owned::OwnedOut::new();

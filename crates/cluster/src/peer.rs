@@ -189,6 +189,8 @@ pub(crate) enum Job {
 pub(crate) struct Neighbour {
     pub(crate) name: NodeName,
     pub(crate) boot: Option<BootId>,
+    /// The life before that. It is over, whatever of it is still on the way.
+    pub(crate) former: Option<BootId>,
     pub(crate) link: Link,
     /// The connection the link is on.
     pub(crate) conn: Option<ConnId>,
@@ -235,6 +237,7 @@ impl Neighbour {
         Self {
             name,
             boot: None,
+            former: None,
             link: Link::new(stream),
             conn: None,
             conn_since_ms: now.mono_ms,

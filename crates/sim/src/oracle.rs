@@ -604,6 +604,12 @@ impl Oracle {
         self.homes.get(&client).map_or(&[], Vec::as_slice)
     }
 
+    /// The node a client was on when it got something.
+    pub fn home(&self, got: &Delivered) -> Option<Life> {
+        let mut homes = self.homes(got.client).iter().rev();
+        homes.find(|home| home.since <= got.at).map(|home| home.on)
+    }
+
     /// What a client got of a message.
     pub fn got(&self, client: usize, id: MessageId) -> &[Delivered] {
         self.delivered.get(&(client, id)).map_or(&[], Vec::as_slice)

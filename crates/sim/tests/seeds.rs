@@ -42,7 +42,7 @@ fn the_first_seeds_hold() {
 
 /// Seeds that found a bug, with the bug. Each has a test of its own beside the code it was in; here
 /// they stay for what else they may find, because such histories found something once.
-const ONCE_FAILED: [(u64, &str); 22] = [
+const ONCE_FAILED: [(u64, &str); 29] = [
     (
         107,
         "a suspicion that nobody decided stayed, and a later death went unseen",
@@ -119,6 +119,28 @@ const ONCE_FAILED: [(u64, &str); 22] = [
         "the oracle's: one removed in a split, the other had left and come back elsewhere",
     ),
     (716_264, "the same, where look-ups failed"),
+    (
+        59783,
+        "a copy for somebody else came to the node a session had moved to with the message",
+    ),
+    (
+        73767,
+        "the late greeting of a dead process unseated the next, and a group's message went twice",
+    ),
+    (
+        716_444,
+        "a copy came late of what the client had acknowledged before it moved, which nobody keeps",
+    ),
+    (716_538, "the same, over a link that was reset"),
+    (
+        73809,
+        "a new connection overtook by its own shard's link, when a blip held up the old one's",
+    ),
+    (
+        62587,
+        "the second PUBREC of a retained message does not wait for a failing disk",
+    ),
+    (9533, "the same"),
 ];
 
 #[test]

@@ -95,7 +95,8 @@ impl Shard {
             self.metrics.count(Metric::DeliveryDroppedNoLocal);
             return;
         }
-        if session.handed.is_some() && session.was_handed(message, now.mono_ms) {
+        // A group's message has no copies: it comes again when nobody else acknowledged it.
+        if session.handed.is_some() && group.is_none() && session.was_handed(message, now.mono_ms) {
             return;
         }
         let client = &session.client;

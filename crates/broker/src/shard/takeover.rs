@@ -616,22 +616,23 @@ impl Shard {
         now: Now,
         key: SessionKey,
         state: SessionState,
-        subscribe: bool,
+        copied: bool,
         fx: &mut ShardEffects,
     ) {
         for sub in &state.subscriptions {
-            if subscribe {
+            if copied {
                 self.enter_subscription(key, &wanted(sub), fx);
             } else {
                 self.adopt_subscription(key, sub);
             }
         }
+        let copies = if copied { state.copies() } else { state.handed };
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
         session.created_at_wall_ms = state.created_at_wall_ms;
         session.dropped = state.dropped;
-        session.expect_copies(state.handed, now.mono_ms + HANDED_MS);
+        session.expect_copies(copies, now.mono_ms + HANDED_MS);
         for exchange in state.inflight {
             session.inflight.restore(exchange, now.mono_ms);
         }

@@ -54,6 +54,26 @@ fn a_restart_faster_than_any_detection_is_noticed() {
     ));
 }
 
+/// Seed 73767: a greeting of the dead process came when its successor was linked already.
+#[test]
+fn what_a_dead_process_said_last_does_not_unseat_the_next() {
+    for dies_after_ms in (0..1_200).step_by(20) {
+        let mut net = Net::clustered(19, 2);
+        net.run(2_000);
+        net.delay_ms = 100;
+        net.reset_links(0, 1);
+        net.run(dies_after_ms);
+        net.kill(1);
+        net.delay_ms = 2;
+        net.start(1);
+        net.until_whole();
+        let downs = net.nodes[0].downs.len();
+        net.run(2_000);
+        let late = &net.nodes[0].downs[downs..];
+        assert!(late.is_empty(), "killed after {dies_after_ms} ms: {late:?}");
+    }
+}
+
 #[test]
 fn nodes_of_a_cluster_find_each_other_in_every_start_order() {
     for order in [

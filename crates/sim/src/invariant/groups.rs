@@ -84,12 +84,8 @@ fn same(a: &Promise, b: &Promise) -> bool {
 /// Whether its node has died since: it may not have told that its client has the message, be it
 /// that it had no time, or that the way was cut.
 fn may_be_given_again(world: &World, got: &Delivered) -> bool {
-    let homes = world.oracle.homes(got.client).iter().rev();
-    let mut homes = homes.filter(|home| home.since <= got.at);
-    homes.next().is_some_and(|home| {
-        let host = home.on.0;
-        !world.oracle.is_quiet(host, host, got.at, world.now)
-    })
+    let home = world.oracle.home(got);
+    home.is_some_and(|(host, _)| !world.oracle.is_quiet(host, host, got.at, world.now))
 }
 
 fn is_still_on(world: &World, got: &Delivered) -> bool {

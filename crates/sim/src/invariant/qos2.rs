@@ -1,7 +1,12 @@
 //! A `QoS` 2 message reaches a subscription once at most, through resends, lost connections and
 //! moves of either session, whatever is disturbed meanwhile.
+//!
+//! Except what the client had received and acknowledged on another node: nobody remembers what is
+//! done, so a copy that a disturbed link brings late to the session's new node, for somebody else
+//! there, is one more.
 
 use crate::invariant::loss::matching;
+use crate::oracle::{Delivered, Published};
 use crate::violation::Violation;
 use crate::world::World;
 
@@ -17,6 +22,9 @@ pub(super) fn step(world: &World) -> Result<(), Violation> {
         let Some(message) = world.oracle.message(got.message) else {
             continue;
         };
+        if came_late(world, got, message) {
+            continue;
+        }
         let client = &world.clients[got.client];
         let allowed = client
             .filters()
@@ -43,4 +51,22 @@ pub(super) fn step(world: &World) -> Result<(), Violation> {
         }
     }
     Ok(())
+}
+
+/// Whether the client had it on another node, and a way from a publisher's node to the present one
+/// was disturbed since.
+fn came_late(world: &World, got: &Delivered, message: &Published) -> bool {
+    let Some(home) = world.oracle.home(got) else {
+        return false;
+    };
+    let mut all = world.oracle.got(got.client, got.message).iter();
+    let moved = all.any(|d| {
+        world
+            .oracle
+            .home(d)
+            .is_some_and(|before| before.0 != home.0)
+    });
+    let mut sends = message.sends.iter();
+    let quiet = |from, at| world.oracle.is_quiet(from, home.0, at, got.at);
+    moved && sends.any(|sent| !quiet(sent.to.0, sent.at))
 }

@@ -599,6 +599,33 @@ fn a_copy_is_known_when_its_session_has_gone_and_come_back() {
     assert_eq!(net.payloads(back), Vec::<String>::new());
 }
 
+/// Seed 59783: a copy for another subscriber got to the new node after the session had come there
+/// with the message, be it queued or in flight.
+#[test]
+fn a_copy_of_what_came_with_the_session_is_known() {
+    for queued in [true, false] {
+        let mut net = net_of(3, 1);
+        let p = net.client_at_shard(0, 0, Version::V5, "p");
+        let (old, _) = net.persistent_at(1, 0, Version::V5, "c");
+        net.subscribe(old, "t", QoS::ExactlyOnce);
+        let other = net.client_at_shard(2, 0, Version::V5, "other");
+        net.subscribe(other, "t", QoS::AtMostOnce);
+        if queued {
+            net.drop_client(old);
+        }
+        net.hold_wires(0, 2, true);
+        net.send(p, message("t", "on", 2, 1));
+        let (new, present) = net.persistent_at(2, 0, Version::V5, "c");
+        assert!(present);
+        net.pass(3_100);
+        assert_eq!(net.payloads(new), ["on"]);
+        net.hold_wires(0, 2, false);
+        net.pass(100);
+        assert_eq!(net.payloads(other), ["on"]);
+        assert_eq!(net.payloads(new), [""; 0], "queued: {queued}");
+    }
+}
+
 #[test]
 fn a_node_that_does_not_answer_leaves_a_new_session() {
     let mut net = two();
