@@ -29,6 +29,14 @@ pub struct Queued {
     pub retain: bool,
 }
 
+impl Queued {
+    /// The identifier of a message that other nodes may have copies of. A group's message is given
+    /// to one node.
+    pub(crate) fn copied_id(&self) -> Option<u64> {
+        self.message.id().filter(|_| self.group.is_none())
+    }
+}
+
 /// Why a message was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DropReason {

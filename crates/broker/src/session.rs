@@ -141,6 +141,38 @@ pub(crate) struct Leaving {
     /// Shards that may still have deliveries on the way here. Between nodes they are asked when the
     /// new owner says that routes have moved.
     pub(crate) fences_left: ShardId,
+    /// What the full queue dropped meanwhile, by message: the new owner gets copies of it.
+    dropped: BTreeMap<u64, u16>,
+}
+
+impl Leaving {
+    pub(crate) fn new(reply: ReplyTo, heir: Heir, fences_left: ShardId) -> Self {
+        Self {
+            reply,
+            heir,
+            fences_left,
+            dropped: BTreeMap::new(),
+        }
+    }
+
+    /// A message fell out of the queue.
+    pub(crate) fn note_dropped(&mut self, queued: &Queued) {
+        let Some(id) = queued.copied_id() else {
+            return;
+        };
+        add_copies(&mut self.dropped, id, 1);
+        if self.dropped.len() > COPIES_MAX {
+            // A shard numbers upwards, so mostly this is the oldest.
+            self.dropped.pop_first();
+        }
+    }
+
+    /// Adds what was dropped to what the new owner knows as handed over: its turn is over.
+    pub(crate) fn tell_dropped(self, state: &mut SessionState) {
+        for (id, dropped) in self.dropped {
+            add_copies(&mut state.handed, id, dropped);
+        }
+    }
 }
 
 /// Where a session goes.
@@ -275,7 +307,8 @@ pub struct SessionState {
     pub(crate) queue: Vec<Queued>,
     pub(crate) awaiting_rel: Vec<u16>,
     pub(crate) dropped: u32,
-    /// Copies that may still come, to a node it was on and may come back to.
+    /// Copies that may still come of what the session has had: to a node it was on and may come
+    /// back to, or to its new node, of what the queue dropped while it collected for that one.
     pub(crate) handed: BTreeMap<u64, u16>,
 }
 
@@ -287,9 +320,8 @@ impl SessionState {
             Exchange::Sent(_, queued) => Some(queued),
             Exchange::Released(_) => None,
         });
-        // A group's message is given to one node.
-        let plain = |queued: &&Queued| queued.group.is_none();
-        let mut copies = count_copies(unacknowledged.chain(&self.queue).filter(plain));
+        let all = unacknowledged.chain(&self.queue);
+        let mut copies = count_copies(all.filter_map(Queued::copied_id));
         if self.handed.len() <= COPIES_MAX {
             for (id, handed) in &self.handed {
                 let known = copies.entry(*id).or_default();
@@ -380,9 +412,16 @@ pub fn decode_result(bytes: &[u8]) -> Option<TakeoverResult> {
 
 fn to_wire(state: &SessionState) -> WireState {
     let kept = newest_within(&state.queue, QUEUE_BYTES_MAX);
-    let left_behind = (state.queue.len() - kept.len()) as u32;
+    let cut = &state.queue[..state.queue.len() - kept.len()];
+    let left_behind = cut.len() as u32;
     if left_behind > 0 {
         tracing::warn!(messages = left_behind, "takeover_queue_cut");
+    }
+    let mut handed = state.handed.clone();
+    for queued in cut.iter().rev().take(COPIES_MAX) {
+        if let Some(id) = queued.copied_id() {
+            add_copies(&mut handed, id, 1);
+        }
     }
     WireState {
         created_at_wall_ms: state.created_at_wall_ms,
@@ -391,7 +430,7 @@ fn to_wire(state: &SessionState) -> WireState {
         queue: kept.iter().map(queued_to_wire).collect(),
         awaiting_rel: state.awaiting_rel.clone(),
         dropped: state.dropped.saturating_add(left_behind),
-        handed: state.handed.clone(),
+        handed,
     }
 }
 
@@ -501,15 +540,20 @@ fn queued_from_wire(wire: WireQueued) -> Queued {
 /// Joins what the old owner collected with what the new one did meanwhile. Both saw a stretch of
 /// the same publishers' streams: what is at the end of the first and the beginning of the second
 /// came twice. Copies are told by the message's identifier; a session with overlapping
-/// subscriptions may have several on either side.
+/// subscriptions may have several on either side. What the old owner had and dropped (`over`) does
+/// not come again behind what followed it.
 ///
 /// Returns all of it, and how many copies of the old owner's were not met again: they may still
 /// come.
 pub(crate) fn join_collected(
     old: Vec<Queued>,
+    over: BTreeMap<u64, u16>,
     new: Vec<Queued>,
 ) -> (Vec<Queued>, BTreeMap<u64, u16>) {
-    let mut unmet = count_copies(old.iter());
+    let mut unmet = over;
+    for id in old.iter().filter_map(|queued| queued.message.id()) {
+        add_copies(&mut unmet, id, 1);
+    }
     let mut joined = old;
     for queued in new {
         let twin = queued.message.id().filter(|id| unmet.contains_key(id));
@@ -521,13 +565,17 @@ pub(crate) fn join_collected(
     (joined, unmet)
 }
 
-fn count_copies<'a>(of: impl Iterator<Item = &'a Queued>) -> BTreeMap<u64, u16> {
-    let mut copies: BTreeMap<u64, u16> = BTreeMap::new();
-    for id in of.filter_map(|queued| queued.message.id()) {
-        let known = copies.entry(id).or_default();
-        *known = known.saturating_add(1);
+fn count_copies(ids: impl Iterator<Item = u64>) -> BTreeMap<u64, u16> {
+    let mut copies = BTreeMap::new();
+    for id in ids {
+        add_copies(&mut copies, id, 1);
     }
     copies
+}
+
+fn add_copies(copies: &mut BTreeMap<u64, u16>, id: u64, count: u16) {
+    let known = copies.entry(id).or_default();
+    *known = known.saturating_add(count);
 }
 
 fn take_copy(copies: &mut BTreeMap<u64, u16>, id: u64) {
@@ -644,6 +692,29 @@ mod tests {
     }
 
     #[test]
+    fn what_a_cut_leaves_behind_is_over() {
+        let large = |id| Queued {
+            group: None,
+            ..numbered(id, &"x".repeat(QUEUE_BYTES_MAX / 2))
+        };
+        let state = SessionState {
+            queue: vec![large(1), large(2), large(3)],
+            handed: [(1, 1)].into(),
+            ..Default::default()
+        };
+        let bytes = encode_result(&TakeoverResult::Session(Box::new(state)));
+        let Some(TakeoverResult::Session(back)) = decode_result(&bytes) else {
+            panic!("a session comes back");
+        };
+        let kept: Vec<_> = back.queue.iter().map(|q| q.message.id()).collect();
+        assert_eq!(kept, [Some(3)]);
+        assert_eq!(
+            back.handed.into_iter().collect::<Vec<_>>(),
+            [(1, 2), (2, 1)]
+        );
+    }
+
+    #[test]
     fn garbage_and_newer_versions_are_no_answer() {
         assert!(decode_result(&[]).is_none());
         assert!(decode_result(&[9, 0]).is_none());
@@ -654,8 +725,20 @@ mod tests {
 
     #[track_caller]
     fn check_joined(old: &[u64], new: &[u64], joined: &[u64], unmet: &[(u64, u16)]) {
+        check_joined_over(old, &[], new, joined, unmet);
+    }
+
+    #[track_caller]
+    fn check_joined_over(
+        old: &[u64],
+        over: &[(u64, u16)],
+        new: &[u64],
+        joined: &[u64],
+        unmet: &[(u64, u16)],
+    ) {
         let list = |ids: &[u64]| ids.iter().map(|id| numbered(*id, "on")).collect::<Vec<_>>();
-        let (all, still) = join_collected(list(old), list(new));
+        let over = over.iter().copied().collect();
+        let (all, still) = join_collected(list(old), over, list(new));
         let ids = all.iter().map(|queued| queued.message.id().unwrap_or(0));
         assert_eq!(ids.collect::<Vec<_>>(), joined);
         assert_eq!(still.into_iter().collect::<Vec<_>>(), unmet);
@@ -669,5 +752,18 @@ mod tests {
         check_joined(&[], &[1, 1], &[1, 1], &[]);
         // What was never routed (a retained message of a new subscription) has no twin.
         check_joined(&[0], &[0], &[0, 0], &[]);
+    }
+
+    #[test]
+    fn what_the_old_owner_dropped_does_not_come_behind_what_followed() {
+        check_joined_over(
+            &[5, 6],
+            &[(3, 1), (4, 1)],
+            &[4, 5, 7],
+            &[5, 6, 7],
+            &[(3, 1), (6, 1)],
+        );
+        // One of two copies was dropped.
+        check_joined_over(&[4], &[(4, 1)], &[4, 4], &[4], &[]);
     }
 }

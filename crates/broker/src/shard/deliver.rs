@@ -534,9 +534,12 @@ pub(crate) fn enqueue(metrics: &Metrics, session: &mut Session, queued: Queued) 
         Some(arriving) => &mut arriving.collected,
         None => &mut session.queue,
     };
-    let Some((_, reason)) = queue.push(queued, &session.client.mqtt) else {
+    let Some((dropped, reason)) = queue.push(queued, &session.client.mqtt) else {
         return;
     };
+    if let Some(leaving) = &mut session.leaving {
+        leaving.note_dropped(&dropped);
+    }
     session.dropped = session.dropped.saturating_add(1);
     metrics.count(Metric::DeliveryDropped);
     metrics.count(match reason {

@@ -401,11 +401,7 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
-        session.leaving = Some(Box::new(Leaving {
-            reply,
-            heir: Heir::Shard,
-            fences_left: others,
-        }));
+        session.leaving = Some(Box::new(Leaving::new(reply, Heir::Shard, others)));
         self.fence_shards(now, key, fx);
     }
 
@@ -481,11 +477,7 @@ impl Shard {
             return;
         };
         let state = take_state(session, subscriptions);
-        session.leaving = Some(Box::new(Leaving {
-            reply,
-            heir: Heir::Node(stamp),
-            fences_left: 0,
-        }));
+        session.leaving = Some(Box::new(Leaving::new(reply, Heir::Node(stamp), 0)));
         self.leaving.insert((session.clientid().into(), stamp), key);
         session.expires_ms = now.mono_ms + LEAVING_MAX_MS;
         self.wheel.arm(session.expires_ms, Timer::Expiry(key));
@@ -521,9 +513,11 @@ impl Shard {
         let Some(leaving) = session.leaving.take() else {
             return;
         };
-        let rest = take_state(session, Vec::new());
+        let mut rest = take_state(session, Vec::new());
+        let reply = leaving.reply;
+        leaving.tell_dropped(&mut rest);
         self.forget_session(now, key, fx);
-        send_reply(leaving.reply, TakeoverResult::Session(Box::new(rest)), fx);
+        send_reply(reply, TakeoverResult::Session(Box::new(rest)), fx);
     }
 
     /// The subscriptions of a session by name.
@@ -749,9 +743,9 @@ impl Shard {
             return;
         };
         let ours: Vec<_> = arriving.collected.take().collect();
-        let theirs = rest.map_or_else(Vec::new, |rest| rest.queue);
+        let rest = rest.unwrap_or_default();
         let rule = Arc::clone(&session.client.mqtt);
-        let (joined, unmet) = join_collected(theirs, ours);
+        let (joined, unmet) = join_collected(rest.queue, rest.handed, ours);
         for queued in joined {
             session.queue.push(queued, &rule);
         }

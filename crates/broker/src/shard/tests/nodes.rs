@@ -626,6 +626,41 @@ fn a_copy_of_what_came_with_the_session_is_known() {
     }
 }
 
+/// Seed 86743: the old node's full queue had dropped the oldest message, whose copy got to the new
+/// node, be it before or after the rest was handed over.
+#[test]
+fn what_a_session_dropped_while_it_moved_does_not_come_behind_what_followed() {
+    for late in [false, true] {
+        let mqtt = Mqtt {
+            max_mqueue_len: Some(2),
+            ..Mqtt::default()
+        };
+        let mut net = Net::with(3, 1, settings(mqtt));
+        let p = net.client_at_shard(0, 0, Version::V5, "p");
+        let q = net.client_at_shard(2, 0, Version::V5, "q");
+        let (old, _) = net.persistent_at(1, 0, Version::V5, "c");
+        net.subscribe(old, "t", QoS::AtLeastOnce);
+        net.hold_control = true;
+        let (new, present) = net.persistent_at(2, 0, Version::V5, "c");
+        assert!(present);
+        let index = net.index(2, 0);
+        net.nodes[0].shared.router().write().add_remote("t", index);
+        net.hold_wires(0, 2, true);
+        net.send(p, message("t", "1", 1, 1));
+        net.send(p, message("t", "2", 1, 2));
+        net.send(q, message("t", "other", 1, 1));
+        if !late {
+            net.hold_wires(0, 2, false);
+        }
+        net.hold_control = false;
+        net.pass(3_100);
+        assert_eq!(net.payloads(new), ["2", "other"], "late: {late}");
+        net.hold_wires(0, 2, false);
+        net.pass(2_000);
+        assert_eq!(net.payloads(new), [""; 0], "late: {late}");
+    }
+}
+
 #[test]
 fn a_node_that_does_not_answer_leaves_a_new_session() {
     let mut net = two();
