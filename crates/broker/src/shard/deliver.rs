@@ -540,6 +540,10 @@ pub(crate) fn enqueue(metrics: &Metrics, session: &mut Session, queued: Queued) 
     if let Some(leaving) = &mut session.leaving {
         leaving.note_dropped(&dropped);
     }
+    count_dropped(metrics, session, reason);
+}
+
+pub(crate) fn count_dropped(metrics: &Metrics, session: &mut Session, reason: DropReason) {
     session.dropped = session.dropped.saturating_add(1);
     metrics.count(Metric::DeliveryDropped);
     metrics.count(match reason {

@@ -30,6 +30,7 @@ use crate::metrics::Metric;
 use crate::registry::{Place, Previous};
 use crate::router::{NodeIndex, SessionKey, SubscriberKey};
 use crate::session::{Arriving, Heir, Leaving, MovedSubscription, SessionState, join_collected};
+use crate::shard::deliver::count_dropped;
 use crate::shard::{Shard, Timer};
 
 /// How long another node may take to answer, ms: what EMQX allows per step.
@@ -625,7 +626,7 @@ impl Shard {
             return;
         };
         session.created_at_wall_ms = state.created_at_wall_ms;
-        session.dropped = state.dropped;
+        session.dropped = session.dropped.saturating_add(state.dropped);
         session.expect_copies(copies, now.mono_ms + HANDED_MS);
         for exchange in state.inflight {
             session.inflight.restore(exchange, now.mono_ms);
@@ -746,8 +747,11 @@ impl Shard {
         let rest = rest.unwrap_or_default();
         let rule = Arc::clone(&session.client.mqtt);
         let (joined, unmet) = join_collected(rest.queue, rest.handed, ours);
+        session.dropped = session.dropped.saturating_add(rest.dropped);
         for queued in joined {
-            session.queue.push(queued, &rule);
+            if let Some((_, reason)) = session.queue.push(queued, &rule) {
+                count_dropped(&self.metrics, session, reason);
+            }
         }
         session.expect_copies(unmet, now.mono_ms + HANDED_MS);
     }
@@ -831,7 +835,8 @@ fn take_state(
         inflight: session.inflight.take().collect(),
         queue: session.queue.take().collect(),
         awaiting_rel: awaiting.map_or_else(Vec::new, |waiting| waiting.ids().collect()),
-        dropped: session.dropped,
+        // Of the rest only what is dropped from here on.
+        dropped: std::mem::take(&mut session.dropped),
         // The former owner still knows them: it collects until the end.
         handed: session
             .handed

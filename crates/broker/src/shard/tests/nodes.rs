@@ -658,6 +658,11 @@ fn what_a_session_dropped_while_it_moved_does_not_come_behind_what_followed() {
         net.hold_wires(0, 2, false);
         net.pass(2_000);
         assert_eq!(net.payloads(new), [""; 0], "late: {late}");
+        let rows = net.nodes[2].shards[0].client_rows(None, 1_000);
+        let dropped = rows.iter().find(|row| row.clientid == "c");
+        let dropped = dropped.map(|row| row.mqueue_dropped);
+        // In time, the copies collected here had not enough room either.
+        assert_eq!(dropped, Some(if late { 1 } else { 2 }));
     }
 }
 
