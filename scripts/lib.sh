@@ -49,20 +49,26 @@ has_protobuf_types() {
     [ -e "$at/include/google/protobuf/descriptor.proto" ]
 }
 
-build_release() {
+build_release() { build release; }
+
+# build PROFILE: the executable, by a profile of Cargo.toml.
+build() {
     need_cargo
     need_compilers
     say "Building (the first time takes a few minutes)"
-    cargo build --release -p dunlin
+    cargo build --profile "$1" -p dunlin
 }
 
-# lay_out DIRECTORY: an installation as users unpack it. Configuration that is there is kept.
+join_by() { local IFS=$1; shift; echo "$*"; }
+
+# lay_out DIRECTORY [PROFILE]: an installation as users unpack it. Configuration that is there is
+# kept.
 lay_out() {
-    local to=$1 file
+    local to=$1 built=$TARGET/${2:-release}/dunlin file
     mkdir -p "$to"/{bin,etc,data,log,run}
     # A new file, not new content: a running node keeps the program it was started with.
-    if ! cmp -s "$TARGET/release/dunlin" "$to/bin/dunlin"; then
-        install -m 755 "$TARGET/release/dunlin" "$to/bin/.dunlin.new"
+    if ! cmp -s "$built" "$to/bin/dunlin"; then
+        install -m 755 "$built" "$to/bin/.dunlin.new"
         mv -f "$to/bin/.dunlin.new" "$to/bin/dunlin"
     fi
     ln -sfn dunlin "$to/bin/emqx"
@@ -72,6 +78,28 @@ lay_out() {
         [ -e "$to/$file" ] || cp -r "$file" "$to/$file"
     done
     cp -f LICENSE README.md CHANGELOG.md "$to/"
+}
+
+# node_on NAME PORT: environment and program, as one command, of a node of the installation in
+# $place/dunlin whose listeners are on PORT (TCP) and the four after it (TLS, WebSocket, WebSocket
+# over TLS, REST). Names and ports of its own leave other nodes of the machine alone.
+node_on() {
+    echo "env EMQX_NODE__NAME=$1@127.0.0.1 EMQX_NODE__DATA_DIR=$place/data-$1" \
+        "EMQX_LISTENERS__TCP__DEFAULT__BIND=127.0.0.1:$2" \
+        "EMQX_LISTENERS__SSL__DEFAULT__BIND=127.0.0.1:$(($2 + 1))" \
+        "EMQX_LISTENERS__WS__DEFAULT__BIND=127.0.0.1:$(($2 + 2))" \
+        "EMQX_LISTENERS__WSS__DEFAULT__BIND=127.0.0.1:$(($2 + 3))" \
+        "EMQX_DASHBOARD__LISTENERS__HTTP__BIND=127.0.0.1:$(($2 + 4))" \
+        "$place/dunlin/bin/emqx"
+}
+
+# join_up NUMBER WITH: makes the node that `node NUMBER` names a member of WITH's cluster.
+join_up() {
+    local tries=0
+    until $(node "$1") ctl cluster join "$2" > "$place/join" 2>&1; do
+        ((++tries < 50)) || { cat "$place/join" "$place"/log* >&2; return 1; }
+        sleep 0.2
+    done
 }
 
 # The second node of the manual's single-host cluster, word for word.
