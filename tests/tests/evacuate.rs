@@ -4,6 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use dunlin_tests::http::Api;
 use dunlin_tests::node::cluster;
 use dunlin_tests::{Client, Node, mosquitto, paho, until, until_eq};
 use serde_json::json;
@@ -20,15 +21,15 @@ const START: [&str; 9] = [
     "--redirect-to",
     "b.example:1883",
 ];
-const LIMIT: Duration = Duration::from_secs(10);
+pub(crate) const LIMIT: Duration = Duration::from_secs(10);
 /// Paho is installed the first time it is used.
 const PAHO: Duration = Duration::from_mins(1);
 
-fn pair() -> Result<[Node; 2]> {
+pub(crate) fn pair() -> Result<[Node; 2]> {
     cluster(2)?.try_into().ok().context("two nodes")
 }
 
-fn check_available(node: &Node, available: bool) -> Result<()> {
+pub(crate) fn check_available(node: &Node, available: bool) -> Result<()> {
     let answer = node
         .api()
         .get("/api/v5/load_rebalance/availability_check")?;
@@ -153,17 +154,21 @@ fn check_restart(a: &Node) -> Result<()> {
     Ok(())
 }
 
+pub(crate) fn logged_in(node: &Node) -> Result<Api> {
+    let api = node.api().login("admin", "public")?;
+    let change = json!({ "old_pwd": "public", "new_pwd": "dunlin-1234" });
+    api.post("/api/v5/users/admin/change_pwd", &change)?
+        .status(204)?;
+    node.api().login("admin", "dunlin-1234")
+}
+
 #[test]
 fn r15_another_node_is_evacuated_over_the_api() -> Result<()> {
     if !mosquitto::is_there("evacuation over the API") {
         return Ok(());
     }
     let [a, b] = pair()?;
-    let api = b.api().login("admin", "public")?;
-    let change = json!({ "old_pwd": "public", "new_pwd": "dunlin-1234" });
-    api.post("/api/v5/users/admin/change_pwd", &change)?
-        .status(204)?;
-    let api = b.api().login("admin", "dunlin-1234")?;
+    let api = logged_in(&b)?;
     let payloads = leave_offline(&a, &b, 5)?;
     let path = |action: &str| format!("/api/v5/load_rebalance/{}/evacuation/{action}", a.name);
     let body = json!({

@@ -22,6 +22,7 @@ mod operators;
 mod page;
 mod pair;
 mod partition;
+mod rebalance;
 mod rest;
 mod restart;
 mod shared;

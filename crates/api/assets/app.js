@@ -197,6 +197,7 @@ function draw({ nodes, cluster, metrics, stats, moving }, now) {
   $('cluster-name').textContent = name;
   document.title = `Dunlin ${name}`;
   const [counters, gauges, leaving] = [byNode(metrics), byNode(stats), byNode(moving?.evacuations)];
+  const giving = new Set((moving?.rebalances ?? []).flatMap((row) => row.donors));
   // Nodes publish their figures every few seconds; what they answer themselves is newer.
   const fresh = ({ node, live_connections, connections }) => {
     const of = gauges.get(node) ?? {};
@@ -211,6 +212,7 @@ function draw({ nodes, cluster, metrics, stats, moving }, now) {
     ...fresh(node),
     rate: sample(node.node, counters.get(node.node), now),
     evacuation: leaving.get(node.node),
+    gives: giving.has(node.node),
     up: node.node_status !== 'stopped',
   }));
   const running = rows.filter((row) => row.up);
@@ -264,7 +266,11 @@ const STAGES = {
   prohibiting: () => 'empty, can be stopped',
 };
 
-function stateOf({ node_status, evacuation }) {
+function stateOf({ node_status, evacuation, gives }) {
+  if (gives) {
+    return element('span', {}, element('span', { class: 'state evacuating' }, 'rebalancing'),
+      element('small', {}, 'gives clients to other nodes'));
+  }
   if (!evacuation) return element('span', { class: `state ${node_status}` }, node_status);
   const stage = STAGES[evacuation.state]?.(evacuation.stats) ?? evacuation.state;
   return element('span', {}, element('span', { class: 'state evacuating' }, 'evacuating'),

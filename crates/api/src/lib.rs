@@ -216,12 +216,14 @@ fn load_rebalance_routes() -> Router<Api> {
         )
         .route(
             "/load_rebalance/{node}/evacuation/start",
-            post(load_rebalance::start),
+            post(load_rebalance::start_evacuation),
         )
         .route(
             "/load_rebalance/{node}/evacuation/stop",
-            post(load_rebalance::stop),
+            post(load_rebalance::stop_evacuation),
         )
+        .route("/load_rebalance/{node}/start", post(load_rebalance::start))
+        .route("/load_rebalance/{node}/stop", post(load_rebalance::stop))
 }
 
 fn configuration_routes() -> Router<Api> {

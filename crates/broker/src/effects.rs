@@ -628,6 +628,8 @@ pub struct Evicted {
     pub connected: usize,
     /// Sessions here without a connection, those on their way away among them.
     pub disconnected: usize,
+    /// Of these, those that have been offered and may be on their way.
+    pub offered: usize,
 }
 
 /// Rows in one answer; a listing is read in pages so that no answer stalls a shard.

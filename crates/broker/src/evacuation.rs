@@ -84,7 +84,7 @@ pub struct Load {
 }
 
 /// What is to be given away now, at most.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Share {
     /// Clients to disconnect.
     pub connections: u64,

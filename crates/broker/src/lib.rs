@@ -26,6 +26,7 @@ pub mod metrics;
 pub mod node;
 mod peer_link;
 pub mod queue;
+pub mod rebalance;
 pub mod redirect;
 pub mod registry;
 pub mod retained;

@@ -133,6 +133,8 @@ pub struct Shard {
     pub(crate) refusing: bool,
     /// Sessions offered to other nodes, and until when that may be on its way, mono ms.
     pub(crate) offered: BTreeMap<SessionKey, u64>,
+    /// Counts offers, so that all who get sessions get as many.
+    pub(crate) next_offer: usize,
     /// Where clients go when this shard sends them away.
     pub(crate) redirect: Arc<Redirect>,
     /// Its clients are gone, and the others may not know it all yet.
@@ -175,6 +177,7 @@ impl Shard {
             draining: false,
             refusing: false,
             offered: BTreeMap::new(),
+            next_offer: 0,
             redirect: Arc::default(),
             emptied: None,
             // Tokens of different shards meet in control: the shard is in the upper bits.

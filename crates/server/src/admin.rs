@@ -17,6 +17,7 @@ mod figures;
 mod listeners;
 mod mqtt_users;
 mod publish;
+mod rebalance;
 mod remote;
 mod retained;
 mod users;
@@ -52,7 +53,8 @@ pub use cluster::{
 };
 pub use configuration::Configured;
 pub use diagnose::{Diagnosis, DiagnosisStep, DiagnosisSteps};
-pub use dunlin_broker::evacuation::{EvacuationOptions, Load};
+pub use dunlin_broker::evacuation::{EvacuationOptions, Load, Share};
+pub use dunlin_broker::rebalance::{Averages, Order, RebalanceOptions, Stage, Threshold};
 pub use dunlin_cluster::OperationError;
 pub use error::{AdminError, PasswordRule};
 pub use evacuation::EvacuationRow;
@@ -61,6 +63,8 @@ pub use figures::{BrokerDescription, Figures, NodeStatus};
 pub use listeners::ListenerRow;
 pub use mqtt_users::{AuthenticatorRow, MqttUserRow};
 pub use publish::{Publication, Published};
+pub use rebalance::{DonorRow, RebalanceRow};
+pub(crate) use rebalance::{Rebalancing, rebalance};
 pub use retained::RetainedRow;
 pub(crate) use users::random;
 pub use users::{ApiKeyRow, Login, Role, UserRow, check_password_rule};
@@ -95,6 +99,7 @@ pub(crate) struct Inner {
     pub(crate) log: LogHandle,
     pub(crate) sys_path: String,
     pub(crate) evacuating: Evacuating,
+    pub(crate) rebalancing: Rebalancing,
     pub(crate) serving: AtomicBool,
     pub(crate) stop: Notify,
     pub(crate) gauges: Mutex<Gauges>,

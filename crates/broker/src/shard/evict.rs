@@ -40,6 +40,7 @@ impl Shard {
                 Some(_) => left.connected += 1,
                 None => {
                     left.disconnected += 1;
+                    left.offered += usize::from(self.offered.contains_key(&key));
                     if keys.len() < offers && self.may_be_offered(key, session) {
                         keys.push(key);
                     }
@@ -48,14 +49,16 @@ impl Shard {
         }
         left.connections = conns.len();
         left.sessions = keys.len();
+        left.offered += keys.len();
         let why = (CloseReason::Evicted, Reason::UseAnotherServer);
         for conn in conns {
             self.send_away(now, conn, why, fx);
         }
-        for (turn, key) in keys.into_iter().enumerate() {
+        for key in keys {
             // Not the same one first each time, or few sessions would all go to it.
-            let turn = turn + key.slot as usize;
-            self.offer_session(now, key, wanted.to[turn % wanted.to.len()], fx);
+            self.next_offer = self.next_offer.wrapping_add(1);
+            let to = wanted.to[self.next_offer % wanted.to.len()];
+            self.offer_session(now, key, to, fx);
         }
         left
     }

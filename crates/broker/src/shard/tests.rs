@@ -13,6 +13,7 @@ mod packets;
 mod properties;
 mod publish;
 mod qos;
+mod rebalance;
 mod retained;
 mod session;
 mod shared;

@@ -199,17 +199,19 @@ pub enum AdminError {
         /// What to do instead.
         instead: String,
     },
-    /// The node is being evacuated already.
+    /// The node is being evacuated already, or takes part in a rebalance.
     #[error(
-        "node {node} is being evacuated already; see `emqx_ctl rebalance status`, end it by \
-         `emqx_ctl rebalance stop` there"
+        "node {node} is being evacuated or rebalanced already; see `emqx_ctl rebalance status`, \
+         end it by `emqx_ctl rebalance stop` there"
     )]
     RebalanceEnabled {
         /// The node.
         node: String,
     },
-    /// The node is not being evacuated.
-    #[error("node {node} is not being evacuated; see `emqx_ctl rebalance status` for who is")]
+    /// The node is not being evacuated, or coordinates no rebalance.
+    #[error(
+        "node {node} has nothing of that kind to stop; see `emqx_ctl rebalance status` for who has"
+    )]
     RebalanceDisabled {
         /// The node.
         node: String,
@@ -224,6 +226,22 @@ pub enum AdminError {
         /// Which.
         nodes: Vec<String>,
     },
+    /// Nodes that are to take part in a rebalance and cannot.
+    #[error(
+        "{} cannot take part: not running, of another release, or being evacuated or rebalanced; \
+         see `emqx_ctl cluster status` and `emqx_ctl rebalance status`",
+        .nodes.join(", ")
+    )]
+    RebalanceNodes {
+        /// Which.
+        nodes: Vec<String>,
+    },
+    /// No node has so much more than the others.
+    #[error(
+        "the load of these nodes is within the thresholds; see `emqx_ctl rebalance help` for lower \
+         ones"
+    )]
+    NothingToBalance,
     /// A row could not be stored.
     #[error("the change could not be stored: {reason}; check disk space and node.data_dir")]
     Storage {

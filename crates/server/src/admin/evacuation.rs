@@ -13,7 +13,7 @@ use std::time::Duration;
 use dunlin_broker::evacuation::{Evacuation, EvacuationOptions, Load, Share};
 use dunlin_broker::redirect::Redirect;
 use dunlin_broker::router::NodeIndex;
-use dunlin_broker::{Answer, Ask, Evict};
+use dunlin_broker::{Answer, Ask, Evict, Evicted};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio::time::sleep;
@@ -46,13 +46,17 @@ pub struct EvacuationRow {
     pub current: Load,
 }
 
-/// Why another node did not start or stop an evacuation. Travels as JSON.
+/// Why another node did not start or stop an evacuation or a rebalance, or takes no part in one.
+/// Travels as JSON.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Refused {
     Enabled,
     Disabled,
     Unavailable(Vec<String>),
     Stored(String),
+    /// These cannot take part in a rebalance.
+    Nodes(Vec<String>),
+    Even,
 }
 
 /// The evacuation of this node, if there is one.
@@ -60,7 +64,8 @@ pub(crate) enum Refused {
 pub(crate) struct Evacuating {
     file: PathBuf,
     state: Mutex<Option<Evacuation>>,
-    /// A step, a start or a stop at a time, so that a late step does not undo a stop.
+    /// A step, a start or a stop at a time, so that a late step does not undo a stop. Orders of a
+    /// rebalance wait for it too: only one of the two says whether clients are refused.
     turn: tokio::sync::Mutex<()>,
     started: Notify,
 }
@@ -74,6 +79,11 @@ impl Evacuating {
             turn: tokio::sync::Mutex::default(),
             started: Notify::new(),
         }
+    }
+
+    /// Waits until nobody changes who may come.
+    pub(crate) async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.turn.lock().await
     }
 
     /// No change leaves it half done, so a poisoned lock protects a sound value.
@@ -170,10 +180,15 @@ impl Admin {
 
     /// Whether load balancers may send clients to this node.
     pub fn is_available(&self) -> bool {
-        self.inner.is_started() && self.inner.evacuating.state().is_none()
+        let stays = self.inner.evacuating.state().is_none() && !self.inner.rebalancing.donates();
+        self.inner.is_started() && stays
     }
 
-    async fn tell_node(&self, node: &str, question: &Question) -> Result<(), AdminError> {
+    pub(crate) async fn tell_node(
+        &self,
+        node: &str,
+        question: &Question,
+    ) -> Result<(), AdminError> {
         let done: Result<(), Refused> = self.ask_one(node, question).await?;
         let node = node.to_owned();
         done.map_err(|refused| match refused {
@@ -181,6 +196,8 @@ impl Admin {
             Refused::Disabled => AdminError::RebalanceDisabled { node },
             Refused::Unavailable(nodes) => AdminError::MigrateTo { nodes },
             Refused::Stored(reason) => AdminError::Storage { reason },
+            Refused::Nodes(nodes) => AdminError::RebalanceNodes { nodes },
+            Refused::Even => AdminError::NothingToBalance,
         })
     }
 
@@ -197,7 +214,7 @@ impl Admin {
     async fn start_here(&self, mut options: EvacuationOptions) -> Result<(), AdminError> {
         let evacuating = &self.inner.evacuating;
         let _turn = evacuating.turn.lock().await;
-        if evacuating.state().is_some() {
+        if evacuating.state().is_some() || self.inner.rebalancing.donates() {
             let node = self.inner.node.to_string();
             return Err(AdminError::RebalanceEnabled { node });
         }
@@ -247,7 +264,7 @@ impl Admin {
         }
     }
 
-    fn running_others(&self) -> Vec<(NodeIndex, String)> {
+    pub(crate) fn running_others(&self) -> Vec<(NodeIndex, String)> {
         let peers = self.inner.shared.peers().into_iter();
         let running = peers.filter(|(_, _, reachable)| *reachable);
         running
@@ -312,7 +329,7 @@ impl Admin {
             Vec::new()
         };
         match self.give_away(share, &to).await {
-            Ok(now_left) => *left = now_left,
+            Ok(now_left) => *left = load(now_left),
             Err(error) => tracing::error!(reason = %error, "evacuation_step_failed"),
         }
         true
@@ -335,8 +352,12 @@ impl Admin {
     }
 
     /// Has the shards give a share away, one after the other; what is left.
-    async fn give_away(&self, mut share: Share, to: &[NodeIndex]) -> Result<Load, AdminError> {
-        let mut left = Load::default();
+    pub(crate) async fn give_away(
+        &self,
+        mut share: Share,
+        to: &[NodeIndex],
+    ) -> Result<Evicted, AdminError> {
+        let mut left = Evicted::default();
         for shard in 0..self.inner.shared.shards() {
             let wanted = Evict {
                 connections: usize::try_from(share.connections).unwrap_or(usize::MAX),
@@ -347,8 +368,11 @@ impl Admin {
             if let Answer::Evicted(evicted) = answer {
                 share.connections -= share.connections.min(evicted.connections as u64);
                 share.sessions -= share.sessions.min(evicted.sessions as u64);
-                left.connected += evicted.connected as u64;
-                left.sessions += evicted.disconnected as u64;
+                left.connections += evicted.connections;
+                left.sessions += evicted.sessions;
+                left.connected += evicted.connected;
+                left.disconnected += evicted.disconnected;
+                left.offered += evicted.offered;
             }
         }
         Ok(left)
@@ -360,7 +384,8 @@ pub(crate) async fn evacuate(admin: Admin) {
     loop {
         admin.inner.evacuating.started.notified().await;
         let nothing = Share::default();
-        let mut left = admin.give_away(nothing, &[]).await.unwrap_or_default();
+        let left = admin.give_away(nothing, &[]).await;
+        let mut left = left.map_or_else(|_| Load::default(), load);
         let mut step = 0_u32;
         while admin.step_evacuation(step, &mut left).await {
             step = step.wrapping_add(1);
@@ -369,12 +394,21 @@ pub(crate) async fn evacuate(admin: Admin) {
     }
 }
 
-fn refused(done: Result<(), AdminError>) -> Result<(), Refused> {
+fn load(left: Evicted) -> Load {
+    Load {
+        connected: left.connected as u64,
+        sessions: left.disconnected as u64,
+    }
+}
+
+pub(crate) fn refused(done: Result<(), AdminError>) -> Result<(), Refused> {
     done.map_err(|error| match error {
         AdminError::RebalanceEnabled { .. } => Refused::Enabled,
         AdminError::RebalanceDisabled { .. } => Refused::Disabled,
         AdminError::MigrateTo { nodes } => Refused::Unavailable(nodes),
         AdminError::Storage { reason } => Refused::Stored(reason),
+        AdminError::RebalanceNodes { nodes } => Refused::Nodes(nodes),
+        AdminError::NothingToBalance => Refused::Even,
         other => Refused::Stored(other.to_string()),
     })
 }

@@ -10,12 +10,14 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dunlin_broker::evacuation::EvacuationOptions;
+use dunlin_broker::rebalance::{Order, RebalanceOptions};
 use dunlin_cluster::{CallError, NodeName};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::evacuation::refused;
 use super::{Admin, AdminError, ClientFilter, Scope};
 use crate::control_thread::Request;
 
@@ -65,6 +67,20 @@ pub(crate) enum Question {
     StartEvacuation(EvacuationOptions),
     /// Let clients in again.
     StopEvacuation,
+    /// What it coordinates.
+    Rebalance,
+    /// Coordinate a rebalance.
+    StartRebalance(RebalanceOptions),
+    /// End it.
+    StopRebalance,
+    /// What it has of clients, if it can take part in a rebalance.
+    Load,
+    /// Give clients away, and the same.
+    Donate(Order),
+    /// Give no more to those of this coordinator.
+    StopDonating { coordinator: String },
+    /// Whether it gives clients away.
+    Donor,
 }
 
 /// An answer, and how long it took to come.
@@ -227,6 +243,13 @@ impl Admin {
             Question::Evacuation => json(&self.evacuation()),
             Question::StartEvacuation(options) => json(&self.start_for(options).await),
             Question::StopEvacuation => json(&self.stop_for().await),
+            Question::Rebalance => json(&self.rebalance()),
+            Question::StartRebalance(options) => json(&refused(self.coordinate(options).await)),
+            Question::StopRebalance => json(&refused(self.stop_coordinating().await)),
+            Question::Load => json(&self.load().await),
+            Question::Donate(order) => json(&self.obey(order).await),
+            Question::StopDonating { coordinator } => json(&self.stop_donating(&coordinator).await),
+            Question::Donor => json(&self.donor()),
         })
     }
 }

@@ -26,7 +26,7 @@ use tokio::sync::Notify;
 
 use super::{Hooks, Paths, Running, Signals, TELL_FIGURES};
 use crate::access::{self, AccessError, Authentication};
-use crate::admin::{Admin, Evacuating, Inner, evacuate};
+use crate::admin::{Admin, Evacuating, Inner, Rebalancing, evacuate, rebalance};
 use crate::alarm::{self, Actions, Alarms};
 use crate::broker_settings;
 use crate::configuration::{Configuration, Followers};
@@ -260,6 +260,7 @@ fn assemble(
         log: log.clone(),
         sys_path: paths.root.display().to_string(),
         evacuating: Evacuating::new(&paths.data),
+        rebalancing: Rebalancing::default(),
         serving: AtomicBool::new(false),
         stop: Notify::new(),
         gauges: Mutex::new(Gauges::default()),
@@ -356,10 +357,11 @@ impl Running {
         let ctl = tokio::task::spawn_local(ctl.serve(self.admin.clone(), hooks.clone()));
         let background = tokio::task::spawn_local(background(self.admin.clone()));
         let evacuating = tokio::task::spawn_local(evacuate(self.admin.clone()));
+        let rebalancing = tokio::task::spawn_local(rebalance(self.admin.clone()));
         let admin = self.admin.clone();
         let follow = async move { admin.inner.configuration.follow().await };
         let follow = tokio::task::spawn_local(follow);
-        let tasks = [ctl, background, evacuating, follow];
+        let tasks = [ctl, background, evacuating, rebalancing, follow];
         self.tasks.extend(tasks.map(|task| task.abort_handle()));
         if settings.statsd.enable {
             let push = statsd::push(self.admin.clone(), settings.statsd.clone());

@@ -20,7 +20,7 @@ impl Net {
         let site = self.nodes[node].shared.peer_site(to).expect("known");
         let to = (0..self.nodes.len()).find(|at| self.nodes[*at].shared.site() == site);
         let to = to.expect("it exists");
-        let from = self.index(to, node);
+        let from = self.index(node, to);
         let shard = offer.shard_of(self.nodes[to].shared.shards());
         let letter = ToShard::Adopt { from, offer };
         self.letters
@@ -34,7 +34,7 @@ fn net_of(nodes: usize, shards: u16) -> Net {
 
 /// Asks a shard of node 0 to give away what it has to node 1.
 fn evict(net: &mut Net, shard: usize, connections: usize, sessions: usize) -> Evicted {
-    let to = vec![net.index(0, 1)];
+    let to = vec![net.index(1, 0)];
     let wanted = Evict {
         connections,
         sessions,
@@ -133,6 +133,27 @@ fn a_session_moves_without_its_client_and_loses_nothing() {
 }
 
 #[test]
+fn sessions_are_spread_over_those_who_get_them() {
+    for batch in 1..=3 {
+        let mut net = net_of(3, 1);
+        for n in 0..12 {
+            offline(&mut net, 0, &format!("c{n}"), "t");
+        }
+        let wanted = Evict {
+            connections: 0,
+            sessions: batch,
+            to: vec![net.index(1, 0), net.index(2, 0)],
+        };
+        for _ in 0..12 / batch {
+            net.ask(0, 0, Ask::Evict(wanted.clone()));
+            net.pass(1_000);
+        }
+        let sessions = [1, 2].map(|node| net.nodes[node].shards[0].counts().sessions);
+        assert_eq!(sessions, [6, 6], "{batch} at a time");
+    }
+}
+
+#[test]
 fn who_comes_back_while_the_session_moves_gets_it() {
     for at in 1..=2 {
         let mut net = net_of(3, 1);
@@ -143,7 +164,7 @@ fn who_comes_back_while_the_session_moves_gets_it() {
         let wanted = Evict {
             connections: 0,
             sessions: 1,
-            to: vec![net.index(0, 1)],
+            to: vec![net.index(1, 0)],
         };
         net.on_shard(0, 0, |shard, now, fx| shard.evict(now, &wanted, fx));
         let back = net.accept_at(at, 0, Version::V5);
