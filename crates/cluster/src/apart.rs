@@ -9,24 +9,36 @@
 //! A blip shorter than the suspicion time splits nobody off, and neither does a restart: a new
 //! process of a member is taken in as ever. `cluster heal` is a moment: every split before it
 //! counts for nothing. It spreads over links and with the next greeting of the other side.
+//!
+//! A split is as old as the silence that made it, and not as the news of it: those who have not
+//! heard of a heal yet go on calling members dead, which others pass on for seconds. Only who has
+//! been heard since the heal, and not for a suspicion time after that, is split off anew.
 
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Hlc;
 use crate::error::DownReason;
 use crate::identity::{BootId, SiteId};
+use crate::input::ConnId;
 use crate::link::Hello;
 use crate::node::Cluster;
 use crate::peer::Neighbour;
 use crate::wire::Message;
+
+/// When a member was heard, as both clocks show it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Heard {
+    mono_ms: u64,
+    at: Hlc,
+}
 
 /// A member that was declared down while its process ran on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Split {
     /// Its process at that time; another one is no longer the other side.
     boot: BootId,
-    /// When.
-    at: Hlc,
+    /// When it was heard last.
+    heard: Heard,
 }
 
 /// A member that can be reached and is held apart.
@@ -76,7 +88,9 @@ impl Cluster {
     /// The split that still counts.
     fn split(&self, site: SiteId) -> Option<Split> {
         let split = self.neighbours.get(&site)?.split?;
-        (split.at > self.healed).then_some(split)
+        let silent_ms = self.now.mono_ms.saturating_sub(split.heard.mono_ms);
+        let is_silent = silent_ms >= self.config.suspicion_ms;
+        (split.heard.at > self.healed && is_silent).then_some(split)
     }
 
     /// Whether a member is on another side, as far as is known: then nobody's word makes it run.
@@ -90,9 +104,34 @@ impl Cluster {
         if self.config.autoheal {
             return;
         }
-        let at = self.clock.tick(self.now);
         if let Some(neighbour) = self.neighbours.get_mut(&site) {
-            neighbour.split = neighbour.boot.map(|boot| Split { boot, at });
+            let heard = neighbour.heard;
+            neighbour.split = neighbour.boot.map(|boot| Split { boot, heard });
+        }
+    }
+
+    /// Something came over a connection; it counts if a member's link is on that.
+    pub(crate) fn note_heard(&mut self, site: SiteId, conn: ConnId) {
+        let heard = Heard {
+            mono_ms: self.now.mono_ms,
+            at: self.clock.shows(self.now),
+        };
+        let neighbour = self.neighbours.get_mut(&site);
+        if let Some(neighbour) = neighbour.filter(|n| n.conn == Some(conn)) {
+            neighbour.heard = heard;
+        }
+    }
+
+    /// A member took our link, so no side holds the other apart. It hears of the latest heal once
+    /// more: we may have heard of that after our greeting.
+    pub(crate) fn note_merged(&mut self, site: SiteId) {
+        if let Some(neighbour) = self.neighbours.get_mut(&site) {
+            neighbour.split = None;
+        }
+        if self.healed != Hlc::default()
+            && let Some(side) = self.side()
+        {
+            self.send(site, &Message::Side(side));
         }
     }
 
@@ -147,7 +186,7 @@ impl Cluster {
     /// Whether this node knows of the split and of a heal after it.
     fn has_healed(&self, hello: &Hello) -> bool {
         let split = self.neighbours.get(&hello.peer.site).and_then(|n| n.split);
-        split.is_some_and(|split| split.boot == hello.peer.boot && split.at <= self.healed)
+        split.is_some_and(|split| split.boot == hello.peer.boot && split.heard.at <= self.healed)
     }
 
     fn is_known_boot(&self, hello: &Hello) -> bool {

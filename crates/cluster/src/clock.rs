@@ -98,6 +98,11 @@ impl Clock {
         }
     }
 
+    /// What the clock shows, without a reading of its own: not less than every earlier one.
+    pub(crate) fn shows(&self, now: Now) -> Hlc {
+        Hlc::at(now.wall_ms).max(Hlc(self.0.load(Ordering::Relaxed)))
+    }
+
     /// Takes note of another node's reading; refuses one that no clock shows.
     pub fn observe(&self, now: Now, seen: Hlc) -> Result<(), Skew> {
         if seen.wall_ms() > WALL_MS_MAX {

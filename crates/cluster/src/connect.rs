@@ -310,6 +310,9 @@ impl Cluster {
         if let Some(conn) = self.conns.get_mut(&id) {
             conn.buf.extend_from_slice(bytes);
             conn.heard_ms = now_ms;
+            if let Stage::Member(site) = conn.stage {
+                self.note_heard(site, id);
+            }
             self.work_off(id);
         }
     }
@@ -536,6 +539,7 @@ impl Cluster {
         tracing::info!(node = %neighbour.name, "peer_linked");
         neighbour.greeted = Some(swim);
         self.note_wall(site, hello.wall_ms);
+        self.note_heard(site, conn.id);
         Flow::Again
     }
 
@@ -549,6 +553,7 @@ impl Cluster {
             let number = neighbour.owned_in.connected(boot);
             self.send(site, &Message::OwnHave { number });
         }
+        self.note_merged(site);
         self.learn_life(site, swim);
         if self.own.site < site {
             self.send_digests(site);

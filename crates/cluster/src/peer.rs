@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::{Bytes, BytesMut};
 
-use crate::apart::{Apart, Side, Split};
+use crate::apart::{Apart, Heard, Side, Split};
 use crate::clock::{Hlc, Now, Stamp};
 use crate::failure::SwimId;
 use crate::identity::{BootId, SiteId};
@@ -197,6 +197,8 @@ pub(crate) struct Neighbour {
     pub(crate) conn_since_ms: u64,
     /// The life it greeted with, until it takes our link, too: only then is it known to be ours.
     pub(crate) greeted: Option<SwimId>,
+    /// When something came over the link last; at first never.
+    pub(crate) heard: Heard,
     /// Since when there is none.
     pub(crate) unlinked_ms: u64,
     /// The connection being dialed.
@@ -242,6 +244,7 @@ impl Neighbour {
             conn: None,
             conn_since_ms: now.mono_ms,
             greeted: None,
+            heard: Heard::default(),
             unlinked_ms: now.mono_ms,
             dialing: None,
             retry_ms: now.mono_ms,

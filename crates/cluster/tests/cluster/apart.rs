@@ -1,6 +1,8 @@
 //! `cluster.autoheal = false`: the sides of a split stay apart until `cluster heal`.
 
 use dunlin_cluster::Operation;
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
 
 use crate::net::{Net, RETAINED, USERS};
 
@@ -394,5 +396,53 @@ fn one_heal_is_enough_for_members_who_believed_each_other_dead() {
         net.until_whole();
         let apart = (0..3).flat_map(|node| held(&net, node));
         assert_eq!(apart.collect::<Vec<_>>(), [""; 0], "seed {seed}");
+    }
+}
+
+/// A split of 3 to 5 nodes whose links return one after the other, and one heal in between.
+fn healed_while_links_return(seed: u64) -> Net {
+    let mut rng = SmallRng::seed_from_u64(seed);
+    let count = rng.random_range(3..=5);
+    let mut net = cluster(seed, count);
+    net.delay_ms = rng.random_range(0..=60);
+    let left: Vec<usize> = (0..rng.random_range(1..count)).collect();
+    let right: Vec<usize> = (left.len()..count).collect();
+    cut(&mut net, &left, &right);
+    // Some have given the other side up by then, or all, or nobody.
+    net.run(rng.random_range(2_000..SPLIT_MS));
+    let mut steps: Vec<(u64, Option<(usize, usize)>)> = Vec::new();
+    for pair in pairs(&left, &right) {
+        steps.push((rng.random_range(0..4_000), Some(pair)));
+    }
+    steps.push((rng.random_range(0..5_000), None));
+    steps.sort_unstable();
+    let healer = rng.random_range(0..count);
+    let restarts = rng.random_bool(0.2).then(|| rng.random_range(0..count));
+    let mut now = 0;
+    for (at, pair) in steps {
+        net.run(at - now);
+        now = at;
+        match pair {
+            Some((a, b)) => net.heal(a, b),
+            None => heal(&mut net, healer),
+        }
+        if let Some(node) = restarts.filter(|_| rng.random_bool(0.2)) {
+            net.kill(node);
+            net.start(node);
+        }
+    }
+    net
+}
+
+#[test]
+fn a_heal_lasts_whatever_is_on_the_way_when_links_return() {
+    for seed in 0..60 {
+        let mut net = healed_while_links_return(seed);
+        net.run(WHILE_MS);
+        let apart: Vec<_> = (0..net.nodes.len())
+            .flat_map(|node| held(&net, node))
+            .collect();
+        assert_eq!(apart, [""; 0], "seed {seed}\n{}", net.describe());
+        net.until_whole();
     }
 }
