@@ -5,12 +5,13 @@
 //! puts what comes of them in force, and writes `data/configs/cluster.hocon` for people. What is
 //! read at start only stays as it was at the start, until the next one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use dunlin_broker::alarm::details;
 use dunlin_broker::control::ControlInput;
 use dunlin_cluster::Merged;
 use dunlin_config::change::{self, Change, Difference, Plan, Refusal, Rows};
@@ -28,6 +29,9 @@ use crate::time::wall_ms;
 
 /// Former versions of `cluster.hocon` kept, as EMQX does.
 const FORMER_MAX: usize = 10;
+
+/// The alarm about a row that is not in force here, with its key after a `/`.
+const NOT_IN_FORCE: &str = "configuration_not_in_force";
 
 /// See the module.
 pub(crate) struct Configuration {
@@ -55,6 +59,10 @@ struct State {
     at_start: Rows,
     /// Rows it has been said of that they are not in force here, and why.
     said: BTreeSet<(String, String)>,
+    /// Rows that were passed over, by key: the value, and why.
+    refused: BTreeMap<String, (String, String)>,
+    /// Keys there is an alarm about.
+    alarmed: BTreeSet<String>,
 }
 
 /// What the rest of the server has that follows the configuration.
@@ -71,7 +79,7 @@ fn rows_of_emqx(loaded: &Loaded, table: &Merged) -> Result<Option<Rows>, Vec<Con
     foreign.map(change::rows_of).transpose()
 }
 
-fn rows(table: &Merged) -> Rows {
+fn rows_of_table(table: &Merged) -> Rows {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let read = table.read();
     let rows = read.range(&[]);
@@ -91,7 +99,7 @@ impl Configuration {
         followers: Followers,
     ) -> Result<Self, Vec<ConfigError>> {
         let to_import = rows_of_emqx(&loaded, &table)?;
-        let rows = to_import.clone().unwrap_or_else(|| rows(&table));
+        let rows = to_import.clone().unwrap_or_else(|| rows_of_table(&table));
         let at_start = rows.iter().filter(|(key, _)| is_read_at_start(key));
         let applied = change::in_force(&loaded.layers, &rows)?;
         let mut state = State {
@@ -100,6 +108,8 @@ impl Configuration {
             to_import: to_import.unwrap_or_default(),
             loaded: Arc::new(loaded),
             said: BTreeSet::new(),
+            refused: BTreeMap::new(),
+            alarmed: BTreeSet::new(),
         };
         let configuration = Self {
             table,
@@ -113,6 +123,8 @@ impl Configuration {
         };
         // The file is as old as the last change; the table may have seen another since.
         configuration.take(&mut state, applied.loaded, &applied.refused);
+        let rows = state.rows.clone();
+        configuration.alarm(&mut state, &rows);
         *configuration.lock() = state;
         Ok(configuration)
     }
@@ -135,7 +147,7 @@ impl Configuration {
     /// What a change would write, or why it is refused.
     pub(crate) fn plan(&self, change: &Change) -> Result<Plan, Refusal> {
         let layers = self.loaded().layers.clone();
-        change::plan(&layers, &rows(&self.table), change)
+        change::plan(&layers, &rows_of_table(&self.table), change)
     }
 
     /// Another node has changed rows.
@@ -157,13 +169,14 @@ impl Configuration {
         let rows = self.rows_here(&mut state);
         if rows != state.rows {
             let layers = state.loaded.layers.clone();
-            match change::in_force(&layers, &rows) {
+            state.rows = rows;
+            match change::in_force(&layers, &state.rows) {
                 Ok(applied) => self.take(&mut state, applied.loaded, &applied.refused),
                 // They were valid at the start, and rows can be passed over.
                 Err(errors) => tracing::error!(reason = %lines(&errors), "configuration_kept"),
             }
-            state.rows = rows;
         }
+        self.alarm(&mut state, &rows_of_table(&self.table));
         self.write_file();
     }
 
@@ -180,12 +193,13 @@ impl Configuration {
             return Err(Refusal::Restart(paths(restart)));
         }
         self.take(&mut state, applied.loaded, &applied.refused);
+        self.alarm(&mut state, &rows_of_table(&self.table));
         Ok(paths(changed))
     }
 
     /// The rows as this run of the node may follow them.
     fn rows_here(&self, state: &mut State) -> Rows {
-        let mut rows = rows(&self.table);
+        let mut rows = rows_of_table(&self.table);
         for (key, value) in rows.iter().filter(|(key, _)| is_read_at_start(key)) {
             let waits = state.at_start.get(key) != Some(value);
             if waits && state.said.insert((key.clone(), value.clone())) {
@@ -203,12 +217,42 @@ impl Configuration {
                 tracing::error!(key, reason, "configuration_change_not_in_force");
             }
         }
+        let value = |key: &String| state.rows.get(key).cloned().unwrap_or_default();
+        let refused = refused.iter();
+        let refused = refused.map(|(key, reason)| (key.clone(), (value(key), reason.clone())));
+        state.refused = refused.collect();
         let before = state.loaded.clone();
         for differs in change::diff(&before.raw, &loaded.raw) {
             tracing::info!(key = differs.path, "configuration_changed");
         }
         state.loaded = Arc::new(loaded);
         self.tell(&before.settings, &state.loaded.settings);
+    }
+
+    /// Has an alarm for each row that was passed over, until the row is another one: then it is in
+    /// force, or will be after a restart.
+    fn alarm(&self, state: &mut State, rows: &Rows) {
+        let mut now = BTreeSet::new();
+        for (key, (value, reason)) in &state.refused {
+            if rows.get(key) != Some(value) {
+                continue;
+            }
+            let message = format!(
+                "the cluster's value of {key} is not in force on this node: {reason}; update this \
+                 node, or change the value with `emqx_ctl conf load`"
+            );
+            let figures = details([
+                ("key", key.as_str().into()),
+                ("reason", reason.as_str().into()),
+            ]);
+            let name = format!("{NOT_IN_FORCE}/{key}");
+            self.alarms.activate(&name, figures, &message);
+            now.insert(key.clone());
+        }
+        for key in state.alarmed.difference(&now) {
+            self.alarms.deactivate(&format!("{NOT_IN_FORCE}/{key}"));
+        }
+        state.alarmed = now;
     }
 
     /// Tells everybody who follows settings while they run.
@@ -242,7 +286,7 @@ impl Configuration {
         if self.table.is_empty() && !self.path.exists() {
             return;
         }
-        let text = change::text(&rows(&self.table));
+        let text = change::text(&rows_of_table(&self.table));
         if let Err(error) = write(&self.path, &text) {
             let path = self.path.display();
             tracing::error!(%path, reason = %error, "cluster_hocon_not_written");
@@ -313,4 +357,143 @@ fn forget_former(dir: &Path) -> io::Result<()> {
         .iter()
         .take(over)
         .try_for_each(|name| fs::remove_file(dir.join(name)))
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use dunlin_broker::alarm::Limits;
+    use dunlin_broker::control::CONFIGURATION;
+    use dunlin_cluster::{Hlc, SiteId, Stamp, TableSpec, Wins};
+    use dunlin_config::hocon::NoFiles;
+    use dunlin_config::{Layer, LayerKind, Sources};
+
+    use super::*;
+    use crate::log::{self, StartedIn};
+
+    struct World {
+        table: Arc<Merged>,
+        alarms: Arc<Alarms>,
+        configuration: Configuration,
+        writes: u64,
+        _data: tempfile::TempDir,
+    }
+
+    fn loaded(directory: &Path) -> Loaded {
+        let text = "node { name = \"a@127.0.0.1\", cookie = hidden, data_dir = data }";
+        let directory = directory.display().to_string();
+        let sources = Sources {
+            files: vec![Layer {
+                kind: LayerKind::Etc,
+                path: "etc/emqx.conf".to_owned(),
+                text: text.to_owned(),
+            }],
+            env: Vec::new(),
+            etc_dir: directory.clone(),
+            log_dir: directory.clone(),
+            data_dir: directory,
+            include: &NoFiles,
+        };
+        dunlin_config::load(&sources).expect("valid")
+    }
+
+    fn put(table: &Merged, write: u64, key: &str, value: Option<&str>) {
+        let stamp = Stamp {
+            hlc: Hlc(write),
+            site: SiteId([1; 16]),
+        };
+        let value = value.map(|value| Bytes::copy_from_slice(value.as_bytes()));
+        table.put(key.as_bytes(), value, stamp);
+    }
+
+    impl World {
+        /// A node that starts with these rows.
+        fn new(rows: &[(&str, &str)]) -> Self {
+            let data = tempfile::tempdir().expect("a directory");
+            let table = Arc::new(Merged::new(TableSpec {
+                id: CONFIGURATION,
+                name: "configuration",
+                rows_max: change::ROWS_MAX,
+                value_bytes_max: change::VALUE_BYTES_MAX,
+                keep_on_leave: true,
+                wins: Wins::Later,
+            }));
+            for (key, value) in rows {
+                put(&table, 1, key, Some(value));
+            }
+            let loaded = loaded(data.path());
+            let control = Arc::new(Inbox::new());
+            let actions = Actions::new(&[]);
+            let alarms = Alarms::new("a@h", actions, Limits::default(), control.clone());
+            let alarms = Arc::new(alarms);
+            let log = log::prepare(&loaded.settings.log, StartedIn::Background);
+            let followers = Followers {
+                log: log.expect("a log").install().expect("it starts"),
+                alarms: alarms.clone(),
+                control,
+            };
+            let made = Configuration::new(loaded, table.clone(), data.path(), followers);
+            Self {
+                table,
+                alarms,
+                configuration: made.expect("valid without the rows"),
+                writes: 1,
+                _data: data,
+            }
+        }
+
+        /// Another node writes a row.
+        fn put(&mut self, key: &str, value: Option<&str>) {
+            self.writes += 1;
+            put(&self.table, self.writes, key, value);
+            self.configuration.apply();
+        }
+
+        fn alarms(&self) -> Vec<String> {
+            let active = self.alarms.list(true).into_iter();
+            active.map(|alarm| alarm.name).collect()
+        }
+    }
+
+    #[test]
+    fn a_row_that_is_not_in_force_has_an_alarm_until_it_is_another_one() {
+        let mut node = World::new(&[
+            ("mqtt.max_inflight", "7"),
+            ("mqtt.max_qos_allowed", "9"),
+            ("mqtt.of_a_later_release", "true"),
+        ]);
+        let (qos, later) = (
+            "configuration_not_in_force/mqtt.max_qos_allowed",
+            "configuration_not_in_force/mqtt.of_a_later_release",
+        );
+        assert_eq!(node.alarms(), [qos, later]);
+        node.put("mqtt.max_inflight", Some("8"));
+        assert_eq!(node.alarms(), [qos, later]);
+        node.put("mqtt.max_qos_allowed", Some("1"));
+        assert_eq!(node.alarms(), [later]);
+        node.put("mqtt.of_a_later_release", None);
+        assert_eq!(node.alarms(), [""; 0]);
+        node.put("mqtt.max_qos_allowed", Some("\"many\""));
+        assert_eq!(node.alarms(), [qos]);
+        let row = node.alarms.list(true).remove(0);
+        assert!(row.message.contains("mqtt.max_qos_allowed"), "{row:?}");
+        // Another value that does not fit either is the same trouble.
+        node.put("mqtt.max_qos_allowed", Some("10"));
+        assert_eq!(node.alarms(), [qos]);
+        assert!(node.alarms.list(false).len() == 2, "what ended, ended once");
+    }
+
+    #[test]
+    fn a_row_that_is_read_at_start_only_has_one_until_it_is_replaced() {
+        let key = "listeners.tcp.default.bind";
+        let mut node = World::new(&[(key, "\"nowhere\"")]);
+        let alarm = format!("configuration_not_in_force/{key}");
+        assert_eq!(node.alarms(), [alarm.as_str()]);
+        node.put("mqtt.max_inflight", Some("8"));
+        assert_eq!(node.alarms(), [alarm.as_str()]);
+        node.put(key, Some("1884"));
+        assert_eq!(node.alarms(), [""; 0]);
+        node.put(key, Some("\"nowhere\""));
+        assert_eq!(node.alarms(), [alarm.as_str()]);
+    }
 }
