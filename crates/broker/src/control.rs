@@ -552,7 +552,8 @@ impl Control {
 
     /// A write of a cluster-state row, and who is told when it is durable.
     ///
-    /// The core answers each write with its batch at once, so the batch that appears is this one's.
+    /// The core answers each write with its batch at once, also while it leaves or joins, so the
+    /// batch that appears is this one's.
     fn write(&mut self, now: Now, input: Input, waiting: Option<Waiting>, fx: &mut ControlEffects) {
         let before = fx.persist.len();
         self.cluster(now, input, fx);

@@ -25,6 +25,7 @@ use crate::node::Cluster;
 use crate::peer::{Conn, Goal, Neighbour, Stage};
 use crate::restore;
 use crate::stand::{Standing, Swap, Telling};
+use crate::sync::put;
 use crate::table::merged::{Applied, MEMBERS, Merged, Row, TableId};
 use crate::wire::{Message, Refusal, WireRow};
 
@@ -146,6 +147,17 @@ impl Operations {
     /// Whether the tables are being replaced on disk.
     pub(crate) fn is_swapping(&self) -> bool {
         self.swap.is_some()
+    }
+
+    /// Whether the old cluster state is archived, or about to be, and the next one does not stand.
+    pub(crate) fn is_moving(&self) -> bool {
+        let late = |join: &Join| {
+            matches!(
+                join.phase,
+                Phase::Archive { .. } | Phase::Tell(_) | Phase::Swap
+            )
+        };
+        self.standing.is_some() || self.join().is_some_and(late)
     }
 
     /// Whether this node is on its way out of its cluster, so that it should not call on members.
@@ -634,10 +646,9 @@ impl Cluster {
         let mut writes = Vec::new();
         for (site, member) in rows {
             let row = Row::new(self.stamp(), Some(member.encode()));
-            let (key, value) = (member_key(site), row.encode());
+            let key = member_key(site);
             members.restore(&key, &row);
-            let table = members.spec().name.to_owned();
-            writes.push(Write::Put { table, key, value });
+            writes.push(put(members, key, &row));
         }
         writes
     }

@@ -72,8 +72,9 @@ pub struct Cluster {
     pub(crate) last_synced: Option<SiteId>,
     /// Rows refused because their stamp shows a time that no clock shows.
     pub(crate) skew_refused: u64,
-    /// Keys whose rows were not persisted yet because a swap of tables is under way.
-    pub(crate) held: BTreeSet<(TableId, Bytes)>,
+    /// Keys written here since the old cluster state was archived: their rows go along to wherever
+    /// this node goes. No member has them, nor the archive.
+    pub(crate) fresh: BTreeSet<(TableId, Bytes)>,
     /// Writes that were overwritten by one whose writer had not seen them.
     pub(crate) conflicts: u64,
     /// When this node last went on after a time in which it did not run, mono ms.
@@ -146,7 +147,7 @@ impl Cluster {
             next_sweep_ms: now.mono_ms + SWEEP_PERIOD_MS,
             last_synced: None,
             skew_refused: 0,
-            held: BTreeSet::new(),
+            fresh: BTreeSet::new(),
             conflicts: 0,
             stalled_ms: 0,
             healed: Hlc::default(),
@@ -248,8 +249,9 @@ impl Cluster {
         token
     }
 
-    /// Asks for an archive of the cluster-state tables.
+    /// Asks for an archive of the cluster-state tables: what is written from here on is not in it.
     pub(crate) fn archive(&mut self) -> u64 {
+        self.fresh.clear();
         self.last_token += 1;
         self.out.push(Effect::Archive {
             token: self.last_token,

@@ -16,6 +16,7 @@ use crate::input::{ConnId, Effect, Write};
 use crate::membership::{Member, Membership, member_key};
 use crate::node::Cluster;
 use crate::restore;
+use crate::sync::put;
 use crate::table::merged::{MEMBERS, Merged, Row, TableId};
 use crate::wire::{Message, WireRow};
 
@@ -209,19 +210,15 @@ impl Cluster {
             });
         }
         if let Some(members) = tables.get(&MEMBERS) {
-            let table = members.spec().name.to_owned();
-            writes.push(Write::Put {
-                table,
-                key: key.clone(),
-                value: row.encode(),
-            });
             members.restore(&key, &row);
+            writes.push(put(members, key, &row));
         }
         let cluster = ClusterId(self.rng.random());
         self.begin_swap(cluster, tables, writes, None);
     }
 
-    /// Replaces tables and cluster id on disk. All connections end, except `keep`.
+    /// Replaces tables and cluster id on disk. All connections end, except `keep`. Fresh rows are
+    /// part of what the tables are replaced by.
     pub(crate) fn begin_swap(
         &mut self,
         cluster: ClusterId,
@@ -245,6 +242,13 @@ impl Cluster {
             neighbour.link.sender.detach();
         }
         self.writes.extend(writes);
+        for (id, WireRow { key, row }) in self.take_fresh() {
+            if let Some(table) = tables.get(&id).filter(|_| id != MEMBERS) {
+                table.restore(&key, &row);
+                self.writes
+                    .extend(table.row(&key).map(|row| put(table, key, &row)));
+            }
+        }
         self.writes.push(restore::write_cluster(cluster));
         let down: Vec<_> = std::mem::take(&mut self.down_since).into_keys().collect();
         self.writes
@@ -270,7 +274,13 @@ impl Cluster {
         };
         if let Some(error) = error {
             self.operations.standing = None;
-            self.persist_held();
+            let members = self
+                .take_fresh()
+                .into_iter()
+                .filter(|(id, _)| *id == MEMBERS);
+            for (id, WireRow { key, row }) in members {
+                self.persist_row(&self.table(id), &key, &row);
+            }
             self.swap_failed(error);
             return;
         }
@@ -285,11 +295,12 @@ impl Cluster {
             self.neighbours.remove(&site);
             self.out.push(Effect::Gone { site });
         }
+        let mut fresh = self.take_fresh();
         for (id, table) in swap.tables {
             self.table(id).replace(table);
         }
-        // Tables that were kept have what was written to them meanwhile.
-        self.persist_held();
+        fresh.retain(|(id, _)| *id != MEMBERS);
+        self.put_fresh(fresh);
         self.deltas.clear();
         self.own.cluster = swap.cluster;
         self.own.boot = BootId(self.rng.random());

@@ -116,6 +116,15 @@ fn batches(rows: Vec<WireRow>) -> Vec<Vec<WireRow>> {
     out
 }
 
+/// A row on its way to the disk.
+pub(crate) fn put(table: &Merged, key: Bytes, row: &Row) -> Write {
+    Write::Put {
+        table: table.spec().name.to_owned(),
+        key,
+        value: row.encode(),
+    }
+}
+
 impl Cluster {
     /// Writes a row here and now.
     pub(crate) fn put(&mut self, id: TableId, key: Bytes, value: Option<Bytes>) {
@@ -142,6 +151,9 @@ impl Cluster {
     }
 
     fn changed(&mut self, table: &Merged, key: Bytes, row: Row) {
+        if self.operations.is_moving() {
+            self.fresh.insert((table.spec().id, key.clone()));
+        }
         self.persist_row(table, &key, &row);
         self.deltas
             .entry(table.spec().id)
@@ -149,29 +161,36 @@ impl Cluster {
             .push(WireRow { key, row });
     }
 
-    fn persist_row(&mut self, table: &Merged, key: &Bytes, row: &Row) {
+    pub(crate) fn persist_row(&mut self, table: &Merged, key: &Bytes, row: &Row) {
         let id = table.spec().id;
         self.members_changed |= id == MEMBERS;
-        if self.operations.is_swapping() {
-            self.held.insert((id, key.clone()));
+        if id == MEMBERS && self.operations.is_swapping() {
+            // On the disk the members are those of the next cluster already.
+            self.fresh.insert((id, key.clone()));
             return;
         }
-        let name = table.spec().name.to_owned();
-        self.writes.push(Write::Put {
-            table: name,
-            key: key.clone(),
-            value: row.encode(),
-        });
+        // While tables are replaced as well: whoever wrote it waits for the disk, not for the swap.
+        self.writes.push(put(table, key.clone(), row));
     }
 
-    /// Persists what was held back for a swap, as far as memory still has it.
-    pub(crate) fn persist_held(&mut self) {
-        for (id, key) in std::mem::take(&mut self.held) {
-            let Some(table) = self.tables.get(&id).cloned() else {
-                continue;
-            };
-            if let Some(row) = table.row(&key) {
-                self.persist_row(&table, &key, &row);
+    /// The fresh rows as memory has them, oldest key first; none are fresh any more.
+    pub(crate) fn take_fresh(&mut self) -> Vec<(TableId, WireRow)> {
+        let rows = std::mem::take(&mut self.fresh).into_iter();
+        rows.filter_map(|(id, key)| {
+            let row = self.tables.get(&id)?.row(&key)?;
+            Some((id, WireRow { key, row }))
+        })
+        .collect()
+    }
+
+    /// Puts fresh rows into the tables of the next cluster. On the disk they are, over a greater row
+    /// of that cluster perhaps: that is written again.
+    pub(crate) fn put_fresh(&mut self, rows: Vec<(TableId, WireRow)>) {
+        for (id, WireRow { key, row }) in rows {
+            let table = self.table(id);
+            table.restore(&key, &row);
+            if let Some(greater) = table.row(&key).filter(|found| *found != row) {
+                self.persist_row(&table, &key, &greater);
             }
         }
     }

@@ -36,6 +36,74 @@ fn a_leaver_stands_alone_with_its_credentials() {
     net.until_whole();
 }
 
+/// A node of three whose disk takes a tenth of a second leaves, and is written to while its state
+/// is archived, while the others are told, and while its tables are replaced.
+fn written_to_while_it_leaves(net: &mut Net) -> u64 {
+    net.nodes[2].disk_ms = 100;
+    net.put(2, RETAINED, "before", Some("v"));
+    let leave = net.operate(2, Operation::Leave);
+    for (key, ms) in [("archive", 2), ("tell", 28), ("swap", 30)] {
+        for table in [RETAINED, USERS] {
+            let before = net.nodes[2].unwritten;
+            net.put(2, table, key, Some("v"));
+            let unwritten = net.nodes[2].unwritten;
+            assert!(unwritten > before, "{key}: its batch leaves at once");
+        }
+        assert!(!net.nodes[2].done.contains_key(&leave), "{key}");
+        net.run(ms);
+    }
+    leave
+}
+
+#[test]
+fn what_is_written_while_a_node_leaves_goes_with_it() {
+    let mut net = Net::clustered(13, 3);
+    let leave = written_to_while_it_leaves(&mut net);
+    net.run(1_000);
+    assert_eq!(net.nodes[2].done[&leave], Ok(()));
+    assert_eq!(net.get(2, RETAINED, "before"), None);
+    for key in ["archive", "tell", "swap"] {
+        for table in [RETAINED, USERS] {
+            assert!(net.get(2, table, key).is_some(), "{key} {table:?}");
+        }
+    }
+    assert!(net.shows(2, &[2], &[]) && net.shows(0, &[0, 1], &[]));
+    net.check_disks();
+}
+
+/// It dies as soon as the disk has taken the last of these writes.
+#[test]
+fn what_is_durable_while_a_node_leaves_survives_its_death() {
+    let mut net = Net::clustered(14, 3);
+    let leave = written_to_while_it_leaves(&mut net);
+    net.run(75);
+    assert!(net.nodes[2].done.contains_key(&leave));
+    net.kill(2);
+    net.start(2);
+    for key in ["archive", "tell", "swap"] {
+        for table in [RETAINED, USERS] {
+            assert!(net.get(2, table, key).is_some(), "{key} {table:?}");
+        }
+    }
+}
+
+#[test]
+fn a_leave_that_its_disk_refuses_changes_nothing() {
+    let mut net = Net::clustered(15, 3);
+    net.until_whole();
+    net.nodes[2].disk_ms = 100;
+    let leave = net.operate(2, Operation::Leave);
+    net.run(50);
+    net.put(2, RETAINED, "swap", Some("v"));
+    net.nodes[2].disk_fails = true;
+    net.run(60);
+    assert!(net.nodes[2].done[&leave].is_err());
+    net.nodes[2].disk_fails = false;
+    net.run(45);
+    assert!(net.get(2, RETAINED, "swap").is_some());
+    assert!(net.nodes[2].disk.tables["retained"].contains_key(&b"swap"[..]));
+}
+
 #[test]
 fn alone_there_is_nothing_to_leave() {
     let mut net = Net::with(2, 1);

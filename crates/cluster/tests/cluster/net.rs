@@ -149,7 +149,7 @@ pub(crate) struct Node {
     /// How long its disk takes for a batch, in milliseconds.
     pub(crate) disk_ms: u64,
     /// Bytes on their way to its disk, now and at most.
-    unwritten: usize,
+    pub(crate) unwritten: usize,
     pub(crate) most_unwritten: usize,
     pub(crate) batches: usize,
     life: u64,
