@@ -403,6 +403,11 @@ impl Links {
             link.progress_ms = now.mono_ms;
             got.acked = true;
         }
+        // Only now does the node take what this shard sends. One that no longer counts us as a
+        // member proves itself all the same, and hangs up.
+        if link.sender.is_attached() {
+            link.failures = 0;
+        }
         if link.sender.has_output() {
             link.wake(fx);
         }
@@ -604,7 +609,6 @@ impl OutLink {
             });
         }
         self.handshake = None;
-        self.failures = 0;
         self.sender.connected();
         Ok(())
     }

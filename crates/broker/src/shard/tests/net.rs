@@ -84,6 +84,10 @@ pub(super) struct Net {
     pub hold_control: bool,
     /// Data connections cannot be made and do not carry.
     pub cut: bool,
+    /// Data connections are hung up on when they are proven: nobody counts as a member.
+    pub disowned: bool,
+    /// Data connections dialed so far.
+    pub dials: usize,
     /// Calls between nodes get no answer.
     pub lose_calls: bool,
     /// Nothing is carried for now.
@@ -134,6 +138,8 @@ impl Net {
             next_ask: 0,
             hold_control: false,
             cut: false,
+            disowned: false,
+            dials: 0,
             lose_calls: false,
             lazy: false,
             hold_proofs: false,
@@ -340,6 +346,7 @@ impl Net {
     fn dial(&mut self, node: usize, shard: usize, conn: PeerConn, port: u16) {
         let other = (0..self.nodes.len()).find(|at| name(*at as u8).port() == port);
         let other = other.expect("somebody listens there");
+        self.dials += 1;
         if self.cut {
             let error = dunlin_cluster::DialError::Refused(None);
             self.on_shard(node, shard, |s, now, fx| {
@@ -420,6 +427,15 @@ impl Net {
                 wire.to_dialer.extend(answer.into_iter().flatten());
                 if let Some(hello) = proven {
                     wire.handshake = None;
+                    if self.disowned {
+                        let (dialer, mut bytes) =
+                            (wire.dialer, std::mem::take(&mut wire.to_dialer));
+                        self.on_shard(dialer.0, dialer.1, |s, now, fx| {
+                            s.peer_received(now, dialer.2, &mut bytes, fx);
+                        });
+                        self.close_wire(node, shard, conn);
+                        return true;
+                    }
                     self.on_shard(node, shard, |s, now, fx| {
                         s.peer_accepted(now, conn, &hello, fx);
                     });

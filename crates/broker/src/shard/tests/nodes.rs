@@ -130,6 +130,32 @@ fn a_blip_neither_loses_nor_repeats() {
     assert_eq!(net.take(p).len(), 3, "acknowledged now");
 }
 
+/// As one that has left dials its former members while its own control cannot say so yet.
+#[test]
+fn a_node_that_hangs_up_on_every_link_is_dialed_once_a_second() {
+    let mut net = two();
+    let p = net.client(Version::V5, "p");
+    let s = net.client_at_shard(1, 0, Version::V5, "s");
+    net.subscribe(s, "t", QoS::AtLeastOnce);
+    net.disowned = true;
+    net.cut_links();
+    net.cut = false;
+    let before = net.dials;
+    net.pass(10_000);
+    let dials = net.dials - before;
+    assert!(dials <= 2 * 15, "{dials} dials of two nodes in 10 s");
+    net.disowned = false;
+    net.pass(1_000);
+    net.publish_acked(p, "t", "x", 1);
+    assert_eq!(net.payloads(s), ["x"]);
+    // Taken again, it is as if nothing had been.
+    net.cut_links();
+    net.cut = false;
+    net.pass(50);
+    net.publish_acked(p, "t", "y", 1);
+    assert_eq!(net.payloads(s), ["y"]);
+}
+
 #[test]
 fn frames_that_arrived_before_the_cut_come_once() {
     let mut net = two();
