@@ -478,8 +478,8 @@ pub enum ToControl {
         /// The number of the question.
         number: u64,
     },
-    /// This shard has put a retained message into the shared table (or deleted it there): persist
-    /// and replicate the row.
+    /// This shard has put a retained message into the shared table (or deleted it there), or has to
+    /// know that it is durable: persist and replicate the row.
     Retained {
         /// The row's key.
         key: Bytes,

@@ -6,7 +6,7 @@
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
-use bytes::BufMut;
+use bytes::{BufMut, Bytes};
 use dunlin_cluster::Now;
 use dunlin_mqtt::{Ack, Publish, QoS, Reason};
 use smallvec::SmallVec;
@@ -15,7 +15,7 @@ use crate::access::{Action, DenyAction, Verdict};
 use crate::channel::acks::{AckKind, PendingAck, Waits};
 use crate::channel::alias::AliasError;
 use crate::channel::{Channel, HeldPublish, Paused};
-use crate::effects::{CloseReason, Conn, ShardEffects};
+use crate::effects::{CloseReason, Conn, ShardEffects, ToControl};
 use crate::message::{Message, Received};
 use crate::metrics::Metric;
 use crate::router::SessionKey;
@@ -85,7 +85,7 @@ impl Shard {
             };
             let waiting = session.awaiting_rel.get_or_insert_default();
             if waiting.contains(id) {
-                self.repeated(now, conn, id, publish.message.dup(), fx);
+                self.repeated(now, conn, id, &publish.message, fx);
                 return;
             }
             waiting.insert(id, (now.mono_ms / 1_000) as u32);
@@ -103,7 +103,14 @@ impl Shard {
 
     /// The same QoS 2 id again before its PUBREL. A retransmission is answered as the first time
     /// and not routed again; another message under the id is refused.
-    fn repeated(&mut self, now: Now, conn: Conn, id: u16, dup: bool, fx: &mut ShardEffects) {
+    fn repeated(
+        &mut self,
+        now: Now,
+        conn: Conn,
+        id: u16,
+        message: &Message,
+        fx: &mut ShardEffects,
+    ) {
         self.metrics.count(Metric::PacketsPublishInuse);
         self.flush(now, fx);
         let channel = &self.channels[conn.0 as usize];
@@ -115,12 +122,33 @@ impl Shard {
             // Its first PUBREC is still to come.
             return;
         }
-        let reason = if dup {
+        let mut waits = Waits::new();
+        let reason = if message.dup() {
+            self.retained_again(conn, message, &mut waits, fx);
             Reason::Success
         } else {
             Reason::PacketIdentifierInUse
         };
-        self.acknowledge(conn, (AckKind::Pubrec, id), reason, SmallVec::new(), fx);
+        self.acknowledge(conn, (AckKind::Pubrec, id), reason, waits, fx);
+    }
+
+    /// Whether the topic's row is durable was known to the connection of the first PUBREC, if
+    /// anybody got that: it is written once more.
+    fn retained_again(
+        &mut self,
+        conn: Conn,
+        message: &Message,
+        waits: &mut Waits,
+        fx: &mut ShardEffects,
+    ) {
+        if !message.retain() {
+            return;
+        }
+        let key = Bytes::copy_from_slice(message.topic().as_bytes());
+        if let Some(row) = self.shared.retained().table().row(&key) {
+            let (stamp, wait) = (row.stamp, Some(self.await_store(conn, waits)));
+            fx.tell(ToControl::Retained { key, stamp, wait });
+        }
     }
 
     fn authorize_publish(

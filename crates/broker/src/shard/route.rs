@@ -15,7 +15,7 @@ use smallvec::SmallVec;
 use crate::channel::acks::{AckKind, Wait, Waits};
 use crate::channel::{HeldPublish, Paused};
 use crate::dispatch::{Giver, Receipt};
-use crate::effects::{Answer, Conn, Delivery, ShardEffects, Target, ToControl, ToShard};
+use crate::effects::{Answer, Conn, Delivery, ShardEffects, ShardId, Target, ToControl, ToShard};
 use crate::forward::{self, Forward};
 use crate::message::Message;
 use crate::metrics::Metric;
@@ -457,13 +457,7 @@ impl Shard {
             .put(now, message, stamp, &self.settings.retainer);
         if stored.is_change() {
             let wait = match (pending.conn, pending.ack) {
-                (Some(conn), Some(_)) => {
-                    let token = self.token();
-                    let generation = self.channels[conn.0 as usize].generation;
-                    self.tokens.insert(token, (conn, generation));
-                    waits.push(Wait::Store(token));
-                    Some((self.id, token))
-                }
+                (Some(conn), Some(_)) => Some(self.await_store(conn, waits)),
                 _ => None,
             };
             let key = Bytes::copy_from_slice(message.topic().as_bytes());
@@ -472,6 +466,15 @@ impl Shard {
             tracing::debug!(topic = message.topic(), ?stored, "retained_not_stored");
         }
         !(message.payload().is_empty() && self.settings.retainer.stop_publish_clear_msg)
+    }
+
+    /// An acknowledgement is to wait for the store as well: whom control answers.
+    pub(crate) fn await_store(&mut self, conn: Conn, waits: &mut Waits) -> (ShardId, u64) {
+        let token = self.token();
+        let generation = self.channels[conn.0 as usize].generation;
+        self.tokens.insert(token, (conn, generation));
+        waits.push(Wait::Store(token));
+        (self.id, token)
     }
 
     /// Sends one copy to each other node that has a receiver.

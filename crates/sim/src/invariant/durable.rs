@@ -16,12 +16,12 @@ pub(super) fn step(world: &World) -> Result<(), Violation> {
         let Some(sent) = message.sends.last() else {
             continue;
         };
-        // The second answer to a QoS 2 message says only that it was routed once.
-        let repeated = message.qos == 2 && message.sends.len() > 1;
+        // Elsewhere the second answer to a QoS 2 message says only that it was routed once.
+        let moved = message.qos == 2 && message.sends.iter().any(|s| s.to.0 != sent.to.0);
         let (host, now) = (sent.to.0, world.now);
         let lives = world.oracle.life(host) == sent.to && world.hosts[host].node().is_some();
         let given_up = world.oracle.disk_failed(host, now, PATIENCE_MS);
-        if repeated || !message.retain || message.empty || !lives || given_up {
+        if moved || !message.retain || message.empty || !lives || given_up {
             continue;
         }
         let payload = id.payload();

@@ -96,14 +96,16 @@ fn retained(world: &World) -> impl Iterator<Item = (MessageId, &Published)> {
 }
 
 /// Acknowledged although the disk had failed for long: gone if the node dies before it works again.
-/// The second answer to a `QoS` 2 message does not wait for the disk at all, it says only that the
-/// message was routed once.
+/// The second answer to a `QoS` 2 message, if another node gives it, does not wait for the first
+/// one's disk.
 fn may_be_lost(world: &World, message: &Published) -> bool {
     let at = message.acked_at.unwrap_or_default();
-    let repeated = message.qos == 2 && message.sends.len() > 1;
-    let waited_ms = if repeated { 0 } else { PATIENCE_MS };
-    message.sends.iter().map(|sent| sent.to.0).any(|host| {
-        let unwritten = repeated && !world.oracle.is_quiet(host, host, at, at + COMMITTED_MS);
+    let first = message.sends.first().map(|sent| sent.to.0);
+    let mut hosts = message.sends.iter().map(|sent| sent.to.0);
+    let moved = message.qos == 2 && hosts.clone().any(|host| Some(host) != first);
+    let waited_ms = if moved { 0 } else { PATIENCE_MS };
+    hosts.any(|host| {
+        let unwritten = moved && !world.oracle.is_quiet(host, host, at, at + COMMITTED_MS);
         unwritten || world.oracle.disk_failed(host, at, waited_ms)
     })
 }

@@ -138,6 +138,31 @@ fn an_acknowledgement_waits_until_the_store_has_it() {
     assert_eq!(ids, [1, 2], "in the order of the publishes");
 }
 
+/// The connection of the first PUBREC is gone, and so is what that waited for.
+#[test]
+fn a_message_sent_again_on_another_connection_waits_for_the_store_too() {
+    for shard in 0..2 {
+        let mut net = Net::with(1, 2, Settings::default());
+        let publish = |dup: bool| {
+            let publish = Publish::new("t", b"x", QoS::ExactlyOnce, true).with_packet_id(id(1));
+            Packet::Publish(if dup { publish.with_dup() } else { publish })
+        };
+        let (p, _) = net.persistent_at(0, 0, Version::V5, "p");
+        net.hold_store = true;
+        net.send(p, publish(false));
+        net.nothing(p);
+        net.drop_client(p);
+        let (p, present) = net.persistent_at(0, shard, Version::V5, "p");
+        assert!(present);
+        net.send(p, publish(true));
+        net.send(p, publish(true));
+        net.nothing(p);
+        net.release_store();
+        assert_eq!(net.ack(p, AckKind::Pubrec, 1), Reason::Success);
+        net.nothing(p);
+    }
+}
+
 #[test]
 fn control_is_told_of_every_change() {
     let mut net = Net::new();
