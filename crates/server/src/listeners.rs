@@ -278,8 +278,7 @@ impl CertificatePaths {
     ) -> Result<(PathBuf, PathBuf), TlsError> {
         let default = self.default();
         let (cert, key) = (self.root.join(cert), self.root.join(key));
-        if default.is_wanted(&cert, &key) {
-            let dir = default.make()?;
+        if let Some(dir) = default.make(&cert, &key)? {
             tracing::warn!(dir = %dir.display(), "self_signed_certificate_made");
         }
         Ok((default.locate(&cert), default.locate(&key)))

@@ -2,9 +2,11 @@
 //!
 //! EMQX ships a certificate and its key with every copy, the same for all the world. Ours is made
 //! at first start, so that no two installations share a key: an authority that signs one server
-//! certificate and is then forgotten. Existing files are never touched.
+//! certificate and is then forgotten. Existing files are never touched. Several nodes may start at
+//! once from one installation: one of them makes the files, whole before they have their names, and
+//! the others wait for it.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -56,28 +58,39 @@ impl DefaultCertificate<'_> {
         }
     }
 
-    /// Whether the configuration's `cert` and `key` are the default files and neither exists.
-    pub(crate) fn is_wanted(&self, cert: &Path, key: &Path) -> bool {
-        cert == self.etc.join(CERT)
-            && key == self.etc.join(KEY)
-            && [cert, key]
-                .into_iter()
-                .all(|path| !self.locate(path).exists())
+    /// Makes the three files where the configuration's `cert` and `key` are the default ones and
+    /// neither exists; returns the directory they are in then.
+    pub(crate) fn make(&self, cert: &Path, key: &Path) -> Result<Option<&Path>, CertificateError> {
+        let is_default = cert == self.etc.join(CERT) && key == self.etc.join(KEY);
+        // The certificate comes last: with it everything is there.
+        if !is_default || self.exists(CERT) {
+            return Ok(None);
+        }
+        let files = generate(self.names)?;
+        let made = self.make_in(self.etc, &files);
+        let made = made.or_else(|_| self.make_in(self.data, &files));
+        made.map_err(|source| CertificateError::Write {
+            dir: self.data.to_owned(),
+            source,
+        })
     }
 
-    /// Makes the three files; returns the directory they are in.
-    pub(crate) fn make(&self) -> Result<&Path, CertificateError> {
-        let files = generate(self.names)?;
-        if write_all(self.etc, &files).is_ok() {
-            return Ok(self.etc);
+    /// `None`: somebody else has made them, or half of a pair is the operator's.
+    fn make_in<'b>(&self, dir: &'b Path, files: &Pem) -> io::Result<Option<&'b Path>> {
+        fs::create_dir_all(dir)?;
+        let turn = File::open(dir)?;
+        // Where files cannot be locked (some network file systems), nodes that start at the same
+        // moment are out of luck, as they would be without the lock.
+        let _ = turn.lock();
+        if self.exists(CERT) || self.exists(KEY) {
+            return Ok(None);
         }
-        match write_all(self.data, &files) {
-            Ok(()) => Ok(self.data),
-            Err(source) => Err(CertificateError::Write {
-                dir: self.data.to_owned(),
-                source,
-            }),
-        }
+        write_all(dir, files)?;
+        Ok(Some(dir))
+    }
+
+    fn exists(&self, name: &str) -> bool {
+        self.locate(&self.etc.join(name)).exists()
     }
 }
 
@@ -117,21 +130,37 @@ fn dress(params: &mut CertificateParams, name: &str) {
 }
 
 fn write_all(dir: &Path, pem: &Pem) -> io::Result<()> {
-    fs::create_dir_all(dir)?;
+    let cacert = dir.join(CACERT);
+    if cacert.exists() {
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
     // The key first and the certificate last: a crash between leaves no certificate without key.
-    write_new(&dir.join(KEY), &pem.key, 0o600)?;
-    write_new(&dir.join(CACERT), &pem.cacert, 0o644)?;
-    write_new(&dir.join(CERT), &pem.cert, 0o644)
+    let key = write_unnamed(dir.join(KEY), &pem.key, 0o600)?;
+    let cacert = write_unnamed(cacert, &pem.cacert, 0o644)?;
+    let cert = write_unnamed(dir.join(CERT), &pem.cert, 0o644)?;
+    [key, cacert, cert]
+        .iter()
+        .try_for_each(|Unnamed { at, path }| fs::rename(at, path))
 }
 
-fn write_new(path: &Path, text: &str, mode: u32) -> io::Result<()> {
+/// A whole file that does not have its name yet.
+struct Unnamed {
+    at: PathBuf,
+    path: PathBuf,
+}
+
+fn write_unnamed(path: PathBuf, text: &str, mode: u32) -> io::Result<Unnamed> {
+    let at = path.with_extension("new");
+    // One that was left by a crash.
+    let _ = fs::remove_file(&at);
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(mode)
-        .open(path)?;
+        .open(&at)?;
     file.write_all(text.as_bytes())?;
-    file.sync_all()
+    file.sync_all()?;
+    Ok(Unnamed { at, path })
 }
 
 /// The names a default certificate is made for: this machine's usual ones and those given.

@@ -1,6 +1,7 @@
 //! Certificates as files: made, read, replaced.
 
 use std::os::unix::fs::PermissionsExt as _;
+use std::thread;
 
 use super::certificate::DefaultCertificate;
 use rustls::CipherSuite as Suite;
@@ -22,17 +23,22 @@ impl World {
         self.dir.path().join("etc/certs")
     }
 
-    fn make(&self) {
+    /// The directory that the default certificate is made in, if it is.
+    fn make_default(&self) -> Option<PathBuf> {
         let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
         let (etc, data) = (self.etc(), self.dir.path().join("data/certs"));
-        let made = DefaultCertificate {
+        let default = DefaultCertificate {
             etc: &etc,
             data: &data,
             names: &names,
         };
-        assert!(made.is_wanted(&etc.join("cert.pem"), &etc.join("key.pem")));
-        assert_eq!(made.make().expect("the directory is writable"), etc);
-        assert!(!made.is_wanted(&etc.join("cert.pem"), &etc.join("key.pem")));
+        let made = default.make(&etc.join("cert.pem"), &etc.join("key.pem"));
+        made.expect("a directory is writable").map(Path::to_owned)
+    }
+
+    fn make(&self) {
+        assert_eq!(self.make_default(), Some(self.etc()));
+        assert_eq!(self.make_default(), None);
     }
 
     fn files(&self) -> Files {
@@ -82,18 +88,37 @@ fn the_default_certificate_is_whole_private_and_never_overwritten() {
         };
         ServerTls::with_alpn(options, files.clone(), Vec::new()).expect("it is whole");
     }
-    let before = fs::read(&files.cert).expect("it is there");
-    let names = [];
-    let (etc, data) = (world.etc(), world.dir.path().join("data/certs"));
-    let again = DefaultCertificate {
-        etc: &etc,
-        data: &data,
-        names: &names,
-    };
-    assert_eq!(again.make().expect("the data directory is writable"), data);
-    assert_eq!(fs::read(&files.cert).expect("it is there"), before);
-    // `etc` still has its own, so that is used.
-    assert_eq!(again.locate(&files.cert), files.cert);
+    // What the operator has is never touched, be it half of a pair or an authority.
+    fs::remove_file(&files.cert).expect("it is there");
+    assert_eq!(world.make_default(), None);
+    fs::remove_file(&files.key).expect("it is there");
+    let cacert = world.etc().join("cacert.pem");
+    fs::write(&cacert, "an operator's").expect("writable");
+    let data = world.dir.path().join("data/certs");
+    assert_eq!(world.make_default(), Some(data));
+    assert_eq!(fs::read(&cacert).expect("it is there"), b"an operator's");
+}
+
+#[test]
+fn nodes_that_start_at_once_from_one_installation_use_one_certificate() {
+    for _ in 0..10 {
+        let world = World::new();
+        let start = std::sync::Barrier::new(4);
+        let node = || {
+            start.wait();
+            let made = world.make_default();
+            ServerTls::with_alpn(options(), world.files(), Vec::new()).expect("it is whole");
+            made
+        };
+        let made: Vec<_> = thread::scope(|scope| {
+            let nodes: Vec<_> = (0..4).map(|_| scope.spawn(node)).collect();
+            nodes
+                .into_iter()
+                .filter_map(|node| node.join().expect("it starts"))
+                .collect()
+        });
+        assert_eq!(made, [world.etc()]);
+    }
 }
 
 #[test]
@@ -101,15 +126,14 @@ fn with_a_read_only_etc_the_certificate_is_in_data() {
     let world = World::new();
     fs::write(world.dir.path().join("etc"), "not a directory").expect("writable");
     let (etc, data) = (world.etc(), world.dir.path().join("data/certs"));
-    let names = ["localhost".to_owned()];
+    assert_eq!(world.make_default(), Some(data.clone()));
+    assert_eq!(world.make_default(), None);
     let default = DefaultCertificate {
         etc: &etc,
         data: &data,
-        names: &names,
+        names: &[],
     };
-    assert_eq!(default.make().expect("data is writable"), data);
     assert_eq!(default.locate(&etc.join("cert.pem")), data.join("cert.pem"));
-    assert!(!default.is_wanted(&etc.join("cert.pem"), &etc.join("key.pem")));
 }
 
 #[test]
