@@ -85,13 +85,34 @@ impl Disk {
         }
     }
 
-    /// Values that a crash could lose.
-    pub fn unsynced(&self) -> impl Iterator<Item = &Bytes> {
-        let ops = self.memory.unsynced().flat_map(|batch| &batch.ops);
-        ops.filter_map(|op| match op {
-            Op::Put { value, .. } => Some(value),
-            Op::Delete { .. } | Op::Clear { .. } | Op::Rename { .. } => None,
-        })
+    /// Whether a crash could lose a row with this value, which a node holds in memory or has written:
+    /// none of the prefixes that may survive is without it, as far as batches write it.
+    pub fn can_lose(
+        &self,
+        (table, key): (&TableId, &[u8]),
+        held: bool,
+        is_it: impl Fn(&[u8]) -> bool,
+    ) -> bool {
+        let writes_it = |batch: &Batch| {
+            batch.ops.iter().any(|op| match op {
+                Op::Put {
+                    table: to,
+                    key: at,
+                    value,
+                } => to == table && at == key && is_it(value),
+                Op::Delete { .. } | Op::Clear { .. } | Op::Rename { .. } => false,
+            })
+        };
+        let written = self.memory.unsynced().enumerate();
+        let written = written.filter(|(_, batch)| writes_it(batch));
+        let last = written.map(|(at, _)| at + 1).last();
+        let lacks_it = |kept| {
+            let mut after = self.memory.clone();
+            after.crash(CrashKeep::Prefix(kept));
+            let row = after.get(table, key).ok().flatten();
+            !row.is_some_and(|value| is_it(&value))
+        };
+        (held || last.is_some()) && (0..=last.unwrap_or_default()).any(lacks_it)
     }
 
     /// Keeps a copy of all tables, as the real store writes below `data/backup`.

@@ -4,11 +4,15 @@
 //! to stand still for it, the node says so (an alarm of the store) and goes on with what is in
 //! memory and on the other nodes.
 
+use dunlin_broker::retained::RETAINED;
+use dunlin_storage::TableId;
+
 use crate::disk::PATIENCE_MS;
 use crate::violation::Violation;
 use crate::world::World;
 
 pub(super) fn step(world: &World) -> Result<(), Violation> {
+    let table = TableId::fixed(RETAINED.name);
     for id in world.oracle.fresh_acks() {
         let Some(message) = world.oracle.message(*id) else {
             continue;
@@ -25,8 +29,14 @@ pub(super) fn step(world: &World) -> Result<(), Violation> {
             continue;
         }
         let payload = id.payload();
-        let mut unsynced = world.hosts[host].disk.unsynced();
-        if unsynced.any(|value| holds(value, payload.as_bytes())) {
+        let is_it = |value: &[u8]| holds(value, payload.as_bytes());
+        let found = world.hosts[host].node().and_then(|node| {
+            let retained = node.shared().retained();
+            retained.get(&message.topic, u64::MAX / 2)
+        });
+        let held = found.is_some_and(|found| is_it(found.payload()));
+        let row = (&table, message.topic.as_bytes());
+        if world.hosts[host].disk.can_lose(row, held, is_it) {
             let seen = format!(
                 "node {host} acknowledged {payload} ({}) and can still lose it",
                 message.topic
