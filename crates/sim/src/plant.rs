@@ -77,7 +77,7 @@ impl Bug {
         (Self::SwallowRows, "swallow-rows", "retained"),
         (Self::TwiceQos2, "twice-qos2", "qos2"),
         (Self::Reorder, "reorder", "order"),
-        (Self::ForgetRetained, "forget-retained", "retained"),
+        (Self::ForgetRetained, "forget-retained", "durable"),
         (Self::ForgetMembers, "forget-members", "membership"),
         (Self::KeepRoute, "keep-route", "routes"),
         (Self::TwoReceivers, "two-receivers", "groups"),
