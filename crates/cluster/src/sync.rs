@@ -183,8 +183,8 @@ impl Cluster {
         .collect()
     }
 
-    /// Puts fresh rows into the tables of the next cluster. On the disk they are, over a greater row
-    /// of that cluster perhaps: that is written again.
+    /// Puts fresh rows into the tables of the next cluster. On the disk they are, perhaps over a
+    /// greater row of that cluster: that is written again.
     pub(crate) fn put_fresh(&mut self, rows: Vec<(TableId, WireRow)>) {
         for (id, WireRow { key, row }) in rows {
             let table = self.table(id);

@@ -85,8 +85,8 @@ impl Disk {
         }
     }
 
-    /// Whether a crash could lose a row with this value, which a node holds in memory or has written:
-    /// none of the prefixes that may survive is without it, as far as batches write it.
+    /// Whether a crash could lose a row with this value that a node holds in memory or has written:
+    /// a prefix that may survive is without it, up to the last batch that writes it.
     pub fn can_lose(
         &self,
         (table, key): (&TableId, &[u8]),

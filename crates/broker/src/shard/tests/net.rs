@@ -1,12 +1,13 @@
 //! The harness: nodes, shards, clients, and everything between them.
 
+mod wires;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, RwLock};
 
 use bytes::{Bytes, BytesMut};
 use dunlin_cluster::{
-    BootId, Clock, ClusterId, Cookie, DownReason, Handshake, Identity, Merged, NodeName, Now,
-    SiteId,
+    BootId, Clock, ClusterId, Cookie, DownReason, Identity, Merged, NodeName, Now, SiteId,
 };
 use dunlin_mqtt::{
     Ack, AckKind, Connack, Connect, Disconnect, Limits, Packet, Properties, QoS, Reason,
@@ -18,8 +19,8 @@ pub(super) use super::packets::{
 };
 use crate::access::Proof;
 use crate::effects::{
-    Accepted, Answer, Ask, ClientEvent, CloseReason, Conn, PeerConn, ReplyTo, ShardEffects,
-    TakeoverRequest, TakeoverResult, TakeoverStep, ToControl, ToShard,
+    Accepted, Answer, Ask, ClientEvent, CloseReason, Conn, ReplyTo, ShardEffects, TakeoverRequest,
+    TakeoverResult, TakeoverStep, ToControl, ToShard,
 };
 use crate::metrics::{Metric, sum};
 use crate::peer_link::Peering;
@@ -28,6 +29,7 @@ use crate::session::{decode_result, encode_result};
 use crate::settings::{ListenerSettings, Mqtt, Settings};
 use crate::shard::Shard;
 use crate::shared::Shared;
+use wires::Wire;
 
 /// A client of the net.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,16 +57,6 @@ pub(super) struct Node {
     answers: BTreeMap<u64, Answer>,
     pub events: Vec<ClientEvent>,
     pub drained: usize,
-}
-
-/// A data connection between two shards.
-struct Wire {
-    dialer: (usize, usize, PeerConn),
-    acceptor: (usize, usize, PeerConn),
-    handshake: Option<Box<Handshake>>,
-    to_dialer: BytesMut,
-    to_acceptor: BytesMut,
-    open: bool,
 }
 
 pub(super) enum Letter {
@@ -210,19 +202,6 @@ impl Net {
         self.run();
     }
 
-    /// All data connections break.
-    pub(super) fn cut_links(&mut self) {
-        self.cut = true;
-        for wire in std::mem::take(&mut self.wires) {
-            let (node, shard, conn) = wire.dialer;
-            self.on_shard(node, shard, |s, now, fx| s.peer_closed(now, conn, fx));
-            let (node, shard, conn) = wire.acceptor;
-            if wire.handshake.is_none() {
-                self.on_shard(node, shard, |s, now, fx| s.peer_closed(now, conn, fx));
-            }
-        }
-    }
-
     pub(super) fn on_shard<T>(
         &mut self,
         node: usize,
@@ -343,133 +322,6 @@ impl Net {
         }
     }
 
-    fn dial(&mut self, node: usize, shard: usize, conn: PeerConn, port: u16) {
-        let other = (0..self.nodes.len()).find(|at| name(*at as u8).port() == port);
-        let other = other.expect("somebody listens there");
-        self.dials += 1;
-        if self.cut {
-            let error = dunlin_cluster::DialError::Refused(None);
-            self.on_shard(node, shard, |s, now, fx| {
-                s.peer_dial_failed(now, conn, &error, fx);
-            });
-            return;
-        }
-        let identity = self.nodes[other]
-            .identity
-            .read()
-            .expect("not poisoned")
-            .clone();
-        let handshake = Handshake::accept(&identity, &cookie(), [7; 32], self.now);
-        let accepted = PeerConn(self.next_accepted);
-        self.next_accepted += 2;
-        let acceptor_shard = shard % self.nodes[other].shards.len();
-        self.wires.push(Wire {
-            dialer: (node, shard, conn),
-            acceptor: (other, acceptor_shard, accepted),
-            handshake: Some(Box::new(handshake)),
-            to_dialer: BytesMut::new(),
-            to_acceptor: BytesMut::new(),
-            open: true,
-        });
-        self.on_shard(node, shard, |s, now, fx| s.peer_connected(now, conn, fx));
-    }
-
-    fn take_peer_output(&mut self, node: usize, shard: usize, conn: PeerConn) {
-        let mut out = Vec::new();
-        self.nodes[node].shards[shard].peer_output(conn, &mut out);
-        let end = (node, shard, conn);
-        for wire in &mut self.wires {
-            let buf = if wire.dialer == end {
-                &mut wire.to_acceptor
-            } else if wire.acceptor == end {
-                &mut wire.to_dialer
-            } else {
-                continue;
-            };
-            for bytes in &out {
-                buf.extend_from_slice(bytes);
-            }
-        }
-    }
-
-    fn close_wire(&mut self, node: usize, shard: usize, conn: PeerConn) {
-        let end = (node, shard, conn);
-        let Some(at) = self
-            .wires
-            .iter()
-            .position(|w| w.dialer == end || w.acceptor == end)
-        else {
-            return;
-        };
-        let wire = self.wires.remove(at);
-        let (node, shard, conn) = if wire.dialer == end {
-            wire.acceptor
-        } else {
-            wire.dialer
-        };
-        self.on_shard(node, shard, |s, now, fx| s.peer_closed(now, conn, fx));
-    }
-
-    fn carry_wire(&mut self, at: usize) -> bool {
-        let wire = &mut self.wires[at];
-        if !wire.open || self.cut {
-            return false;
-        }
-        let (node, shard, conn) = wire.acceptor;
-        let mut moved = false;
-        if !wire.to_acceptor.is_empty() {
-            moved = true;
-            if let Some(handshake) = &mut wire.handshake {
-                let proven = handshake
-                    .receive(&mut wire.to_acceptor)
-                    .expect("same cookie");
-                let answer = handshake.take_output();
-                wire.to_dialer.extend(answer.into_iter().flatten());
-                if let Some(hello) = proven {
-                    wire.handshake = None;
-                    if self.disowned {
-                        let (dialer, mut bytes) =
-                            (wire.dialer, std::mem::take(&mut wire.to_dialer));
-                        self.on_shard(dialer.0, dialer.1, |s, now, fx| {
-                            s.peer_received(now, dialer.2, &mut bytes, fx);
-                        });
-                        self.close_wire(node, shard, conn);
-                        return true;
-                    }
-                    self.on_shard(node, shard, |s, now, fx| {
-                        s.peer_accepted(now, conn, &hello, fx);
-                    });
-                }
-            } else {
-                let mut bytes = std::mem::take(&mut wire.to_acceptor);
-                self.on_shard(node, shard, |s, now, fx| {
-                    s.peer_received(now, conn, &mut bytes, fx);
-                });
-            }
-        }
-        let Some(wire) = self.wires.get_mut(at) else {
-            return true;
-        };
-        let (node, shard, conn) = wire.dialer;
-        if !wire.to_dialer.is_empty() {
-            moved = true;
-            let mut bytes = std::mem::take(&mut wire.to_dialer);
-            self.on_shard(node, shard, |s, now, fx| {
-                s.peer_received(now, conn, &mut bytes, fx);
-            });
-            if let Some(wire) = self.wires.get_mut(at) {
-                bytes.extend_from_slice(&wire.to_dialer);
-                wire.to_dialer = bytes;
-                moved = true;
-            }
-        }
-        moved
-            && self
-                .wires
-                .get(at)
-                .is_some_and(|w| !w.to_dialer.is_empty() || !w.to_acceptor.is_empty())
-    }
-
     /// Carries everything until nothing moves.
     pub(super) fn run(&mut self) {
         if self.lazy {
@@ -491,36 +343,6 @@ impl Net {
             }
         }
         panic!("the net does not come to rest");
-    }
-
-    /// Carries what dialers have written, and no answer.
-    pub(super) fn carry_to_acceptors(&mut self) {
-        for at in 0..self.wires.len() {
-            let wire = &mut self.wires[at];
-            let (node, shard, conn) = wire.acceptor;
-            let mut bytes = std::mem::take(&mut wire.to_acceptor);
-            self.on_shard(node, shard, |s, now, fx| {
-                s.peer_received(now, conn, &mut bytes, fx);
-            });
-        }
-        self.wires
-            .iter_mut()
-            .for_each(|wire| wire.to_dialer.clear());
-    }
-
-    /// The data connections one node has dialed to another stop carrying, or carry again.
-    pub(super) fn hold_wires(&mut self, from: usize, to: usize, hold: bool) {
-        for wire in &mut self.wires {
-            if (wire.dialer.0, wire.acceptor.0) == (from, to) {
-                wire.open = !hold;
-            }
-        }
-        self.run();
-    }
-
-    /// Present data connections stop carrying without a sign.
-    pub(super) fn freeze_wires(&mut self) {
-        self.wires.iter_mut().for_each(|wire| wire.open = false);
     }
 
     /// Carries one letter.
