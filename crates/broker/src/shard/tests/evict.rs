@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use dunlin_cluster::DownReason;
 use dunlin_mqtt::{Connect, Packet, QoS, Reason, Version};
 
 use super::net::{C, Letter, Net, persistent};
@@ -263,4 +264,96 @@ fn who_comes_back_cancels_the_will_that_moved() {
     net.persistent_at(1, 0, Version::V5, "c");
     net.pass(70_000);
     net.nothing(watcher);
+}
+
+/// A node is dead, and the others know it.
+fn dies(net: &mut Net, node: usize) {
+    for other in (0..net.nodes.len()).filter(|other| *other != node) {
+        net.peer_down_for(other, node, DownReason::Refused);
+    }
+}
+
+/// A session on node 0 with a message that waits in it, and one of node 2 that publishes.
+fn with_a_message() -> (Net, C) {
+    let mut net = net_of(3, 1);
+    let p = net.client_at_shard(2, 0, Version::V5, "p");
+    offline(&mut net, 0, "c", "t");
+    net.publish_acked(p, "t", "before", 1);
+    (net, p)
+}
+
+#[test]
+fn a_node_that_dies_when_it_has_handed_a_session_over_takes_nothing_along() {
+    let (mut net, p) = with_a_message();
+    // The rest is not asked for before the routes have settled.
+    net.hold_control = true;
+    assert_eq!(evict(&mut net, 0, 0, 9).sessions, 1);
+    net.hold_control = false;
+    net.lose_calls = true;
+    dies(&mut net, 0);
+    net.pass(20_000);
+    let at = net.client_at_shard(1, 0, Version::V5, "p1");
+    net.publish_acked(at, "t", "after", 1);
+    let (back, present) = net.persistent_at(1, 0, Version::V5, "c");
+    assert!(present);
+    assert_eq!(net.payloads(back), ["before", "after"]);
+    assert!(net.nodes[1].shards.iter().all(Shard::idle_tables));
+    assert!(net.is_open(p));
+}
+
+#[test]
+fn the_only_node_that_gets_sessions_dies_and_they_wait_for_another() {
+    let (mut net, p) = with_a_message();
+    net.lazy = true;
+    let wanted = Evict {
+        connections: 0,
+        sessions: 9,
+        to: vec![net.index(1, 0)],
+    };
+    net.on_shard(0, 0, |shard, now, fx| shard.evict(now, &wanted, fx));
+    // The offer is on its way to a node that is dead.
+    net.letters.clear();
+    net.lazy = false;
+    dies(&mut net, 1);
+    // With nobody to get them they are not offered, and miss nothing.
+    let nobody = Evict {
+        to: Vec::new(),
+        ..wanted.clone()
+    };
+    net.pass(20_000);
+    let Answer::Evicted(left) = net.ask(0, 0, Ask::Evict(nobody)) else {
+        panic!("another answer");
+    };
+    assert_eq!((left.sessions, left.disconnected, left.offered), (0, 1, 0));
+    net.publish_acked(p, "t", "meanwhile", 1);
+    let another = Evict {
+        to: vec![net.index(2, 0)],
+        ..wanted
+    };
+    net.ask(0, 0, Ask::Evict(another));
+    net.pass(4_000);
+    assert_eq!(net.nodes[0].shards[0].counts().sessions, 0);
+    let (back, present) = net.persistent_at(2, 0, Version::V5, "c");
+    assert!(present);
+    net.pass(100);
+    assert_eq!(net.payloads(back), ["before", "meanwhile"]);
+}
+
+#[test]
+fn a_node_that_dies_while_it_gets_a_session_ends_it_as_if_it_had_it() {
+    let (mut net, p) = with_a_message();
+    net.hold_control = true;
+    assert_eq!(evict(&mut net, 0, 0, 9).sessions, 1);
+    net.hold_control = false;
+    net.lose_calls = true;
+    dies(&mut net, 1);
+    net.pass(31_000);
+    assert_eq!(net.nodes[0].shards[0].counts().sessions, 0);
+    assert_eq!(net.nodes[0].shared.router().read().usage().filters, 0);
+    assert!(net.nodes[0].shards.iter().all(Shard::idle_tables));
+    // Its client gets a new one, at once.
+    net.lose_calls = false;
+    let (_, present) = net.persistent_at(2, 0, Version::V5, "c");
+    assert!(!present);
+    net.publish_acked(p, "t", "after", 1);
 }
