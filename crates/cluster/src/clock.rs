@@ -98,9 +98,11 @@ impl Clock {
         }
     }
 
-    /// What the clock shows, without a reading of its own: not less than every earlier one.
+    /// What the clock shows, without a reading of its own: not less than every earlier one, and
+    /// less than every later reading, also if the wall clock is set back meanwhile.
     pub(crate) fn shows(&self, now: Now) -> Hlc {
-        Hlc::at(now.wall_ms).max(Hlc(self.0.load(Ordering::Relaxed)))
+        let wall = Hlc::at(now.wall_ms);
+        wall.max(Hlc(self.0.fetch_max(wall.0, Ordering::Relaxed)))
     }
 
     /// Takes note of another node's reading; refuses one that no clock shows.
@@ -142,6 +144,15 @@ mod tests {
             (first.wall_ms(), second.wall_ms(), third.wall_ms()),
             (1_000, 1_000, 1_001)
         );
+    }
+
+    #[test]
+    fn a_reading_is_later_than_what_the_clock_showed_before_it_was_set_back() {
+        let clock = Clock::new();
+        let shown = clock.shows(at(5_000));
+        assert!(clock.shows(at(1_000)) >= shown);
+        assert!(clock.tick(at(1_000)) > shown);
+        assert!(clock.shows(at(6_000)) > shown);
     }
 
     #[test]

@@ -200,6 +200,23 @@ fn clocks_that_differ_do_not_make_a_heal_older_than_the_split() {
     }
 }
 
+/// Seed 23971: what its clock had shown as it heard the other side last was later than the heal.
+#[test]
+fn a_clock_that_was_set_back_does_not_make_a_heal_older_than_the_split() {
+    let mut net = cluster(27, 2);
+    net.nodes[0].skew_ms = 3_600_000;
+    net.run(1_000);
+    cut(&mut net, &[0], &[1]);
+    // What was on the way has arrived.
+    net.run(500);
+    net.nodes[0].skew_ms = 0;
+    net.run(SPLIT_MS);
+    uncut(&mut net, &[0], &[1]);
+    net.until(3_000, "held apart", |net| !held(net, 0).is_empty());
+    heal(&mut net, 0);
+    net.until_whole();
+}
+
 #[test]
 fn a_member_that_was_stopped_and_goes_on_is_held_apart() {
     let mut net = cluster(9, 3);
