@@ -38,6 +38,10 @@ pub(super) const SILENT_GRACE_MS: u64 = 60_000;
 /// round trip with a busy node in it.
 const RANK_STEP_MS: u64 = 2_000;
 
+/// How long it may be open whether a session that another node was getting has arrived there with
+/// its will, ms: above what a takeover may take (15 s).
+const MOVING_MAX_MS: u64 = 20_000;
+
 /// Wills published in one step, and the pause between two steps, ms: a node with 100,000 clients
 /// may die, and its wills must not hold up the survivors' clients.
 const STEP: usize = 500;
@@ -94,6 +98,8 @@ struct Orphan {
     due_ms: u64,
     /// Its turn has been put off for the members before this one.
     ranked: bool,
+    /// It has been put off because another node was getting the session.
+    moving: bool,
     row: Bytes,
 }
 
@@ -186,11 +192,12 @@ impl PeerWills {
         }
         self.forget(&key);
         self.due.insert((due_ms, key.clone()));
-        let ranked = false;
+        let (ranked, moving) = (false, false);
         let orphan = Orphan {
             boot,
             due_ms,
             ranked,
+            moving,
             row,
         };
         self.orphans.insert(key, orphan);
@@ -283,21 +290,22 @@ impl PeerWills {
     fn settle(&mut self, now: Now, key: OrphanKey, shared: &Shared) -> Option<Due> {
         let orphan = self.forget(&key)?;
         let row = WillRow::decode(&orphan.row)?;
-        if self.is_alive(&key, &orphan, row.stamp(), shared) {
+        let has_moved = has_moved(&key, row.stamp(), shared);
+        if has_moved && !orphan.moving {
+            let moving = true;
+            let due_ms = now.mono_ms + MOVING_MAX_MS;
+            self.put_off(key, due_ms, Orphan { moving, ..orphan });
+            return None;
+        }
+        if has_moved || self.is_alive(&key, &orphan, row.stamp(), shared) {
             self.strike(&key, orphan.boot, row.stamp());
             return None;
         }
         let rank = rank(key.0, shared);
         if rank > 0 && !orphan.ranked {
-            let due_ms = now.mono_ms + rank * RANK_STEP_MS;
-            self.due.insert((due_ms, key.clone()));
             let ranked = true;
-            let put_off = Orphan {
-                due_ms,
-                ranked,
-                ..orphan
-            };
-            self.orphans.insert(key, put_off);
+            let due_ms = now.mono_ms + rank * RANK_STEP_MS;
+            self.put_off(key, due_ms, Orphan { ranked, ..orphan });
             return None;
         }
         self.strike(&key, orphan.boot, row.stamp());
@@ -316,6 +324,11 @@ impl PeerWills {
         Some(Due { spent, row })
     }
 
+    fn put_off(&mut self, key: OrphanKey, due_ms: u64, orphan: Orphan) {
+        self.due.insert((due_ms, key.clone()));
+        self.orphans.insert(key, Orphan { due_ms, ..orphan });
+    }
+
     /// Whether the client has connected since, or its connection has outlived what looked like the
     /// death of its node: a process that joined a cluster anew keeps its clients.
     fn is_alive(&self, key: &OrphanKey, orphan: &Orphan, stamp: Hlc, shared: &Shared) -> bool {
@@ -331,6 +344,19 @@ impl PeerWills {
             anew && shared.reachable(node) && shared.peer_index(key.0) == Some(node)
         };
         hlc > stamp || hlc == stamp && outlived()
+    }
+}
+
+/// Whether another node has, or is just getting, the session without its client: with the stamp of
+/// its connection it takes the will along. The dead node may not have had the time to say so.
+fn has_moved(key: &OrphanKey, stamp: Hlc, shared: &Shared) -> bool {
+    match shared.registry().lookup(&key.1) {
+        Some(Place::Local { hlc, .. }) => hlc == stamp,
+        Some(Place::Remote { node, hlc }) => {
+            let other = shared.peer_index(key.0) != Some(node);
+            hlc == stamp && other && shared.reachable(node)
+        }
+        None => false,
     }
 }
 

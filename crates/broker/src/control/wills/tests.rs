@@ -297,3 +297,35 @@ fn an_unreadable_row_is_passed_over() {
     view.down(DownReason::Refused);
     assert_eq!(names(view.pass(600_000)), ["b"]);
 }
+
+/// A survivor that knows that another one is getting, or has, the session of `b`.
+fn with_moved_session() -> (View, crate::router::NodeIndex) {
+    let mut view = View::of(1);
+    let heir = view.shared.peer_index(site(3)).expect("known");
+    view.shared.registry().remote_put("b", heir, Hlc(7));
+    view.down(DownReason::Refused);
+    (view, heir)
+}
+
+#[test]
+fn a_session_that_was_moved_as_its_node_died_has_taken_its_will_along() {
+    let (mut view, _) = with_moved_session();
+    assert_eq!(names(view.pass(600_000)), ["a"]);
+    assert_eq!(view.wills.next_tick(), u64::MAX, "nothing is left");
+}
+
+#[test]
+fn the_will_of_a_session_that_did_not_arrive_is_published() {
+    let (mut view, heir) = with_moved_session();
+    assert_eq!(names(view.pass(35_000)), ["a"]);
+    view.shared.registry().remote_remove("b", heir);
+    assert_eq!(view.pass(600_000), [(50_000, "b".to_owned())]);
+}
+
+#[test]
+fn the_will_of_a_session_that_died_again_is_published() {
+    let (mut view, _) = with_moved_session();
+    assert_eq!(names(view.pass(35_000)), ["a"]);
+    view.shared.peer_down(site(3));
+    assert_eq!(view.pass(600_000), [(50_000, "b".to_owned())]);
+}
