@@ -10,13 +10,16 @@ use std::num::NonZeroU16;
 use bytes::{Bytes, BytesMut};
 use dunlin_mqtt::{
     Ack, AckKind, Connack, Connect, Disconnect, Limits, Packet, Publish, QoS, Reason, Suback,
-    Subscribe, SubscriptionOptions, TopicFilter, Unsubscribe, Version, decode,
+    Subscribe, SubscriptionOptions, TopicFilter, TopicName, Unsubscribe, Version, Will, decode,
 };
-use rand::Rng;
 use rand::rngs::SmallRng;
+use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
 
 use crate::oracle::{Delivered, MessageId, Oracle, Promise, Published};
 use crate::violation::Violation;
+use crate::wills::{Answer, Connecting, Left, Parting, WillGot, WillId};
+use crate::workload::Options;
 
 /// Unacknowledged publishes a client has at once.
 const INFLIGHT_MAX: usize = 8;
@@ -26,6 +29,15 @@ const BACKLOG_MAX: usize = 32;
 const ANSWER_MS: u64 = 6_000;
 /// Session expiry asked for by persistent MQTT 5 clients, seconds; longer than any run.
 const EXPIRY_S: u32 = 3_600;
+/// How many of the CONNECTs bring a will, and how many where a node takes its clients with it.
+const WILLS: f64 = 0.35;
+const WILLS_OF_THE_DOOMED: f64 = 0.8;
+/// Topics of wills.
+const WILL_TOPICS: [&str; 2] = ["w/0", "w/1"];
+/// Topics of wills that are retained.
+const KEPT_WILL_TOPICS: [&str; 2] = ["wr/0", "wr/1"];
+/// Makes what wills are like independent of everything else.
+const WILL_SEED: u64 = 0x0111_5eed_0000_0001;
 
 /// The kind of client it is.
 #[derive(Clone, Debug)]
@@ -147,13 +159,17 @@ pub struct Client {
     taken_over: u32,
     /// How many unacknowledged publishes the node takes.
     window: usize,
+    /// Decides about its wills.
+    wills: SmallRng,
+    will_chance: f64,
     /// Whether it tells what it gets and sends.
     pub chatty: bool,
 }
 
 impl Client {
     /// A client that is not connected.
-    pub fn new(index: usize, profile: Profile) -> Self {
+    pub fn new(index: usize, profile: Profile, options: &Options) -> Self {
+        let seed = options.seed ^ WILL_SEED ^ ((index as u64) << 32);
         Self {
             index,
             profile,
@@ -177,6 +193,12 @@ impl Client {
             last_pid: 0,
             taken_over: 0,
             window: INFLIGHT_MAX,
+            wills: SmallRng::seed_from_u64(seed),
+            will_chance: if options.faults.blackout {
+                WILLS_OF_THE_DOOMED
+            } else {
+                WILLS
+            },
             chatty: false,
         }
     }
@@ -257,7 +279,7 @@ impl Client {
         acts: &mut Vec<Act>,
     ) {
         if self.state != State::Off {
-            self.lost(now, oracle);
+            self.lost(now, Parting::Vanished, oracle);
         }
         self.wants_connection = true;
         // A clean start that was begun may have reached the node: it is begun until it is done.
@@ -275,13 +297,30 @@ impl Client {
     /// Says DISCONNECT and stays away until told to connect.
     pub fn disconnect(&mut self, now: u64, oracle: &mut Oracle, acts: &mut Vec<Act>) {
         self.wants_connection = false;
+        let mut how = Parting::Closed;
         if self.state == State::Up {
-            self.send(&Packet::Disconnect(Disconnect::new(Reason::Success)), acts);
+            // Only MQTT 5 can say goodbye and have its will published.
+            let with_will = self.profile.version.is_v5() && self.wills.random_bool(0.3);
+            let reason = if with_will {
+                Reason::DisconnectWithWill
+            } else {
+                how = Parting::Clean;
+                Reason::Success
+            };
+            self.send(&Packet::Disconnect(Disconnect::new(reason)), acts);
         }
         if self.state != State::Off {
             acts.push(Act::Close(self.attempt));
         }
-        self.lost(now, oracle);
+        self.lost(now, how, oracle);
+    }
+
+    /// Its machine vanishes, and stays away until it is told to connect.
+    pub fn vanished(&mut self, now: u64, oracle: &mut Oracle) {
+        self.wants_connection = false;
+        if self.state != State::Off {
+            self.lost(now, Parting::Vanished, oracle);
+        }
     }
 
     /// Asks for a subscription.
@@ -441,6 +480,7 @@ impl Client {
         }
         self.state = State::Asked { at: now };
         oracle.asked(self.index, self.host);
+        let will = self.leave_will(now, oracle);
         if self.clean_next {
             oracle.session_over(self.index, now);
         }
@@ -451,6 +491,7 @@ impl Client {
         let mut connect = Connect::new(profile.version, &profile.clientid);
         connect.clean_start = self.clean_next || !profile.persistent;
         connect.keepalive = profile.keepalive_s;
+        connect.will = will;
         if profile.version.is_v5() {
             connect
                 .properties
@@ -467,6 +508,64 @@ impl Client {
         acts.push(Act::Wake(now + ANSWER_MS, alarm));
     }
 
+    fn connection_id(&self) -> WillId {
+        WillId {
+            client: self.index,
+            attempt: self.attempt,
+        }
+    }
+
+    /// Decides about the will of a CONNECT.
+    fn leave_will(&mut self, now: u64, oracle: &mut Oracle) -> Option<Box<Will>> {
+        let clean_v3 = self.clean_next && !self.profile.version.is_v5();
+        let rng = &mut self.wills;
+        let retain = rng.random_bool(0.3);
+        let topics = if retain {
+            KEPT_WILL_TOPICS
+        } else {
+            WILL_TOPICS
+        };
+        let topic = *topics.choose(rng).expect("not empty");
+        let delays_s = if self.profile.version.is_v5() {
+            &[0, 0, 1, 2, 4][..]
+        } else {
+            &[0][..]
+        };
+        let delay_s: u32 = *delays_s.choose(rng).expect("not empty");
+        let qos = rng.random_range(0..=2);
+        let leaves = rng.random_bool(self.will_chance);
+        // A session that ends with its connection does not wait [MQTT-3.1.3-9].
+        let lasts = self.profile.persistent && !clean_v3;
+        let left = Left {
+            topic,
+            qos,
+            retain,
+            delay_ms: if lasts { u64::from(delay_s) * 1_000 } else { 0 },
+        };
+        let id = self.connection_id();
+        let connecting = Connecting {
+            at: now,
+            on: oracle.life(self.host),
+            clean: self.clean_next || !self.profile.persistent,
+            answered: None,
+            end: None,
+        };
+        let wills = &mut oracle.wills;
+        wills.connecting(id, connecting, leaves.then_some(left));
+        let mut properties = dunlin_mqtt::Properties::new();
+        if delay_s > 0 {
+            properties.set_will_delay_interval(delay_s);
+        }
+        let will = Will {
+            topic: TopicName::new(topic).expect("a valid topic"),
+            payload: id.payload().into(),
+            qos: grade(qos),
+            retain,
+            properties,
+        };
+        leaves.then(|| Box::new(will))
+    }
+
     /// A connection ended or could not be made.
     pub fn closed(
         &mut self,
@@ -479,14 +578,17 @@ impl Client {
         if attempt != self.attempt || self.state == State::Off {
             return;
         }
-        self.lost(now, oracle);
+        self.lost(now, Parting::Closed, oracle);
         if self.wants_connection {
             acts.push(Act::Wake(now + rng.random_range(20..1_000), Alarm::Connect));
         }
     }
 
     /// The connection is gone; without persistence the session too.
-    fn lost(&mut self, now: u64, oracle: &mut Oracle) {
+    fn lost(&mut self, now: u64, how: Parting, oracle: &mut Oracle) {
+        if self.state != State::Off {
+            oracle.wills.ended(self.connection_id(), now, how);
+        }
         if self.ephemeral {
             oracle.session_over(self.index, now);
             self.forget_session();
@@ -604,6 +706,12 @@ impl Client {
         self.window = window.min(INFLIGHT_MAX);
         let present = connack.session_present;
         self.session = oracle.connected(self.index, self.host, (at, now), present);
+        let answer = Answer {
+            at: now,
+            present,
+            session: self.session,
+        };
+        oracle.wills.answered(self.connection_id(), answer);
         if !present {
             self.forget_session();
         }
@@ -709,6 +817,16 @@ impl Client {
             self.acknowledge_later(now, pid, step, acts);
         }
         if known || publish.payload().is_empty() {
+            return;
+        }
+        if let Some(will) = WillId::parse(publish.payload()) {
+            oracle.wills.deliver(WillGot {
+                will,
+                client: self.index,
+                attempt: self.attempt,
+                retain: publish.retain,
+                at: now,
+            });
             return;
         }
         let Some(message) = MessageId::parse(publish.payload()) else {

@@ -13,6 +13,17 @@ use crate::workload::Options;
 /// Wall clock at the beginning of a run, milliseconds since 1970.
 const WALL_START_MS: u64 = 1_750_000_000_000;
 
+/// The other end of a client connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer {
+    /// Whose.
+    pub client: usize,
+    /// Its number of the connection.
+    pub attempt: u64,
+    /// Whether CONNACK said yes.
+    pub up: bool,
+}
+
 /// A node's process.
 pub struct Process {
     /// The node.
@@ -23,8 +34,8 @@ pub struct Process {
     pub tick_at: u64,
     /// Client connections that were written to since they were last reported as drained.
     pub draining: BTreeSet<SocketId>,
-    /// Client connections: whose, and whether CONNACK said yes.
-    pub clients: BTreeMap<SocketId, (usize, bool)>,
+    /// Client connections.
+    pub clients: BTreeMap<SocketId, Peer>,
     /// Connections to other nodes.
     pub peers: BTreeMap<SocketId, usize>,
     next_socket: u64,

@@ -19,6 +19,7 @@ pub mod scale;
 pub mod splits;
 pub mod trace;
 pub mod violation;
+pub mod wills;
 pub mod workload;
 pub mod world;
 

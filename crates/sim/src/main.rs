@@ -7,6 +7,7 @@ use std::sync::mpsc;
 use std::time::Instant;
 
 use dunlin_sim::plant::Bug;
+use dunlin_sim::run::Tally;
 use dunlin_sim::trace::Record;
 use dunlin_sim::{Order, Report, run, shrink};
 
@@ -167,6 +168,7 @@ fn many(arguments: &Arguments) -> bool {
     let stop = AtomicBool::new(false);
     let (send, receive) = mpsc::channel();
     let mut failed = Vec::new();
+    let mut tally = Tally::default();
     std::thread::scope(|scope| {
         for _ in 0..arguments.jobs {
             let (send, next, stop) = (send.clone(), &next, &stop);
@@ -184,6 +186,7 @@ fn many(arguments: &Arguments) -> bool {
         for report in receive {
             done += 1;
             progress(done, arguments.runs, failed.len(), started);
+            tally.add(report.tally);
             if let Some(violation) = &report.violation {
                 say(&format!(
                     "seed {} breaks {violation}\n",
@@ -194,6 +197,14 @@ fn many(arguments: &Arguments) -> bool {
             }
         }
     });
+    let Tally {
+        wills,
+        owed,
+        owed_by_others,
+    } = tally;
+    say(&format!(
+        "{wills} wills, which had to arrive {owed} times, {owed_by_others} of them of dead nodes\n"
+    ));
     finish(&failed, arguments, started)
 }
 

@@ -11,6 +11,7 @@ use dunlin_cluster::ClusterId;
 
 use crate::splits::Splits;
 use crate::violation::Violation;
+use crate::wills::{Parting, WillId, Wills};
 use crate::workload::Options;
 
 /// How long after a disturbance two nodes may need to be as if nothing had happened, milliseconds:
@@ -20,6 +21,10 @@ pub const RECOVERY_MS: u64 = 15_000;
 /// A cut up to this long must not be noticed by anybody, milliseconds: it is below the time after
 /// which a silent member is suspected for good.
 pub const BLIP_MS: u64 = 1_500;
+
+/// How long after a join, or whatever else an operator wanted, all members know it all,
+/// milliseconds.
+const SETTLED_MS: u64 = 4_000;
 
 /// How long bytes are on the way from a client to its node, and until that has read them, at most,
 /// milliseconds.
@@ -209,6 +214,8 @@ pub struct Oracle {
     disks: Vec<(usize, u64, Option<u64>)>,
     /// Whether sides of a split merge by themselves.
     autoheal: bool,
+    /// Wills, and what arrived of them.
+    pub wills: Wills,
     /// Who was split off from whom, where they do not.
     pub splits: Splits,
     faults: Vec<Violation>,
@@ -256,8 +263,9 @@ impl Oracle {
     }
 
     /// A node closes a client's connection, of which the client hears later.
-    pub fn hung_up(&mut self, client: usize, attempt: u64) {
-        self.hung_up.insert((client, attempt));
+    pub fn hung_up(&mut self, now: u64, connection: WillId, how: Parting) {
+        self.hung_up.insert((connection.client, connection.attempt));
+        self.wills.ended(connection, now, how);
     }
 
     /// Whether a client's connection was closed by its node.
@@ -573,9 +581,14 @@ impl Oracle {
             .is_some()
     }
 
+    /// The same of one of its sessions.
+    pub fn is_split_session(&self, client: usize, session: u32) -> bool {
+        self.split.contains(&(client, session))
+    }
+
     /// Whether what a client takes for its session may be several, because it moved in a split.
     pub fn is_split(&self, client: usize) -> bool {
-        self.split.contains(&(client, self.session(client)))
+        self.is_split_session(client, self.session(client))
     }
 
     /// A message as its publisher knows it.
@@ -629,6 +642,7 @@ impl Oracle {
     pub fn checked(&mut self) {
         self.fresh.clear();
         self.fresh_acks.clear();
+        self.wills.checked();
     }
 
     /// Faults towards clients.
@@ -642,15 +656,57 @@ impl Oracle {
         self.was_calm((a, b), (from, to), RECOVERY_MS)
     }
 
+    /// The same, but what an operator asked for and got is over sooner.
+    pub fn is_settled(&self, a: usize, b: usize, from: u64, to: u64) -> bool {
+        let recovery = |cause| match cause {
+            Cause::Operation(_) => SETTLED_MS,
+            _ => RECOVERY_MS,
+        };
+        let together = self.were_together(a, b, from.saturating_sub(SETTLED_MS), to);
+        together && self.is_undisturbed((a, b), (from, to), recovery)
+    }
+
     fn was_calm(&self, (a, b): (usize, usize), (from, to): (u64, u64), recovery_ms: u64) -> bool {
-        let exiled = |host| self.exiled_at(host).is_some_and(|at| at <= to);
         let together = self.were_together(a, b, from.saturating_sub(recovery_ms), to);
-        let disturbed = self.disturbances.iter().any(|d| {
+        together && self.is_undisturbed((a, b), (from, to), |_| recovery_ms)
+    }
+
+    /// Whether nobody was removed, and nothing but blips happened since each kind's recovery.
+    fn is_undisturbed(
+        &self,
+        (a, b): (usize, usize),
+        (from, to): (u64, u64),
+        recovery_ms: impl Fn(Cause) -> u64,
+    ) -> bool {
+        let exiled = |host| self.exiled_at(host).is_some_and(|at| at <= to);
+        let recovery_ms = |cause| Some(recovery_ms(cause));
+        !exiled(a) && !exiled(b) && !self.is_disturbed((a, b), (from, to), recovery_ms)
+    }
+
+    /// Whether anything but a blip happened since each kind's recovery; kinds without one do not
+    /// count.
+    fn is_disturbed(
+        &self,
+        (a, b): (usize, usize),
+        (from, to): (u64, u64),
+        recovery_ms: impl Fn(Cause) -> Option<u64>,
+    ) -> bool {
+        self.disturbances.iter().any(|d| {
             let ended = d.to.unwrap_or(u64::MAX);
             let blip = d.cause.may_be_a_blip() && ended.saturating_sub(d.from) <= BLIP_MS;
-            !blip && concerns(d, a, b) && d.from <= to && ended.saturating_add(recovery_ms) >= from
-        });
-        together && !exiled(a) && !exiled(b) && !disturbed
+            let over = recovery_ms(d.cause).map(|recovery| ended.saturating_add(recovery));
+            !blip && concerns(d, a, b) && d.from <= to && over.is_some_and(|over| over >= from)
+        })
+    }
+
+    /// Whether two nodes could hear each other all the time, whatever operators did and but for
+    /// blips.
+    pub fn is_in_touch(&self, a: usize, b: usize, from: u64, to: u64) -> bool {
+        let recovery = |cause| match cause {
+            Cause::Operation(_) => None,
+            _ => Some(RECOVERY_MS),
+        };
+        !self.is_disturbed((a, b), (from, to), recovery)
     }
 
     /// Whether nothing at all was between two nodes in a time, not even a blip.

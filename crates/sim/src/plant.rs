@@ -12,7 +12,9 @@ use dunlin_broker::effects::CloseReason;
 use dunlin_broker::node::{NodeInput, SocketId};
 use dunlin_broker::router::NodeIndex;
 use dunlin_cluster::link::frame::{self, FrameKind};
-use dunlin_mqtt::{Ack, AckKind, Limits, Packet, Publish, QoS, Reason, Version, decode};
+use dunlin_mqtt::{
+    Ack, AckKind, Limits, Packet, Properties, Publish, QoS, Reason, Version, decode,
+};
 use dunlin_storage::{Batch, Op};
 
 use crate::host::Host;
@@ -25,6 +27,14 @@ const EVERY: u64 = 5;
 const ROWS: u8 = 1;
 /// A control message that changes nothing: `OwnAck { number: 0 }`.
 const NOTHING: [u8; 2] = [11, 0];
+/// Postcard's numbers of changes and rows of node state.
+const OWN_CHANGES: u8 = 7;
+const OWN_ROWS: u8 = 9;
+/// That of a letter without answer, and of the one about published wills in it, after its length.
+const CAST: u8 = 17;
+const WILLS_SPENT: u8 = 1;
+/// How a will's topic begins; its last level is a number, that of a filter is none.
+const WILL_TOPIC: &[u8] = b"w/";
 /// The table of retained messages.
 const RETAINED: u8 = 16;
 
@@ -65,13 +75,23 @@ pub enum Bug {
     HideDisk,
     /// The sides of a split merge by themselves although they must not.
     HealAnyway,
+    /// The will of a CONNECT is not seen.
+    LoseWill,
+    /// Nor is its delay.
+    HurryWill,
+    /// A client's goodbye is not heard, only that its connection is closed.
+    DeafToGoodbye,
+    /// What a node tells the others of its clients' wills is of no use to them.
+    LoseLegacy,
+    /// Whoever publishes a dead node's wills does not tell the others.
+    TellNobody,
     /// Something depends on how many worlds this process has seen.
     Unseeded,
 }
 
 impl Bug {
     /// All of them with their names and the invariant that has to find them.
-    pub const ALL: [(Self, &'static str, &'static str); 18] = [
+    pub const ALL: [(Self, &'static str, &'static str); 23] = [
         (Self::LoseForward, "lose-forward", "loss"),
         (Self::LoseDelivery, "lose-delivery", "loss"),
         (Self::SwallowRows, "swallow-rows", "retained"),
@@ -89,6 +109,11 @@ impl Bug {
         (Self::HideNodes, "hide-nodes", "discovery"),
         (Self::HideDisk, "hide-disk", "durable"),
         (Self::HealAnyway, "heal-anyway", "apart"),
+        (Self::LoseWill, "lose-will", "wills"),
+        (Self::HurryWill, "hurry-will", "wills"),
+        (Self::DeafToGoodbye, "deaf-to-goodbye", "wills"),
+        (Self::LoseLegacy, "lose-legacy", "wills"),
+        (Self::TellNobody, "tell-nobody", "wills"),
         (Self::Unseeded, "unseeded", "trace"),
     ];
 
@@ -344,8 +369,12 @@ impl Plant {
         version: Version,
         bytes: Bytes,
     ) -> Option<Bytes> {
-        if !self.is(Bug::TwiceQos2) {
-            return Some(bytes);
+        match self.bug {
+            Some(Bug::LoseWill | Bug::HurryWill | Bug::DeafToGoodbye) => {
+                return self.without_will(version, bytes);
+            }
+            Some(Bug::TwiceQos2) => {}
+            _ => return Some(bytes),
         }
         // Clients acknowledge in packets of their own, which a split makes unreadable here: then
         // nothing is tampered with.
@@ -372,6 +401,22 @@ impl Plant {
         Some(bytes)
     }
 
+    /// What is left of a packet when something about wills is overlooked; a packet in pieces passes.
+    fn without_will(&self, version: Version, bytes: Bytes) -> Option<Bytes> {
+        let packet = decode(&mut BytesMut::from(&bytes[..]), version, &Limits::default());
+        match packet {
+            Ok(Some(Packet::Disconnect(_))) if self.is(Bug::DeafToGoodbye) => None,
+            Ok(Some(Packet::Connect(mut connect))) if !self.is(Bug::DeafToGoodbye) => {
+                match &mut connect.will {
+                    Some(will) if self.is(Bug::HurryWill) => will.properties = Properties::new(),
+                    will => *will = None,
+                }
+                Some(encoded(&Packet::Connect(connect), version))
+            }
+            _ => Some(bytes),
+        }
+    }
+
     fn sneak(&mut self, host: usize, socket: SocketId, bytes: Bytes) {
         self.sneaked.push((host, socket, bytes));
     }
@@ -383,7 +428,11 @@ impl Plant {
 
     /// What becomes of bytes to another node.
     pub fn peer_send(&mut self, host: usize, bytes: Bytes) -> Bytes {
-        let on = self.is(Bug::LoseForward) || (self.is(Bug::SwallowRows) && host == 0);
+        let on = match self.bug {
+            Some(Bug::LoseForward | Bug::LoseLegacy | Bug::TellNobody) => true,
+            Some(Bug::SwallowRows) => host == 0,
+            _ => false,
+        };
         if !on {
             return bytes;
         }
@@ -414,6 +463,16 @@ impl Plant {
             } else {
                 payload.clone()
             };
+        }
+        if self.is(Bug::TellNobody) {
+            return if letter(payload, WILLS_SPENT).is_some() {
+                Bytes::from_static(&NOTHING)
+            } else {
+                payload.clone()
+            };
+        }
+        if self.is(Bug::LoseLegacy) {
+            return without_topics(payload);
         }
         let topic = b"b/x/";
         let at = payload
@@ -449,6 +508,36 @@ impl Plant {
             }
         }
     }
+}
+
+/// The letter of a kind that a payload is, without what tells its kind.
+fn letter(payload: &[u8], kind: u8) -> Option<&[u8]> {
+    let rest = payload.strip_prefix(&[CAST])?;
+    let (_, rest) = number(rest)?;
+    rest.strip_prefix(&[kind])
+}
+
+/// A number as postcard writes it, and what follows.
+fn number(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let last = bytes.iter().position(|byte| byte & 0x80 == 0)?;
+    let (digits, rest) = bytes.split_at(last + 1);
+    let digits = digits.iter().rev();
+    let value = digits.fold(0, |value, byte| value << 7 | u64::from(byte & 0x7f));
+    Some((value, rest))
+}
+
+/// Rows of node state in which no will has its topic.
+fn without_topics(payload: &Bytes) -> Bytes {
+    let mut payload = payload.to_vec();
+    if matches!(payload.first(), Some(&(OWN_CHANGES | OWN_ROWS))) {
+        for at in 0..payload.len().saturating_sub(WILL_TOPIC.len()) {
+            let is_topic = payload[at..].starts_with(WILL_TOPIC);
+            if is_topic && payload[at + WILL_TOPIC.len()].is_ascii_digit() {
+                payload[at] = b'z';
+            }
+        }
+    }
+    payload.into()
 }
 
 fn encoded(packet: &Packet, version: Version) -> Bytes {

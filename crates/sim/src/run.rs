@@ -8,7 +8,7 @@ use dunlin_broker::node::Node;
 
 use crate::client::Client;
 use crate::host::Host;
-use crate::invariant::{ALL, AUDIT_EVENTS, Check, Invariant};
+use crate::invariant::{self, ALL, AUDIT_EVENTS, Check, Invariant};
 use crate::plant::{Bug, Plant};
 use crate::trace::Record;
 use crate::violation::Violation;
@@ -64,10 +64,41 @@ pub struct Report {
     pub events: u64,
     /// Virtual time at the end, milliseconds.
     pub virtual_ms: u64,
+    /// How much of what is rare was put to the test.
+    pub tally: Tally,
     /// The broken promise.
     pub violation: Option<Violation>,
     /// Lines, if recorded.
     pub lines: Vec<String>,
+}
+
+/// How much of what is rare was put to the test.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tally {
+    /// Wills left by clients.
+    pub wills: usize,
+    /// Wills and subscribers they had to reach.
+    pub owed: usize,
+    /// Those of clients whose node was dead.
+    pub owed_by_others: usize,
+}
+
+impl Tally {
+    fn of(world: &World) -> Self {
+        let owed = invariant::wills::owed(world);
+        Self {
+            wills: world.oracle.wills.all().count(),
+            owed: owed.len(),
+            owed_by_others: owed.iter().filter(|owed| owed.dead).count(),
+        }
+    }
+
+    /// Adds those of another run.
+    pub fn add(&mut self, other: Self) {
+        self.wills += other.wills;
+        self.owed += other.owed;
+        self.owed_by_others += other.owed_by_others;
+    }
 }
 
 /// Runs a seed.
@@ -83,6 +114,7 @@ pub fn run(order: &Order) -> Report {
         hash: world.trace.hash(),
         events: world.trace.events(),
         virtual_ms: world.now,
+        tally: Tally::of(&world),
         violation,
         lines: world.trace.into_lines(),
     }

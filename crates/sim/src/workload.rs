@@ -37,6 +37,17 @@ const FILTERS: [&str; 11] = [
 /// Filters of members of groups.
 const SHARED_FILTERS: [&str; 3] = ["$share/g1/s/+", "$share/g2/s/0", "$share/g2/s/1"];
 
+/// Filters of those who wait for wills; no two match one topic.
+const WILL_FILTERS: [&str; 2] = ["w/+", "wr/+"];
+/// When nodes die with their clients at the earliest, milliseconds: everybody knows all wills then.
+const BLACKOUT_FROM_MS: u64 = 8_500;
+/// How long before the end of a script the last one does: its wills come before the end.
+const BLACKOUT_UNTIL_MS: u64 = 8_000;
+/// How long a script with one is at least, milliseconds.
+const BLACKOUT_SCRIPT_MS: u64 = 19_000;
+/// How long before it clients come to the node, milliseconds.
+const BLACKOUT_VISIT_MS: u64 = 3_000;
+
 /// What may happen besides ordinary work.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Faults {
@@ -66,6 +77,8 @@ pub struct Faults {
     pub evict: bool,
     /// Disks fail to sync for a while.
     pub disk: bool,
+    /// A node dies and takes its clients with it, while nothing else is wrong with nodes.
+    pub blackout: bool,
 }
 
 /// Everything a seed decides before the first event.
@@ -119,6 +132,8 @@ pub enum Op {
     Disconnect(usize),
     /// Its connection is reset.
     ResetClient(usize),
+    /// Its machine vanishes; it does not come back by itself.
+    Vanish(usize),
     /// It subscribes.
     Subscribe {
         /// Which.
@@ -152,6 +167,13 @@ pub enum Op {
     Kill(usize),
     /// The power of a host goes.
     PowerOff(usize),
+    /// A host's process dies, and the machines of the clients on it vanish with it.
+    Blackout {
+        /// Which host.
+        host: usize,
+        /// Whether it is its power that goes.
+        power: bool,
+    },
     /// The process of a host is started, if it does not run.
     Start(usize),
     /// One direction between two hosts is cut.
@@ -301,6 +323,7 @@ impl Options {
             lies: discovery && lies,
             evict: false,
             disk,
+            blackout: false,
         };
         faults.evict = autoheal && evicts(seed, faults);
         let ordinary = rng.random_range(2..=5);
@@ -314,7 +337,7 @@ impl Options {
             .collect();
         let skew_ms = skews(nodes, &mut rng);
         let delay_min_ms = rng.random_range(0..=3);
-        Self {
+        let mut options = Self {
             seed,
             nodes,
             shards: rng.random_range(1..=3),
@@ -335,7 +358,24 @@ impl Options {
             mqueue_len_max: *[20, 1_000].choose(&mut rng).expect("not empty"),
             script_ms: rng.random_range(12_000..=30_000),
             operations: rng.random_range(60..=200),
+        };
+        if nodes > 1 && SmallRng::seed_from_u64(seed ^ WILLS).random_bool(0.15) {
+            options.black_out();
         }
+        options
+    }
+
+    /// Makes it a run in which a node dies with its clients. What the others do for the dead is
+    /// promised only while they are well, and has to have the time.
+    fn black_out(&mut self) {
+        self.faults = Faults {
+            blackout: true,
+            client: self.faults.client,
+            ..Faults::default()
+        };
+        (self.autoheal, self.discovery) = (true, false);
+        self.mqueue_len_max = 1_000;
+        self.script_ms = self.script_ms.max(BLACKOUT_SCRIPT_MS);
     }
 
     /// Whether the nodes' wall clocks differ, or will.
@@ -367,6 +407,9 @@ impl Options {
         writer.evictions();
         writer.rng = SmallRng::seed_from_u64(self.seed ^ NEWEST);
         writer.newest_faults();
+        writer.rng = SmallRng::seed_from_u64(self.seed ^ WILLS ^ 1);
+        writer.watchers();
+        writer.deaths();
         let mut steps = writer.steps;
         steps.sort_by_key(|step| step.at);
         steps
@@ -392,6 +435,8 @@ fn profile(n: usize, rng: &mut SmallRng) -> Profile {
 const LATER: u64 = 0x1a7e_5c41_97b2_0002;
 /// The same for what was added after those.
 const NEWEST: u64 = 0x4e3e_5c41_97b2_0003;
+/// The same for subscribers of wills, and what makes wills due.
+const WILLS: u64 = 0x0111_5c41_97b2_0004;
 
 /// Draws the steps of one script.
 struct Writer<'a> {
@@ -636,6 +681,61 @@ impl Writer<'_> {
             if options.faults.disk {
                 self.disk(at);
             }
+        }
+    }
+
+    /// Who subscribes to wills.
+    fn watchers(&mut self) {
+        for client in 0..self.options.clients.len() {
+            for filter in WILL_FILTERS {
+                if self.rng.random_bool(0.6) {
+                    let at = self.rng.random_range(400..4_000);
+                    let qos = self.one(&[0, 1, 1, 2, 2]);
+                    self.at(
+                        at,
+                        Op::Subscribe {
+                            client,
+                            filter,
+                            qos,
+                        },
+                    );
+                }
+            }
+        }
+    }
+
+    /// Clients vanish, alone or with their node.
+    fn deaths(&mut self) {
+        let Options {
+            faults, script_ms, ..
+        } = *self.options;
+        if faults.client {
+            for _ in 0..self.rng.random_range(1..=3) {
+                let at = self.rng.random_range(FAULTS_FROM_MS..script_ms);
+                let client = self.client();
+                self.at(at, Op::Vanish(client));
+            }
+        }
+        let late = script_ms.checked_sub(BLACKOUT_UNTIL_MS);
+        let Some(until) = late.filter(|until| *until > BLACKOUT_FROM_MS) else {
+            return;
+        };
+        if faults.blackout {
+            let at = self.rng.random_range(BLACKOUT_FROM_MS..until);
+            let host = self.host();
+            let power = self.rng.random_bool(0.2);
+            for _ in 0..3 {
+                let client = self.client();
+                let visit = Op::Connect {
+                    client,
+                    host,
+                    clean: false,
+                };
+                self.at(at - BLACKOUT_VISIT_MS, visit);
+            }
+            self.at(at, Op::Blackout { host, power });
+            let back = at + self.one(&[50, 1_000, 3_000, 8_000]);
+            self.at(back, Op::Start(host));
         }
     }
 

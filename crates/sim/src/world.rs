@@ -24,12 +24,13 @@ use rand::{Rng, SeedableRng};
 
 use crate::client::{Act, Alarm, Client};
 use crate::disk::RETRY_MS;
-use crate::host::Host;
+use crate::host::{Host, Peer};
 use crate::network::{Arrival, End, Network, Place, Port, Wake};
 use crate::oracle::{Cause, Life, Oracle};
 use crate::plant::{Persisting, Plant};
 use crate::trace::{Record, Trace};
 use crate::violation::Violation;
+use crate::wills::{Death, Parting, WillId};
 use crate::workload::{Options, Step};
 
 mod operate;
@@ -120,7 +121,8 @@ impl World {
     pub fn new(options: Options, script: Vec<Step>, plant: Plant, record: Record) -> Self {
         let hosts: Vec<Host> = (0..options.nodes).map(|n| Host::new(n, &options)).collect();
         let profiles = options.clients.iter().cloned().enumerate();
-        let clients: Vec<Client> = profiles.map(|(n, p)| Client::new(n, p)).collect();
+        let client = |(n, profile)| Client::new(n, profile, &options);
+        let clients: Vec<Client> = profiles.map(client).collect();
         let mut world = Self {
             now: 0,
             oracle: Oracle::new(&options),
@@ -322,13 +324,17 @@ impl World {
                 let Some(process) = self.hosts[host].process.as_mut() else {
                     return;
                 };
-                let removed = process.clients.remove(&socket);
-                let connection =
-                    removed.and_then(|(c, _)| Some((c, self.clients[c].connection()?)));
-                if let Some((client, (attempt, on))) = connection
-                    && on == host
-                {
-                    self.oracle.hung_up(client, attempt);
+                if let Some(peer) = process.clients.remove(&socket) {
+                    let Peer {
+                        client, attempt, ..
+                    } = peer;
+                    let how = if why == CloseReason::Normal {
+                        Parting::Clean
+                    } else {
+                        Parting::Closed
+                    };
+                    let connection = WillId { client, attempt };
+                    self.oracle.hung_up(self.now, connection, how);
                 }
                 process.draining.remove(&socket);
                 let end = End::Node { host, socket };
@@ -410,8 +416,8 @@ impl World {
         let wrong = [CloseReason::ProtocolError, CloseReason::FrameError];
         let process = self.hosts[host].process.as_ref();
         let client = process.and_then(|process| process.clients.get(&socket));
-        if let (true, Some((client, _))) = (wrong.contains(&why), client)
-            && !self.oracle.is_split(*client)
+        if let (true, Some(&Peer { client, .. })) = (wrong.contains(&why), client)
+            && !self.oracle.is_split(client)
         {
             let seen = format!("node {host} closes client {client}: {}", why.as_str());
             self.faults.push(Violation::new("protocol", seen));
@@ -460,14 +466,14 @@ impl World {
         let Some(process) = self.hosts[host].process.as_mut() else {
             return;
         };
-        let Some((client, up)) = process.clients.get_mut(&socket) else {
+        let Some(peer) = process.clients.get_mut(&socket) else {
             return;
         };
         // The first packet a client gets is CONNACK; its code is the fourth byte.
-        if !*up && bytes.first() == Some(&0x20) && bytes.get(3) == Some(&0) {
-            *up = true;
+        if !peer.up && bytes.first() == Some(&0x20) && bytes.get(3) == Some(&0) {
+            peer.up = true;
         }
-        let client = *client;
+        let client = peer.client;
         let version = self.options.clients[client].version;
         for (socket, bytes) in self
             .plant
@@ -629,6 +635,12 @@ impl World {
         self.trace
             .say(self.now, || format!("n{host} dies (power: {power})"));
         self.hosts[host].waiting = None;
+        let life = self.oracle.life(host);
+        let death = Death {
+            at: self.now,
+            silent: power,
+        };
+        self.oracle.wills.died(life, death);
         self.oracle.disturb(self.now, Cause::Stopped, host, None);
         self.plant.stopped(host);
         if power {
@@ -707,7 +719,14 @@ impl World {
         self.network.accept(wire, End::Node { host, socket });
         match (port, from) {
             (Port::Mqtt, Place::Client(client)) => {
-                process.clients.insert(socket, (client, false));
+                // Who gives a connection up gives its dialing up as well: it is the present one.
+                let connection = self.clients[client].connection();
+                let peer = Peer {
+                    client,
+                    attempt: connection.map_or(0, |(attempt, _)| attempt),
+                    up: false,
+                };
+                process.clients.insert(socket, peer);
                 let info = Accepted {
                     listener: self.listener.clone(),
                     peer: address(from, 40_000),
@@ -732,7 +751,7 @@ impl World {
             return;
         };
         match process.clients.get(&socket) {
-            Some(&(client, _)) => {
+            Some(&Peer { client, .. }) => {
                 let version = self.options.clients[client].version;
                 let at = (host, socket, client);
                 let passed = self.plant.client_received(at, version, bytes);

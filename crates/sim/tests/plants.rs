@@ -58,11 +58,16 @@ planted! {
     look_ups_that_name_nobody: HideNodes;
     a_disk_that_fails_unnoticed: HideDisk;
     sides_that_merge_by_themselves: HealAnyway;
+    a_will_that_is_not_seen: LoseWill;
+    a_will_that_does_not_wait: HurryWill;
+    a_goodbye_that_is_not_heard: DeafToGoodbye;
+    wills_that_die_with_their_node: LoseLegacy;
+    wills_published_by_whoever_has_them: TellNobody;
 }
 
 #[test]
 fn every_bug_has_a_test_and_a_name() {
-    assert_eq!(Bug::ALL.len(), 18, "add the new bug above");
+    assert_eq!(Bug::ALL.len(), 23, "add the new bug above");
     for (bug, name, _) in Bug::ALL {
         assert_eq!(Bug::from_name(name), Some(bug));
     }

@@ -1,6 +1,6 @@
 //! A client identifier has one connection in a cluster, the newest; the others were closed.
 
-use crate::host::Host;
+use crate::host::{Host, Peer};
 use crate::violation::Violation;
 use crate::world::World;
 
@@ -8,7 +8,7 @@ pub(super) fn settled(world: &World) -> Result<(), Violation> {
     for client in 0..world.clients.len() {
         let up = |host: &&Host| {
             let process = host.process.as_ref();
-            process.is_some_and(|p| p.clients.values().any(|(of, up)| *of == client && *up))
+            process.is_some_and(|p| p.clients.values().any(|peer| is_up(peer, client)))
         };
         let hosts: Vec<&Host> = world.hosts.iter().filter(up).collect();
         for (at, host) in hosts.iter().enumerate() {
@@ -32,7 +32,11 @@ fn connections(host: &Host, client: usize) -> usize {
         .process
         .iter()
         .flat_map(|process| process.clients.values());
-    all.filter(|(of, up)| *of == client && *up).count()
+    all.filter(|peer| is_up(peer, client)).count()
+}
+
+fn is_up(peer: &Peer, client: usize) -> bool {
+    peer.client == client && peer.up
 }
 
 /// Whether one node counts the other as a member.

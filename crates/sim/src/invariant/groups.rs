@@ -4,7 +4,7 @@
 //! node of the first died before it could tell that it was done, or when the publisher, unsure
 //! itself, sent it twice.
 
-use crate::oracle::{Delivered, Promise};
+use crate::oracle::{Delivered, Promise, Published};
 use crate::violation::Violation;
 use crate::world::World;
 
@@ -57,7 +57,7 @@ fn check(world: &World, got: &Delivered, own: &Promise, sends: usize) -> Result<
         }
         let theirs = world.oracle.got(client, got.message);
         // One that lost its connection meanwhile may not have acknowledged.
-        let sure = |d: &Delivered| is_still_on(world, d) && !may_be_given_again(world, d);
+        let sure = |d: &Delivered| is_still_on(world, d) && !may_be_given_again(world, d, message);
         // A message of QoS 0 is sent to one member, and that is all.
         let once = |d: &Delivered| message.qos == 0 && d.qos == 0;
         let kept = |d: &&Delivered| !d.retain && (once(d) || sure(d));
@@ -82,10 +82,14 @@ fn same(a: &Promise, b: &Promise) -> bool {
 }
 
 /// Whether its node has died since: it may not have told that its client has the message, be it
-/// that it had no time, or that the way was cut.
-fn may_be_given_again(world: &World, got: &Delivered) -> bool {
-    let home = world.oracle.home(got);
-    home.is_some_and(|(host, _)| !world.oracle.is_quiet(host, host, got.at, world.now))
+/// that it had no time, or that the way was cut. Or another has that was given the message first,
+/// for a member that had been on its last life, and gave it to this one.
+fn may_be_given_again(world: &World, got: &Delivered, message: &Published) -> bool {
+    let oracle = &world.oracle;
+    let home = oracle.home(got);
+    let sent_at = message.sends.first().map_or(0, |sent| sent.at);
+    home.is_some_and(|(host, _)| !oracle.is_quiet(host, host, got.at, world.now))
+        || oracle.wills.last_death().is_some_and(|at| at > sent_at)
 }
 
 fn is_still_on(world: &World, got: &Delivered) -> bool {

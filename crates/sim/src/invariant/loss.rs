@@ -12,7 +12,7 @@ use crate::world::World;
 
 /// A SUBACK that came while the way was not free does not say that all nodes have the route; they
 /// have it so much later, milliseconds.
-const ROUTE_MS: u64 = 3_000;
+pub(super) const ROUTE_MS: u64 = 3_000;
 
 /// Whether a filter, `$share/` allowed, matches a topic.
 pub(super) fn matching(filter: &str, topic: &str) -> bool {
@@ -97,7 +97,7 @@ fn is_promised(world: &World, message: &Published, promise: &Promise) -> bool {
 }
 
 /// Queues at least this long never overflow in a run; shorter ones may drop what they promise.
-const QUEUE_ENOUGH: u32 = 500;
+pub(super) const QUEUE_ENOUGH: u32 = 500;
 
 /// Every node the session was on since it was granted, or was moved from since the message was
 /// sent, could talk to the publisher's node, and none of them died later.

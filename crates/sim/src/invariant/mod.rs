@@ -17,6 +17,7 @@ mod protocol;
 mod qos2;
 mod retained;
 mod routes;
+pub mod wills;
 
 use crate::violation::Violation;
 use crate::world::World;
@@ -54,7 +55,7 @@ const NONE: Invariant = Invariant {
 };
 
 /// All properties.
-pub const ALL: [Invariant; 14] = [
+pub const ALL: [Invariant; 15] = [
     Invariant {
         name: "protocol",
         promise: "what a node sends to a client is valid MQTT of the client's version",
@@ -140,6 +141,13 @@ pub const ALL: [Invariant; 14] = [
         name: "apart",
         promise: "without autoheal the sides of a split stay apart until an operator merges them",
         audit: Some(apart::audit),
+        ..NONE
+    },
+    Invariant {
+        name: "wills",
+        promise: "the will of a client that is gone arrives once, after its delay, and no other",
+        step: Some(wills::step),
+        end: Some(wills::end),
         ..NONE
     },
 ];

@@ -31,6 +31,7 @@ impl World {
                 self.act(client);
             }
             Op::ResetClient(client) => self.reset_client(client),
+            Op::Vanish(client) => self.vanish(client),
             Op::Subscribe {
                 client,
                 filter,
@@ -68,6 +69,7 @@ impl World {
             }
             Op::Kill(_)
             | Op::PowerOff(_)
+            | Op::Blackout { .. }
             | Op::Start(_)
             | Op::Cut(..)
             | Op::Heal(..)
@@ -91,6 +93,7 @@ impl World {
         match *op {
             Op::Kill(host) => self.stop(host, false),
             Op::PowerOff(host) => self.stop(host, true),
+            Op::Blackout { host, power } => self.blackout(host, power),
             Op::Start(host) => self.start(host),
             Op::Cut(a, b) => {
                 self.network.cut(Place::Host(a), Place::Host(b));
@@ -141,6 +144,7 @@ impl World {
             Op::Connect { .. }
             | Op::Disconnect(_)
             | Op::ResetClient(_)
+            | Op::Vanish(_)
             | Op::Subscribe { .. }
             | Op::Unsubscribe { .. }
             | Op::Publish { .. } => {}
@@ -178,6 +182,25 @@ impl World {
         let acts = &mut self.acts;
         self.clients[client].connect(self.now, (host, clean), &mut self.oracle, acts);
         self.act(client);
+    }
+
+    /// A client's machine is gone, and does not come back by itself.
+    fn vanish(&mut self, client: usize) {
+        if let Some((attempt, _)) = self.clients[client].connection() {
+            self.network.vanish(End::Client { client, attempt });
+        }
+        self.clients[client].vanished(self.now, &mut self.oracle);
+    }
+
+    /// A node dies together with the clients on it.
+    fn blackout(&mut self, host: usize, power: bool) {
+        for client in 0..self.clients.len() {
+            let connection = self.clients[client].connection();
+            if connection.is_some_and(|(_, on)| on == host) {
+                self.vanish(client);
+            }
+        }
+        self.stop(host, power);
     }
 
     fn reset_client(&mut self, client: usize) {
