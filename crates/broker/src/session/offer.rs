@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use dunlin_cluster::Hlc;
+use dunlin_cluster::{Hlc, Now};
 use dunlin_mqtt::Version;
 use serde::{Deserialize, Serialize};
 
@@ -41,12 +41,16 @@ pub struct SessionOffer {
     superuser: bool,
     /// A will that waits for its delay, as [`WillRow`] encodes it.
     will: Option<Vec<u8>>,
+    /// How long it still waits, milliseconds: clocks of two nodes may differ.
+    will_due_in_ms: Option<u64>,
 }
 
 impl SessionOffer {
     /// What there is to know of a session's client; `will` is the row of the one that waits.
-    pub(crate) fn of(session: &Session, will: Option<Vec<u8>>) -> Self {
+    pub(crate) fn of(session: &Session, now: Now, will: Option<Vec<u8>>) -> Self {
         let client = &session.client;
+        let row = will.as_deref().and_then(WillRow::decode);
+        let due_wall_ms = row.and_then(|row| row.due_wall_ms());
         Self {
             clientid: session.clientid().to_owned(),
             username: session.origin.username.as_deref().map(str::to_owned),
@@ -66,6 +70,7 @@ impl SessionOffer {
             assigned: client.assigned,
             superuser: client.superuser,
             will,
+            will_due_in_ms: due_wall_ms.map(|due| due.saturating_sub(now.wall_ms)),
         }
     }
 
@@ -106,11 +111,11 @@ impl SessionOffer {
         session
     }
 
-    /// The will that waits, and when it is due, wall ms.
-    pub(crate) fn will(&self) -> Option<(Arc<Will>, u64)> {
+    /// The will that waits, and when it is due by this node's clock, wall ms.
+    pub(crate) fn will(&self, now: Now) -> Option<(Arc<Will>, u64)> {
         let row = WillRow::decode(self.will.as_deref()?)?;
-        let due = row.due_wall_ms()?;
-        Some((Arc::new(row.will(&self.clientid)), due))
+        let due_wall_ms = now.wall_ms.saturating_add(self.will_due_in_ms?);
+        Some((Arc::new(row.will(&self.clientid)), due_wall_ms))
     }
 
     /// One of `shards`, the same for the same client, evenly spread.
@@ -143,6 +148,7 @@ impl SessionOffer {
             assigned: true,
             superuser: false,
             will: Some(vec![1, 2, 3]),
+            will_due_in_ms: Some(1_000),
         }
     }
 }

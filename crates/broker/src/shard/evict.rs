@@ -85,7 +85,7 @@ impl Shard {
                 Some(row) => Some(row.to_vec()),
             },
         };
-        let offer = Box::new(SessionOffer::of(session, row));
+        let offer = Box::new(SessionOffer::of(session, now, row));
         fx.tell(ToControl::Offer { node, offer });
     }
 
@@ -105,7 +105,7 @@ impl Shard {
         let mut session = offer.session(&self.shared.settings());
         session.arriving = Some(Box::new(Arriving {
             adopted: true,
-            will: offer.will(),
+            will: offer.will(now),
             ..Arriving::default()
         }));
         let key = self.sessions.insert(session);

@@ -233,7 +233,10 @@ fn its_expiry_goes_on_from_the_end_of_the_connection() {
 
 /// A client of node 0 whose will waits for a minute, and one of node 2 that watches for it.
 fn with_waiting_will() -> (Net, C) {
-    let mut net = net_of(3, 1);
+    with_waiting_will_of(net_of(3, 1))
+}
+
+fn with_waiting_will_of(mut net: Net) -> (Net, C) {
     let watcher = net.client_at_shard(2, 0, Version::V5, "watcher");
     net.subscribe(watcher, "will", QoS::AtLeastOnce);
     let c = net.accept_at(0, 0, Version::V5);
@@ -254,6 +257,24 @@ fn a_will_that_waits_moves_along_and_is_published_once() {
     assert_eq!(net.payloads(watcher), ["gone"]);
     net.pass(70_000);
     net.nothing(watcher);
+}
+
+/// Simulator seed 52122: it came as much later as the clock of the new node was behind.
+#[test]
+fn a_will_that_moved_waits_as_long_whatever_the_clocks_say() {
+    for (old, new) in [(30_000, 0), (0, 30_000)] {
+        let mut net = net_of(3, 1);
+        net.nodes[0].ahead_ms = old;
+        net.nodes[1].ahead_ms = new;
+        let (mut net, watcher) = with_waiting_will_of(net);
+        net.pass(20_000);
+        evict(&mut net, 0, 0, 9);
+        assert_eq!(net.nodes[1].shards[0].counts().sessions, 1);
+        net.pass(35_000);
+        net.nothing(watcher);
+        net.pass(6_000);
+        assert_eq!(net.payloads(watcher), ["gone"], "{old} {new}");
+    }
 }
 
 #[test]

@@ -57,6 +57,8 @@ pub(super) struct Node {
     answers: BTreeMap<u64, Answer>,
     pub events: Vec<ClientEvent>,
     pub drained: usize,
+    /// Milliseconds that its wall clock is ahead.
+    pub ahead_ms: u64,
 }
 
 pub(super) enum Letter {
@@ -208,8 +210,17 @@ impl Net {
         shard: usize,
         f: impl FnOnce(&mut Shard, Now, &mut ShardEffects) -> T,
     ) -> T {
-        let Node { shards, fx, .. } = &mut self.nodes[node];
-        let result = f(&mut shards[shard], self.now, fx);
+        let Node {
+            shards,
+            fx,
+            ahead_ms,
+            ..
+        } = &mut self.nodes[node];
+        let now = Now {
+            wall_ms: self.now.wall_ms + *ahead_ms,
+            ..self.now
+        };
+        let result = f(&mut shards[shard], now, fx);
         self.carry(node, shard);
         result
     }
@@ -1028,6 +1039,7 @@ fn new_node(at: u8, shards: u16, settings: Settings) -> Node {
         answers: BTreeMap::new(),
         events: Vec::new(),
         drained: 0,
+        ahead_ms: 0,
     }
 }
 
