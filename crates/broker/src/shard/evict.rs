@@ -41,7 +41,7 @@ impl Shard {
                 None => {
                     left.disconnected += 1;
                     left.offered += usize::from(self.offered.contains_key(&key));
-                    if keys.len() < offers && self.may_be_offered(key, session) {
+                    if keys.len() < offers && self.may_be_offered(now, key, session) {
                         keys.push(key);
                     }
                 }
@@ -68,8 +68,12 @@ impl Shard {
         channel.is_some_and(|channel| channel.phase == Phase::Open)
     }
 
-    fn may_be_offered(&self, key: SessionKey, session: &Session) -> bool {
-        !session.collects() && !session.superseded && !self.offered.contains_key(&key)
+    fn may_be_offered(&self, now: Now, key: SessionKey, session: &Session) -> bool {
+        // A will that may come due on the way would come from both nodes.
+        let will_is_near =
+            session.will.is_some() && session.will_ms <= now.mono_ms + OFFER_AGAIN_MS;
+        let is_free = !session.collects() && !session.superseded && !will_is_near;
+        is_free && !self.offered.contains_key(&key)
     }
 
     fn offer_session(&mut self, now: Now, key: SessionKey, node: NodeIndex, fx: &mut ShardEffects) {

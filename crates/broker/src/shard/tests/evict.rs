@@ -259,6 +259,21 @@ fn a_will_that_waits_moves_along_and_is_published_once() {
     net.nothing(watcher);
 }
 
+/// Simulator seed 76040: it came from the old node while the offer was on its way, and from the new
+/// one.
+#[test]
+fn a_session_whose_will_is_due_soon_goes_when_that_is_published() {
+    let (mut net, watcher) = with_waiting_will();
+    net.pass(59_000);
+    assert_eq!(evict(&mut net, 0, 0, 9).sessions, 0);
+    net.pass(2_000);
+    assert_eq!(net.payloads(watcher), ["gone"]);
+    assert_eq!(evict(&mut net, 0, 0, 9).sessions, 1);
+    assert_eq!(net.nodes[1].shards[0].counts().sessions, 1);
+    net.pass(70_000);
+    net.nothing(watcher);
+}
+
 /// Simulator seed 52122: it came as much later as the clock of the new node was behind.
 #[test]
 fn a_will_that_moved_waits_as_long_whatever_the_clocks_say() {
