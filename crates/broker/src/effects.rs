@@ -148,7 +148,7 @@ pub struct ShardEffects {
     pub to_control: Vec<ToControl>,
     /// Data connections to dial. Answer: `peer_connected` or `peer_dial_failed`.
     pub peer_dial: Vec<(PeerConn, String, u16)>,
-    /// Data connections that have output.
+    /// Data connections that stand and have output.
     pub peer_wake: Vec<PeerConn>,
     /// Data connections to close now. The shard has forgotten them.
     pub peer_close: Vec<PeerConn>,

@@ -61,6 +61,7 @@ pub(crate) struct OutLink {
     failures: u32,
     /// Something was written or acknowledged last, mono ms.
     progress_ms: u64,
+    /// The driver will ask for output anyway.
     woken: bool,
     /// Connections that wait for room.
     blocked: Vec<Conn>,
@@ -475,7 +476,8 @@ impl Links {
         )));
         link.conn = Some(conn);
         link.progress_ms = now.mono_ms;
-        link.woken = false;
+        // There is nothing to write to before it stands, which wakes it.
+        link.woken = true;
         fx.peer_dial.push((conn, link.host.clone(), link.port));
         self.sockets.insert(conn, PeerSocket::Out(node));
         // Accepted connections are the driver's odd numbers.

@@ -42,7 +42,7 @@ fn the_first_seeds_hold() {
 
 /// Seeds that found a bug, with the bug. Each has a test of its own beside the code it was in; here
 /// they stay for what else they may find, because such histories found something once.
-const ONCE_FAILED: [(u64, &str); 32] = [
+const ONCE_FAILED: [(u64, &str); 33] = [
     (
         107,
         "a suspicion that nobody decided stayed, and a later death went unseen",
@@ -152,6 +152,10 @@ const ONCE_FAILED: [(u64, &str); 32] = [
     (
         106_182,
         "what was written while a node left was acknowledged without the disk",
+    ),
+    (
+        22212,
+        "a message was forwarded while its link was dialed, whose handshake was lost with that",
     ),
 ];
 

@@ -19,8 +19,8 @@ pub(super) use super::packets::{
 };
 use crate::access::Proof;
 use crate::effects::{
-    Accepted, Answer, Ask, ClientEvent, CloseReason, Conn, ReplyTo, ShardEffects, TakeoverRequest,
-    TakeoverResult, TakeoverStep, ToControl, ToShard,
+    Accepted, Answer, Ask, ClientEvent, CloseReason, Conn, PeerConn, ReplyTo, ShardEffects,
+    TakeoverRequest, TakeoverResult, TakeoverStep, ToControl, ToShard,
 };
 use crate::metrics::{Metric, sum};
 use crate::peer_link::Peering;
@@ -82,6 +82,9 @@ pub(super) struct Net {
     pub disowned: bool,
     /// Data connections dialed so far.
     pub dials: usize,
+    /// Dials take their time.
+    pub hold_dials: bool,
+    held_dials: Vec<(usize, usize, PeerConn, u16)>,
     /// Calls between nodes get no answer.
     pub lose_calls: bool,
     /// Nothing is carried for now.
@@ -134,6 +137,8 @@ impl Net {
             cut: false,
             disowned: false,
             dials: 0,
+            hold_dials: false,
+            held_dials: Vec::new(),
             lose_calls: false,
             lazy: false,
             hold_proofs: false,
@@ -267,8 +272,11 @@ impl Net {
                 self.feed(node, shard, conn);
             }
         }
-        for (conn, _, port) in dials {
-            self.dial(node, shard, conn, port);
+        let dials = dials.into_iter();
+        self.held_dials
+            .extend(dials.map(|(conn, _, port)| (node, shard, conn, port)));
+        if !self.hold_dials {
+            self.make_dials();
         }
         for conn in peer_wakes {
             self.take_peer_output(node, shard, conn);

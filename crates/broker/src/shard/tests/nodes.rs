@@ -130,6 +130,24 @@ fn a_blip_neither_loses_nor_repeats() {
     assert_eq!(net.take(p).len(), 3, "acknowledged now");
 }
 
+/// Seed 22212: the handshake was written to the connection while it was being dialed, and lost.
+#[test]
+fn what_is_sent_while_a_link_is_dialed_waits_until_it_stands() {
+    let mut net = two();
+    let p = net.client(Version::V5, "p");
+    let s = net.client_at_shard(1, 0, Version::V5, "s");
+    net.subscribe(s, "t", QoS::AtLeastOnce);
+    net.hold_dials = true;
+    net.cut_links();
+    net.cut = false;
+    net.pass(50);
+    net.send(p, message("t", "x", 1, 1));
+    net.nothing(p);
+    net.release_dials();
+    assert_eq!(net.payloads(s), ["x"]);
+    assert_eq!(net.ack(p, AckKind::Puback, 1), Reason::Success);
+}
+
 /// As one that has left dials its former members while its own control cannot say so yet.
 #[test]
 fn a_node_that_hangs_up_on_every_link_is_dialed_once_a_second() {

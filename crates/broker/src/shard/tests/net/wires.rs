@@ -17,7 +17,20 @@ pub(super) struct Wire {
 }
 
 impl Net {
-    pub(super) fn dial(&mut self, node: usize, shard: usize, conn: PeerConn, port: u16) {
+    pub(super) fn make_dials(&mut self) {
+        for (node, shard, conn, port) in std::mem::take(&mut self.held_dials) {
+            self.dial(node, shard, conn, port);
+        }
+    }
+
+    /// The connections that were dialed stand.
+    pub(in super::super) fn release_dials(&mut self) {
+        self.hold_dials = false;
+        self.make_dials();
+        self.run();
+    }
+
+    fn dial(&mut self, node: usize, shard: usize, conn: PeerConn, port: u16) {
         let other = (0..self.nodes.len()).find(|at| name(*at as u8).port() == port);
         let other = other.expect("somebody listens there");
         self.dials += 1;
@@ -48,6 +61,7 @@ impl Net {
         self.on_shard(node, shard, |s, now, fx| s.peer_connected(now, conn, fx));
     }
 
+    /// What is written to a connection that does not stand is lost.
     pub(super) fn take_peer_output(&mut self, node: usize, shard: usize, conn: PeerConn) {
         let mut out = Vec::new();
         self.nodes[node].shards[shard].peer_output(conn, &mut out);
