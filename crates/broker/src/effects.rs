@@ -322,11 +322,12 @@ pub enum ToShard {
         /// Only if connected before this.
         older_than: Option<Hlc>,
     },
-    /// Another node has a newer connection of this client. It may be about to ask for the session.
+    /// Another node or shard has a newer connection of this client. Another node may be about to
+    /// ask for the session.
     Elsewhere {
         /// The client.
         clientid: String,
-        /// When it connected there; an older connection here goes.
+        /// When it connected there; a connection here goes that is not newer.
         newer: Hlc,
     },
     /// Another node has published the will of this connection, because it could not reach this

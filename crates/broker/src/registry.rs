@@ -80,10 +80,13 @@ pub enum Previous {
         node: NodeIndex,
         /// When it connected there.
         hlc: Hlc,
+        /// The shard of an older session here, which the claim replaces as well.
+        here: Option<ShardId>,
     },
 }
 
-/// One identifier's places: at most one local, at most one per node, newest first.
+/// One identifier's places: at most one local, at most one per node, newest first, and of equally
+/// old ones ours.
 type Places = SmallVec<[Place; 1]>;
 type Part = BTreeMap<Name, Places>;
 
@@ -128,11 +131,15 @@ impl Registry {
         }
         let hlc = clock.tick(now);
         let newest = places.first().copied();
+        let here = places.iter().find_map(|place| match *place {
+            Place::Local { shard, .. } => Some(shard),
+            Place::Remote { .. } => None,
+        });
         places.retain(|place| !place.is_local());
         let previous = match newest {
             None => Previous::None,
             Some(Place::Local { shard, slot, hlc }) => Previous::Local { shard, slot, hlc },
-            Some(Place::Remote { node, hlc }) => Previous::Remote { node, hlc },
+            Some(Place::Remote { node, hlc }) => Previous::Remote { node, hlc, here },
         };
         enter(places, Place::Local { shard, slot, hlc });
         (hlc, previous)
@@ -323,9 +330,10 @@ impl Registry {
 }
 
 fn enter(places: &mut Places, place: Place) {
+    let rank = |place: &Place| (place.hlc(), place.is_local());
     let at = places
         .iter()
-        .position(|p| p.hlc() <= place.hlc())
+        .position(|p| rank(p) <= rank(&place))
         .unwrap_or(places.len());
     places.insert(at, place);
 }
@@ -385,7 +393,8 @@ mod tests {
             previous,
             Previous::Remote {
                 node: A,
-                hlc: hlc(500)
+                hlc: hlc(500),
+                here: None,
             }
         );
         assert!(ours > hlc(500));
@@ -411,7 +420,8 @@ mod tests {
             previous,
             Previous::Remote {
                 node: A,
-                hlc: there
+                hlc: there,
+                here: Some(0),
             }
         );
         assert_eq!(registry.local_stamp("c"), Some(back));

@@ -148,6 +148,21 @@ impl Shared {
         self.registry.claim(now, &self.clock, clientid, at)
     }
 
+    /// A client is connected to another node since then. The shard that has an older connection of
+    /// it, if one has. Of two in one instant (nobody knew of the other yet) all nodes take the same
+    /// one for the older.
+    pub(crate) fn client_elsewhere(
+        &self,
+        clientid: &str,
+        (node, site): (NodeIndex, SiteId),
+        hlc: Hlc,
+    ) -> Option<ShardId> {
+        self.registry.remote_put(clientid, node, hlc);
+        let own = self.registry.local_stamp(clientid)?;
+        let older = (own, self.site) < (hlc, site);
+        older.then(|| self.registry.local_shard(clientid)).flatten()
+    }
+
     /// Retained messages.
     pub fn retained(&self) -> &Retained {
         &self.retained

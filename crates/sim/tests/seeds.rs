@@ -42,7 +42,7 @@ fn the_first_seeds_hold() {
 
 /// Seeds that found a bug, with the bug. Each has a test of its own beside the code it was in; here
 /// they stay for what else they may find, because such histories found something once.
-const ONCE_FAILED: [(u64, &str); 33] = [
+const ONCE_FAILED: [(u64, &str); 35] = [
     (
         107,
         "a suspicion that nobody decided stayed, and a later death went unseen",
@@ -156,6 +156,14 @@ const ONCE_FAILED: [(u64, &str); 33] = [
     (
         22212,
         "a message was forwarded while its link was dialed, whose handshake was lost with that",
+    ),
+    (
+        29842,
+        "of two connections that a client made to two nodes in one instant both stayed",
+    ),
+    (
+        76040,
+        "a will was published by both nodes of a session that moved as it came due",
     ),
 ];
 

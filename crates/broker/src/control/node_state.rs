@@ -267,7 +267,7 @@ impl Control {
                 return peer_route(&mut router, node, &key, value.is_some(), brought);
             }
             GROUPS => self.peer_group(node, &key, value),
-            CLIENTS => self.peer_client(node, &key, value, fx),
+            CLIENTS => self.peer_client((node, site), &key, value, fx),
             WILLS => self.peer_will(site, &key, value),
             INFO => match value.and_then(info::decode) {
                 Some(info) => _ = self.infos.insert(site, info),
@@ -314,7 +314,7 @@ impl Control {
     /// A client is connected to a peer: if an older connection of it is here, that one goes.
     fn peer_client(
         &self,
-        node: NodeIndex,
+        (node, site): (NodeIndex, SiteId),
         key: &[u8],
         value: Option<&[u8]>,
         fx: &mut ControlEffects,
@@ -322,17 +322,14 @@ impl Control {
         let Ok(clientid) = std::str::from_utf8(key) else {
             return;
         };
-        let registry = self.shared.registry();
         let Some(hlc) = value
             .and_then(|v| v.try_into().ok())
             .map(u64::from_be_bytes)
             .map(Hlc)
         else {
-            return registry.remote_remove(clientid, node);
+            return self.shared.registry().remote_remove(clientid, node);
         };
-        registry.remote_put(clientid, node, hlc);
-        let older = registry.local_stamp(clientid).is_some_and(|own| own < hlc);
-        if let (true, Some(shard)) = (older, registry.local_shard(clientid)) {
+        if let Some(shard) = self.shared.client_elsewhere(clientid, (node, site), hlc) {
             let letter = ToShard::Elsewhere {
                 clientid: clientid.to_owned(),
                 newer: hlc,

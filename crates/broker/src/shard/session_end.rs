@@ -338,9 +338,10 @@ impl Shard {
         true
     }
 
-    /// The client has a newer connection on another node. The news of it may be faster than that
-    /// node's question for the session, so only the connection goes at once. If nobody asks (each
-    /// side of a split had a session of its own), the session ends a little later.
+    /// The client has a newer connection on another node, or on another shard that asks another
+    /// node for its session. The news of it may be faster than that node's question for the
+    /// session, so only the connection goes at once. If nobody asks (each side of a split had a
+    /// session of its own), the session ends a little later.
     pub(crate) fn on_elsewhere(
         &mut self,
         now: Now,
@@ -351,7 +352,9 @@ impl Shard {
         let Some(key) = self.sessions.find(clientid) else {
             return;
         };
-        if self.sessions.get(key).is_none_or(|s| s.stamp >= newer) {
+        // As old, and without a connection: it moves to that node, or has come from there.
+        let goes = |s: &Session| s.stamp < newer || s.stamp == newer && s.conn.is_some();
+        if !self.sessions.get(key).is_some_and(goes) {
             return;
         }
         // Whether a delayed will is published depends on what that node asks for.

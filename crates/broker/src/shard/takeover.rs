@@ -141,6 +141,16 @@ impl Shard {
             session.stamp = stamp;
             session.superseded = false;
         }
+        // Nobody asks that shard for anything: the newer session is wanted.
+        if let Previous::Remote {
+            here: Some(shard), ..
+        } = previous
+            && shard != self.id
+        {
+            let clientid = clientid.to_owned();
+            let newer = stamp;
+            fx.send(shard, ToShard::Elsewhere { clientid, newer });
+        }
         self.tell_client(clientid, fx);
         previous
     }

@@ -468,14 +468,13 @@ impl Net {
                 let stamp = self.nodes[node].shared.registry().local_stamp(&clientid);
                 for other in self.others(node) {
                     let index = self.index(node, other);
-                    let registry = self.nodes[other].shared.registry();
+                    let site = self.nodes[node].shared.site();
+                    let shared = &self.nodes[other].shared;
                     let Some(stamp) = stamp else {
-                        registry.remote_remove(&clientid, index);
+                        shared.registry().remote_remove(&clientid, index);
                         continue;
                     };
-                    registry.remote_put(&clientid, index, stamp);
-                    let older = registry.local_stamp(&clientid).is_some_and(|s| s < stamp);
-                    if let (true, Some(shard)) = (older, registry.local_shard(&clientid)) {
+                    if let Some(shard) = shared.client_elsewhere(&clientid, (index, site), stamp) {
                         let letter = ToShard::Elsewhere {
                             clientid: clientid.clone(),
                             newer: stamp,

@@ -1,8 +1,10 @@
 //! Two and three nodes: forwarding, acknowledgements that wait, blips, takeover between nodes.
 
+use dunlin_cluster::Hlc;
 use dunlin_mqtt::{AckKind, Packet, QoS, Reason, SubscriptionOptions, Version};
 
 use super::net::{C, Net, message, persistent, settings};
+use crate::effects::ToShard;
 use crate::metrics::Metric;
 use crate::settings::{Mqtt, Rpc, RpcMode, Settings};
 
@@ -455,6 +457,71 @@ fn a_client_that_moves_on_does_not_put_off_the_end_of_its_older_session() {
         net.persistent_at(1, 0, Version::V5, "c");
     }
     assert_eq!(net.nodes[0].shards[0].counts().sessions, 0);
+}
+
+/// A CONNECT of "c" whose consequences have not gone anywhere yet.
+fn begin_connect(net: &mut Net, node: usize, shard: usize) -> C {
+    let c = net.accept_at(node, shard, Version::V5);
+    let connect = persistent(Version::V5, "c");
+    let bytes = net.encode(c, Packet::Connect(Box::new(connect)));
+    net.push(c, &bytes);
+    c
+}
+
+fn stamp_of(net: &Net, node: usize) -> Option<Hlc> {
+    net.nodes[node].shared.registry().local_stamp("c")
+}
+
+#[test]
+fn of_two_connections_in_one_instant_one_stays() {
+    for nodes in [[0, 1], [1, 0]] {
+        let mut net = two();
+        let racers = nodes.map(|node| begin_connect(&mut net, node, 0));
+        assert_eq!(stamp_of(&net, 0), stamp_of(&net, 1), "in one instant");
+        net.run();
+        let open = racers.map(|c| net.is_open(c));
+        assert_eq!(open.iter().filter(|open| **open).count(), 1);
+        net.pass(20_000);
+        assert_eq!(net.nodes[0].shards[0].counts().sessions, 0);
+        assert_eq!(net.nodes[1].shards[0].counts().sessions, 1);
+    }
+}
+
+#[test]
+fn a_session_moved_without_its_client_is_as_old_as_it_was_and_stays() {
+    for node in [0, 1] {
+        let mut net = two();
+        let (c, _) = net.persistent_at(node, 0, Version::V5, "c");
+        net.drop_client(c);
+        let newer = stamp_of(&net, node).expect("its session waits");
+        let clientid = "c".to_owned();
+        net.tell(node, 0, ToShard::Elsewhere { clientid, newer });
+        net.pass(20_000);
+        assert_eq!(net.nodes[node].shards[0].counts().sessions, 1);
+    }
+}
+
+/// The news of the other node's connection is here; what it says to the shard is not, or is nothing.
+#[test]
+fn a_connection_elsewhere_does_not_hide_the_older_one_of_another_shard() {
+    for (clean, later) in [(false, 0), (true, 0), (false, 1), (true, 1)] {
+        let mut net = net_of(2, 2);
+        let (old, _) = net.persistent_at(1, 0, Version::V5, "c");
+        let stamp = stamp_of(&net, 1).expect("connected");
+        let (there, other) = (Hlc(stamp.0 + later), net.index(1, 0));
+        net.nodes[1].shared.registry().remote_put("c", other, there);
+        let new = if clean {
+            net.client_at_shard(1, 1, Version::V5, "c")
+        } else {
+            let (new, present) = net.persistent_at(1, 1, Version::V5, "c");
+            assert_eq!(present, later == 0);
+            new
+        };
+        net.check_disconnected(old, Reason::SessionTakenOver);
+        net.pass(20_000);
+        assert_eq!(net.nodes[1].shards[0].counts().sessions, 0);
+        assert!(net.is_open(new));
+    }
 }
 
 #[test]
