@@ -501,7 +501,7 @@ fn a_session_moved_without_its_client_is_as_old_as_it_was_and_stays() {
     }
 }
 
-/// The news of the other node's connection is here; what it says to the shard is not, or is nothing.
+/// The news of the other node's connection is here, but the shard has not heard of it.
 #[test]
 fn a_connection_elsewhere_does_not_hide_the_older_one_of_another_shard() {
     for (clean, later) in [(false, 0), (true, 0), (false, 1), (true, 1)] {
