@@ -401,7 +401,7 @@ impl Plant {
         Some(bytes)
     }
 
-    /// What is left of a packet when something about wills is overlooked; a packet in pieces passes.
+    /// What is left of a packet when something about wills is overlooked; one in pieces passes.
     fn without_will(&self, version: Version, bytes: Bytes) -> Option<Bytes> {
         let packet = decode(&mut BytesMut::from(&bytes[..]), version, &Limits::default());
         match packet {

@@ -288,6 +288,18 @@ fn newest(seed: u64, calm: bool, nodes: usize) -> (bool, bool) {
     (disk, autoheal)
 }
 
+/// The clients, and how many of them are of a shared group.
+fn crowd(rng: &mut SmallRng) -> (Vec<Profile>, usize) {
+    let ordinary = rng.random_range(2..=5);
+    let group_members = if rng.random_bool(0.5) {
+        rng.random_range(2..=4)
+    } else {
+        0
+    };
+    let clients = (0..ordinary + group_members).map(|n| profile(n, rng));
+    (clients.collect(), group_members)
+}
+
 impl Options {
     /// What a seed stands for.
     pub fn draw(seed: u64) -> Self {
@@ -326,15 +338,7 @@ impl Options {
             blackout: false,
         };
         faults.evict = autoheal && evicts(seed, faults);
-        let ordinary = rng.random_range(2..=5);
-        let group_members = if rng.random_bool(0.5) {
-            rng.random_range(2..=4)
-        } else {
-            0
-        };
-        let clients = (0..ordinary + group_members)
-            .map(|n| profile(n, &mut rng))
-            .collect();
+        let (clients, group_members) = crowd(&mut rng);
         let skew_ms = skews(nodes, &mut rng);
         let delay_min_ms = rng.random_range(0..=3);
         let mut options = Self {

@@ -17,8 +17,8 @@ use crate::world::World;
 const HEARD_MS: u64 = 2_000;
 /// The same where nothing at all was wrong, milliseconds.
 const TOLD_MS: u64 = 500;
-/// How long until the others are sure that a process is gone whose host runs, milliseconds: its port
-/// refuses, or its successor says so.
+/// How long until the others are sure that a process is gone whose host runs, milliseconds: its
+/// port refuses, or its successor says so.
 const REFUSED_MS: u64 = 2_500;
 /// How long a client needs to read what its session has, milliseconds, and how many
 /// acknowledgements one after the other that may take.
