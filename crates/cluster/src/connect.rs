@@ -385,7 +385,7 @@ impl Cluster {
     }
 
     fn shaken(&mut self, conn: &mut Conn, hello: Hello, goal: Option<Goal>) -> Flow {
-        if self.is_former(&hello) {
+        if self.is_former(&hello, conn.since_ms) {
             return Flow::Close;
         }
         let same_cluster = hello.cluster == self.own.cluster;
@@ -481,7 +481,7 @@ impl Cluster {
             },
             _ => return Flow::Close,
         };
-        if self.is_former(&hello) {
+        if self.is_former(&hello, conn.since_ms) {
             return Flow::Close;
         }
         let cluster = self.own.cluster;
@@ -491,6 +491,9 @@ impl Cluster {
         if departing || !self.is_member(self.own.site) || !self.is_member(hello.peer.site) {
             return Flow::Close;
         }
+        if let Some(neighbour) = self.neighbours.get_mut(&hello.peer.site) {
+            neighbour.ran_ms = neighbour.ran_ms.max(conn.since_ms);
+        }
         self.on_side(&theirs);
         if self.hold_apart(&hello, &theirs) {
             return Flow::Close;
@@ -499,10 +502,15 @@ impl Cluster {
     }
 
     /// Whether a process is speaking that another one has followed: what it said last may be on the
-    /// way for long, and would take the link from its successor.
-    fn is_former(&self, hello: &Hello) -> bool {
+    /// way for long, and would take the link from its successor. A process runs when a connection
+    /// to it begins, as it answers our nonce of then, so the lives of a member follow each other
+    /// as the connections do.
+    fn is_former(&self, hello: &Hello, since_ms: u64) -> bool {
         let neighbour = self.neighbours.get(&hello.peer.site);
-        neighbour.is_some_and(|n| n.former == Some(hello.peer.boot))
+        neighbour.is_some_and(|n| {
+            let is_other = n.boot.is_some_and(|boot| boot != hello.peer.boot);
+            is_other && since_ms <= n.ran_ms
+        })
     }
 
     /// The connection becomes the one the member's link is on, unless there is a better one.
@@ -569,7 +577,7 @@ impl Cluster {
         let Some(neighbour) = self.neighbours.get_mut(&site) else {
             return;
         };
-        neighbour.former = neighbour.boot.replace(hello.peer.boot);
+        neighbour.boot = Some(hello.peer.boot);
         neighbour.split = None;
         neighbour.link = Link::new(stream);
         neighbour.owned_out = crate::table::owned::OwnedOut::new();
@@ -824,6 +832,9 @@ impl Cluster {
         for conn in self.conns.values_mut() {
             conn.heard_ms += late_ms;
             conn.since_ms += late_ms;
+        }
+        for neighbour in self.neighbours.values_mut() {
+            neighbour.ran_ms += late_ms;
         }
     }
 

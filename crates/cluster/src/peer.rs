@@ -189,8 +189,9 @@ pub(crate) enum Job {
 pub(crate) struct Neighbour {
     pub(crate) name: NodeName,
     pub(crate) boot: Option<BootId>,
-    /// The life before that. It is over, whatever of it is still on the way.
-    pub(crate) former: Option<BootId>,
+    /// When the latest connection began over which that process greeted; a connection that began
+    /// earlier and shows another process is to one that is over.
+    pub(crate) ran_ms: u64,
     pub(crate) link: Link,
     /// The connection the link is on.
     pub(crate) conn: Option<ConnId>,
@@ -239,7 +240,7 @@ impl Neighbour {
         Self {
             name,
             boot: None,
-            former: None,
+            ran_ms: 0,
             link: Link::new(stream),
             conn: None,
             conn_since_ms: now.mono_ms,

@@ -42,7 +42,7 @@ fn the_first_seeds_hold() {
 
 /// Seeds that found a bug, with the bug. Each has a test of its own beside the code it was in; here
 /// they stay for what else they may find, because such histories found something once.
-const ONCE_FAILED: [(u64, &str); 35] = [
+const ONCE_FAILED: [(u64, &str); 36] = [
     (
         107,
         "a suspicion that nobody decided stayed, and a later death went unseen",
@@ -164,6 +164,10 @@ const ONCE_FAILED: [(u64, &str); 35] = [
     (
         76040,
         "a will was published by both nodes of a session that moved as it came due",
+    ),
+    (
+        111_149,
+        "a dead process's late greeting made a node that had just started refuse the next for ever",
     ),
 ];
 

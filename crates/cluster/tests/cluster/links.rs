@@ -74,6 +74,29 @@ fn what_a_dead_process_said_last_does_not_unseat_the_next() {
     }
 }
 
+/// Seed 111149: as above, but to a node that had just started and knew neither process.
+#[test]
+fn what_a_dead_process_said_last_does_not_keep_the_next_from_a_new_process() {
+    for dies_after_ms in (0..1_200).step_by(20) {
+        let mut net = Net::clustered(20, 2);
+        net.run(2_000);
+        net.kill(0);
+        net.run(dies_after_ms % 100);
+        net.delay_ms = 100;
+        net.start(0);
+        net.run(dies_after_ms);
+        net.kill(1);
+        net.delay_ms = 2;
+        net.start(1);
+        net.until_whole();
+        let downs = net.nodes[0].downs.len();
+        net.run(2_000);
+        net.until_whole();
+        let late = &net.nodes[0].downs[downs..];
+        assert!(late.is_empty(), "killed after {dies_after_ms} ms: {late:?}");
+    }
+}
+
 #[test]
 fn nodes_of_a_cluster_find_each_other_in_every_start_order() {
     for order in [
