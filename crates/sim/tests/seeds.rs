@@ -42,7 +42,7 @@ fn the_first_seeds_hold() {
 
 /// Seeds that found a bug, with the bug. Each has a test of its own beside the code it was in; here
 /// they stay for what else they may find, because such histories found something once.
-const ONCE_FAILED: [(u64, &str); 36] = [
+const ONCE_FAILED: [(u64, &str); 37] = [
     (
         107,
         "a suspicion that nobody decided stayed, and a later death went unseen",
@@ -164,6 +164,10 @@ const ONCE_FAILED: [(u64, &str); 36] = [
     (
         76040,
         "a will was published by both nodes of a session that moved as it came due",
+    ),
+    (
+        95_137,
+        "a session that never came was handed on as the one its client knew, without subscriptions",
     ),
     (
         111_149,

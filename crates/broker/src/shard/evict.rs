@@ -9,12 +9,9 @@ use dunlin_cluster::Now;
 use dunlin_mqtt::Reason;
 
 use crate::channel::Phase;
-use crate::effects::{
-    CloseReason, Conn, Evict, Evicted, ShardEffects, TakeoverResult, TakeoverStep, ToControl,
-};
+use crate::effects::{CloseReason, Conn, Evict, Evicted, ShardEffects, TakeoverStep, ToControl};
 use crate::router::{NodeIndex, SessionKey};
 use crate::session::{Arriving, Session, SessionOffer};
-use crate::shard::takeover::send_reply;
 use crate::shard::{Shard, Timer};
 
 /// How long an offered session is left alone before it is offered again, ms: above what a takeover
@@ -121,25 +118,6 @@ impl Shard {
         }
         self.tell_client(&offer.clientid, fx);
         self.ask_node(now, None, key, (TakeoverStep::Begin, from), fx);
-    }
-
-    /// Whether nobody has connected for a session that was offered.
-    pub(crate) fn is_adopted(&self, key: SessionKey) -> bool {
-        let session = self.sessions.get(key);
-        session.is_some_and(|session| {
-            let adopted = session.arriving.as_ref().is_some_and(|a| a.adopted);
-            adopted && session.conn.is_none()
-        })
-    }
-
-    /// The node that offered the session has not handed it over: there is none here.
-    pub(crate) fn give_up_adoption(&mut self, now: Now, key: SessionKey, fx: &mut ShardEffects) {
-        let session = self.sessions.get_mut(key);
-        let arriving = session.and_then(|session| session.arriving.take());
-        for (_, reply) in arriving.map_or_else(Vec::new, |arriving| arriving.wanted) {
-            send_reply(reply, TakeoverResult::None, fx);
-        }
-        self.forget_session(now, key, fx);
     }
 
     /// The will that waited on the former node waits here.

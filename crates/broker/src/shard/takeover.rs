@@ -768,8 +768,8 @@ impl Shard {
 
     /// A session is here: what was collected follows what came with it.
     fn arrived(&mut self, now: Now, key: SessionKey, present: bool, fx: &mut ShardEffects) {
-        if !present && self.is_adopted(key) {
-            return self.give_up_adoption(now, key, fx);
+        if !present && self.sessions.get(key).is_some_and(|s| s.conn.is_none()) {
+            return self.give_up(now, key, fx);
         }
         self.join_rest(now, key, None);
         if let Some(session) = self.sessions.get_mut(key)
@@ -782,6 +782,17 @@ impl Shard {
         }
         self.open_held(now, key, present, fx);
         self.settled_down(now, key, fx);
+    }
+
+    /// Nothing came, and no CONNACK has told anybody of this session: there is none here. Kept or
+    /// handed on, it would be taken for the one that its client knows, without what that has.
+    fn give_up(&mut self, now: Now, key: SessionKey, fx: &mut ShardEffects) {
+        let session = self.sessions.get_mut(key);
+        let arriving = session.and_then(|session| session.arriving.take());
+        for (_, reply) in arriving.map_or_else(Vec::new, |arriving| arriving.wanted) {
+            send_reply(reply, TakeoverResult::None, fx);
+        }
+        self.forget_session(now, key, fx);
     }
 
     fn open_held(&mut self, now: Now, key: SessionKey, present: bool, fx: &mut ShardEffects) {

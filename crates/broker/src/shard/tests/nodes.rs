@@ -790,6 +790,49 @@ fn a_node_that_does_not_answer_leaves_a_new_session() {
     assert!(net.is_open(new));
 }
 
+/// A session of "c" on node 0, and a CONNECT of it to node 1 that cannot reach that one and whose
+/// client is gone before it hears anything.
+fn given_up() -> Net {
+    let mut net = net_of(3, 1);
+    let (old, _) = net.persistent_at(0, 0, Version::V5, "c");
+    net.subscribe(old, "t", QoS::AtLeastOnce);
+    net.lose_calls = true;
+    let second = begin_connect(&mut net, 1, 0);
+    net.run();
+    net.drop_client(second);
+    net.lose_calls = false;
+    net
+}
+
+#[test]
+fn a_session_that_never_came_is_not_handed_on() {
+    let mut net = given_up();
+    net.pass(100);
+    let third = begin_connect(&mut net, 2, 0);
+    net.run();
+    net.nothing(third);
+    net.pass(15_000);
+    assert!(
+        !net.connack(third).session_present,
+        "it has no subscription"
+    );
+    net.pass(15_000);
+    let sessions = [0, 1, 2].map(|node| net.nodes[node].shards[0].counts().sessions);
+    assert_eq!(sessions, [0, 0, 1]);
+}
+
+#[test]
+fn a_session_that_never_came_is_not_kept_for_a_client_that_never_heard_of_it() {
+    for node in [1, 2] {
+        let mut net = given_up();
+        net.pass(15_100);
+        assert_eq!(net.nodes[1].shards[0].counts().sessions, 0);
+        assert_eq!(stamp_of(&net, 1), None);
+        let (_, present) = net.persistent_at(node, 0, Version::V5, "c");
+        assert!(!present, "there is none");
+    }
+}
+
 #[test]
 fn a_node_that_is_down_is_not_asked() {
     let mut net = two();
