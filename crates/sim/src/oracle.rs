@@ -623,6 +623,19 @@ impl Oracle {
         homes.find(|home| home.since <= got.at).map(|home| home.on)
     }
 
+    /// Whether a client that got something had come back to its node, from another one, at a time
+    /// or later; be it with a new session.
+    pub fn came_back(&self, got: &Delivered, since: u64) -> bool {
+        let homes = self.homes(got.client);
+        let homes = &homes[..homes.partition_point(|home| home.since <= got.at)];
+        let is_elsewhere = |home: &Home| homes.last().is_some_and(|last| home.on != last.on);
+        let Some(elsewhere) = homes.iter().rposition(is_elsewhere) else {
+            return false;
+        };
+        let was_here_before = !homes[..elsewhere].iter().all(is_elsewhere);
+        was_here_before && homes[elsewhere + 1].since >= since
+    }
+
     /// What a client got of a message.
     pub fn got(&self, client: usize, id: MessageId) -> &[Delivered] {
         self.delivered.get(&(client, id)).map_or(&[], Vec::as_slice)

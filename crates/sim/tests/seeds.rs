@@ -42,7 +42,7 @@ fn the_first_seeds_hold() {
 
 /// Seeds that found a bug, with the bug. Each has a test of its own beside the code it was in; here
 /// they stay for what else they may find, because such histories found something once.
-const ONCE_FAILED: [(u64, &str); 37] = [
+const ONCE_FAILED: [(u64, &str); 38] = [
     (
         107,
         "a suspicion that nobody decided stayed, and a later death went unseen",
@@ -172,6 +172,10 @@ const ONCE_FAILED: [(u64, &str); 37] = [
     (
         111_149,
         "a dead process's late greeting made a node that had just started refuse the next for ever",
+    ),
+    (
+        109_947,
+        "the oracle's: a link held a message for a node that its client left and came back to",
     ),
 ];
 

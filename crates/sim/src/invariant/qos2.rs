@@ -3,7 +3,7 @@
 //!
 //! Except what the client had received and acknowledged on another node: nobody remembers what is
 //! done, so a copy that a disturbed link brings late to the session's new node, for somebody else
-//! there, is one more.
+//! there or because the client had been there before, is one more.
 
 use crate::invariant::loss::matching;
 use crate::oracle::{Delivered, Published};

@@ -626,6 +626,31 @@ fn a_session_that_moves_does_not_wait_for_ever() {
     net.nothing(p);
 }
 
+/// Seed 109947: what was acknowledged while its node was away is not lost, although what followed
+/// was faster by the way of another node. Nobody knows it there unless the session is back.
+#[test]
+fn what_a_link_held_comes_late_to_a_session_that_is_back() {
+    for is_back in [true, false] {
+        let (mut net, p) = moving(1);
+        net.hold_wires(0, 1, true);
+        net.send(p, message("t", "held", 2, 1));
+        let (mut c, present) = net.persistent_at(2, 0, Version::V5, "c");
+        assert!(present);
+        net.nothing(p);
+        net.peer_down(0, 1);
+        assert_eq!(net.ack(p, AckKind::Pubrec, 1), Reason::Success);
+        net.send(p, message("t", "after", 2, 2));
+        assert_eq!(net.payloads(c), ["after"]);
+        if is_back {
+            (c, _) = net.persistent_at(1, 0, Version::V5, "c");
+        }
+        net.peer_up(0, 1);
+        net.pass(2_000);
+        let late: &[&str] = if is_back { &["held"] } else { &[] };
+        assert_eq!(net.payloads(c), late, "back: {is_back}");
+    }
+}
+
 /// The client is back on its old node before that one has handed the rest over; what only the old
 /// node got meanwhile is in the session all the same.
 #[test]
