@@ -27,9 +27,15 @@ use crate::router::NodeIndex;
 const REDIAL_MIN_MS: u64 = 50;
 /// Longest pause between two dials, ms: "whole again within two seconds" leaves room for one.
 const REDIAL_MAX_MS: u64 = 1_000;
-/// Silence of a link with unacknowledged frames after which its connection is given up, ms. A
-/// connection that hangs while control is well would hold acknowledgements for ever.
-pub(crate) const STALL_MS: u64 = 5_000;
+/// How often links that wait for their peer are looked at, ms.
+pub(crate) const LOOK_MS: u64 = 500;
+/// Looks in a row without a byte from the peer at which a connection is given up. So it had 2.5 s
+/// at least, while this node ran: more than a busy peer needs, and less than a session that moves
+/// gives it. A connection that hangs while control is well would hold acknowledgements for ever.
+const STALLED_LOOKS: u8 = 6;
+/// How often it is said that a frame is still coming in, ms: a large one over a slow way is no
+/// stall.
+const COMING_MS: u64 = 500;
 /// Share of the window that stays free for messages already read when publishers are paused:
 /// frames and bytes above this are "full" for QoS 1 and 2.
 const HIGH_FRAMES: usize = WINDOW_FRAMES / 4 * 3;
@@ -58,9 +64,10 @@ pub(crate) struct OutLink {
     conn: Option<PeerConn>,
     /// Until the present connection has proven itself.
     handshake: Option<Box<Handshake>>,
+    /// Connections in a row on which the peer did not take the stream.
     failures: u32,
-    /// Something was written or acknowledged last, mono ms.
-    progress_ms: u64,
+    /// Looks in a row at which the peer was waited for and nothing had come.
+    silent_looks: u8,
     /// The driver will ask for output anyway.
     woken: bool,
     /// Connections that wait for room.
@@ -81,6 +88,8 @@ type StreamKey = (SiteId, BootId, u16);
 struct InLink {
     receiver: Receiver,
     conn: Option<PeerConn>,
+    /// Since when a frame comes in that is not whole, or when that was said last, mono ms.
+    coming_ms: Option<u64>,
 }
 
 /// What came of sending a forward.
@@ -173,7 +182,6 @@ impl Links {
     /// Queues a forward.
     pub(crate) fn forward(
         &mut self,
-        now: Now,
         node: NodeIndex,
         qos: u8,
         parts: &[&[u8]],
@@ -187,7 +195,7 @@ impl Links {
             return Forwarded::Dropped;
         }
         if link.sender.unacked() == 0 {
-            link.progress_ms = now.mono_ms;
+            link.silent_looks = 0;
         }
         let Ok(number) = link.sender.send(parts) else {
             return Forwarded::Dropped;
@@ -256,7 +264,7 @@ impl Links {
                 conn: None,
                 handshake: None,
                 failures: 0,
-                progress_ms: now.mono_ms,
+                silent_looks: 0,
                 woken: false,
                 blocked: Vec::new(),
             }));
@@ -320,6 +328,7 @@ impl Links {
             fx.peer_close.push(old);
         }
         stream.receiver.connected();
+        stream.coming_ms = None;
         self.sockets.insert(conn, PeerSocket::In(key));
     }
 
@@ -337,8 +346,11 @@ impl Links {
                 buf.clear();
                 return got;
             }
-            Some(&PeerSocket::In(key)) => self.received_in(key, conn, buf, &mut got, fx).is_err(),
-            Some(&PeerSocket::Out(node)) => self.received_out(now, node, buf, &mut got, fx),
+            Some(&PeerSocket::In(key)) => {
+                let at = (key, conn);
+                self.received_in(now, at, buf, &mut got, fx).is_err()
+            }
+            Some(&PeerSocket::Out(node)) => self.received_out(node, buf, &mut got, fx),
         };
         if failed {
             buf.clear();
@@ -350,8 +362,8 @@ impl Links {
 
     fn received_in(
         &mut self,
-        key: StreamKey,
-        conn: PeerConn,
+        now: Now,
+        (key, conn): (StreamKey, PeerConn),
         buf: &mut BytesMut,
         got: &mut PeerReceived,
         fx: &mut ShardEffects,
@@ -366,6 +378,7 @@ impl Links {
             tracing::warn!(site = %key.0, %error, "peer_data_link_failed");
             return Err(error);
         }
+        stream.note_coming(now, !got.payloads.is_empty() || buf.is_empty());
         got.from = Some(Giver {
             site: key.0,
             boot: key.1,
@@ -378,7 +391,6 @@ impl Links {
     /// Returns whether the connection is to be closed.
     fn received_out(
         &mut self,
-        now: Now,
         node: NodeIndex,
         buf: &mut BytesMut,
         got: &mut PeerReceived,
@@ -387,6 +399,7 @@ impl Links {
         let Some(link) = self.get_mut(node) else {
             return true;
         };
+        link.silent_looks = 0;
         if let Err(error) = link.proven(buf) {
             tracing::warn!(node = %link.peer.name, %error, "peer_data_handshake_failed");
             return true;
@@ -401,7 +414,6 @@ impl Links {
             return true;
         }
         if link.sender.acked_number() != before {
-            link.progress_ms = now.mono_ms;
             got.acked = true;
         }
         // Only now does the node take what this shard sends. One that no longer counts us as a
@@ -475,7 +487,7 @@ impl Links {
             name,
         )));
         link.conn = Some(conn);
-        link.progress_ms = now.mono_ms;
+        link.silent_looks = 0;
         // There is nothing to write to before it stands, which wakes it.
         link.woken = true;
         fx.peer_dial.push((conn, link.host.clone(), link.port));
@@ -484,27 +496,30 @@ impl Links {
         self.next_conn = self.next_conn.wrapping_add(2);
     }
 
-    /// Gives up connections that made no progress with frames waiting; returns nodes to redial.
-    pub(crate) fn drop_stalled(&mut self, now: Now, fx: &mut ShardEffects) -> Vec<NodeIndex> {
-        let stalled = |link: &OutLink| {
-            link.up
-                && link.conn.is_some()
-                && (link.sender.unacked() > 0 || link.handshake.is_some())
-                && now.mono_ms.saturating_sub(link.progress_ms) >= STALL_MS
-        };
-        let nodes: Vec<NodeIndex> = (0..self.out.len())
-            .filter(|at| self.out[*at].as_deref().is_some_and(stalled))
-            .map(|at| NodeIndex(at as u16))
-            .collect();
+    /// Looks at the connections whose peers are waited for, and gives up those that hang; returns
+    /// the nodes to dial again. To be called every [`LOOK_MS`]: looks are counted and not time,
+    /// because in a time in which this node did not run nobody can have been heard.
+    pub(crate) fn drop_stalled(&mut self, fx: &mut ShardEffects) -> Vec<NodeIndex> {
+        let mut nodes = Vec::new();
+        for (at, link) in self.out.iter_mut().enumerate() {
+            let Some(link) = link.as_deref_mut().filter(|link| link.waits()) else {
+                continue;
+            };
+            link.silent_looks += 1;
+            if link.silent_looks >= STALLED_LOOKS {
+                link.failures += u32::from(!link.sender.is_attached());
+                nodes.push(NodeIndex(at as u16));
+            }
+        }
         for node in &nodes {
             self.hang_up(*node, fx);
         }
         nodes
     }
 
-    /// Whether any node is up: the stall check has something to watch.
-    pub(crate) fn any_up(&self) -> bool {
-        self.out.iter().flatten().any(|link| link.up)
+    /// Whether any connection's peer is waited for: there is something to look at.
+    pub(crate) fn any_waits(&self) -> bool {
+        self.out.iter().flatten().any(|link| link.waits())
     }
 
     /// What is to be written to a connection.
@@ -581,7 +596,29 @@ impl Links {
     }
 }
 
+impl InLink {
+    /// Bytes have come; `whole` if they ended a frame, or nothing is left of them. That a frame is
+    /// on its way is said by acknowledging again what was before it.
+    fn note_coming(&mut self, now: Now, whole: bool) {
+        if whole {
+            self.coming_ms = None;
+            return;
+        }
+        let since = *self.coming_ms.get_or_insert(now.mono_ms);
+        if now.mono_ms >= since + COMING_MS {
+            self.receiver.heartbeat();
+            self.coming_ms = Some(now.mono_ms);
+        }
+    }
+}
+
 impl OutLink {
+    /// Whether something is due from the peer on the present connection.
+    fn waits(&self) -> bool {
+        let due = self.sender.unacked() > 0 || self.handshake.is_some();
+        self.up && self.conn.is_some() && due
+    }
+
     fn is_high(&self) -> bool {
         self.sender.unacked() >= HIGH_FRAMES || self.sender.unacked_bytes() >= HIGH_BYTES
     }

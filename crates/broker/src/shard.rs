@@ -13,7 +13,7 @@ mod replay;
 mod route;
 mod session_end;
 pub(crate) mod sessions;
-mod takeover;
+pub(crate) mod takeover;
 #[cfg(test)]
 mod tests;
 mod wheel;
@@ -112,6 +112,8 @@ pub struct Shard {
     /// What members of groups on other nodes have and may not be done with.
     pub(crate) dispatched: Dispatched,
     pub(crate) receipts_armed: bool,
+    /// Whether a look at the data links is due.
+    pub(crate) links_watched: bool,
     pub(crate) takeovers: BTreeMap<u64, PendingTakeover>,
     /// CONNECTs whose credentials are being checked.
     pub(crate) proving: BTreeMap<u64, Proving>,
@@ -166,6 +168,7 @@ impl Shard {
             batch: Batch::default(),
             dispatched: Dispatched::default(),
             receipts_armed: false,
+            links_watched: false,
             takeovers: BTreeMap::new(),
             proving: BTreeMap::new(),
             fences: BTreeMap::new(),
@@ -406,7 +409,7 @@ impl Shard {
             Timer::Will(session) => self.on_will_due(now, session, fx),
             Timer::Takeover(token) => self.on_takeover_timeout(now, token, fx),
             Timer::Finish(token) => self.ask_for_rest(now, token, fx),
-            Timer::Redial(node) => self.links.dial(now, node, &mut self.random, fx),
+            Timer::Redial(node) => self.dial_node(now, node, fx),
             Timer::Stalled => self.on_stalled(now, fx),
             Timer::Receipts => self.send_receipts(now, fx),
             Timer::Drain => self.drain_some(now, fx),

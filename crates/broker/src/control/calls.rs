@@ -17,9 +17,11 @@ use crate::effects::{
 };
 use crate::router::NodeIndex;
 use crate::session::{self, SessionOffer};
+use crate::shard::takeover::FINISH_MAX_MS;
 
-/// How long a takeover may take, milliseconds; EMQX allows as much per step.
-const TAKEOVER_TIMEOUT_MS: u64 = 5_000;
+/// How long another node may take to answer a step of a takeover, milliseconds: a session that is
+/// just moving there is handed on when it has arrived. Less than the shard waits in all.
+const TAKEOVER_TIMEOUT_MS: u64 = FINISH_MAX_MS + 3_000;
 /// Receipts in one notice: far below what one may carry.
 const RECEIPTS_PER_NOTICE: usize = 16_384;
 /// Takeovers of other nodes in work at once; more are answered "failed" and the client retries.

@@ -17,9 +17,10 @@ use super::calls::{Question, encode};
 use super::{Control, ControlEffects};
 use crate::effects::{ShardId, ToShard};
 use crate::router::NodeIndex;
+use crate::shard::takeover::FINISH_MAX_MS;
 
-/// How long a member may take to answer, milliseconds: longer than a session that moves waits.
-const FENCE_MS: u64 = 3_000;
+/// How long a member may take to answer, milliseconds: as long as a session that moves waits.
+const FENCE_MS: u64 = FINISH_MAX_MS;
 
 /// Questions of other nodes in work at once: each node has one for each other node.
 const IN_FENCES_MAX: usize = 100_000;

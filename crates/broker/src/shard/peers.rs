@@ -6,7 +6,7 @@ use dunlin_cluster::{BootId, DialError, DownReason, Hello, Now, Peer, SiteId};
 use crate::channel::Paused;
 use crate::dispatch::{Giver, RECEIPTS_MS};
 use crate::effects::{Conn, PeerConn, ShardEffects, ToControl};
-use crate::peer_link::STALL_MS;
+use crate::peer_link::LOOK_MS;
 use crate::router::NodeIndex;
 use crate::shard::{Shard, Timer};
 
@@ -21,12 +21,9 @@ impl Shard {
         address: (String, u16),
         fx: &mut ShardEffects,
     ) {
-        let first = !self.links.any_up();
         let (node, boot) = (peer.0, peer.1.boot);
         self.links.peer_up(now, peer, address, &mut self.random, fx);
-        if first {
-            self.wheel.arm(now.mono_ms + STALL_MS, Timer::Stalled);
-        }
+        self.watch_links(now);
         // A new boot forgets what the old one was to acknowledge.
         self.release_acks(fx);
         self.dispatch_again(now, node, Some(boot), fx);
@@ -163,6 +160,11 @@ impl Shard {
             return;
         };
         self.wheel.arm(now.mono_ms + after_ms, Timer::Redial(node));
+        self.tell_unreachable(node, fx);
+    }
+
+    /// Tells control when so many connections in a row came to nothing.
+    fn tell_unreachable(&self, node: NodeIndex, fx: &mut ShardEffects) {
         if let Some((peer, failures)) = self.links.failures(node)
             && failures == UNREACHABLE_AFTER
         {
@@ -203,13 +205,28 @@ impl Shard {
         self.links.output(conn, out);
     }
 
-    pub(crate) fn on_stalled(&mut self, now: Now, fx: &mut ShardEffects) {
-        for node in self.links.drop_stalled(now, fx) {
-            tracing::warn!(node = node.0, "peer_data_link_stalled");
-            self.links.dial(now, node, &mut self.random, fx);
+    /// Dials a node that is up and has no connection.
+    pub(crate) fn dial_node(&mut self, now: Now, node: NodeIndex, fx: &mut ShardEffects) {
+        self.links.dial(now, node, &mut self.random, fx);
+        self.watch_links(now);
+    }
+
+    /// Something is due from a peer: looks that it comes. A shard that waits for nobody does not.
+    pub(crate) fn watch_links(&mut self, now: Now) {
+        if !std::mem::replace(&mut self.links_watched, true) {
+            self.wheel.arm(now.mono_ms + LOOK_MS, Timer::Stalled);
         }
-        if self.links.any_up() {
-            self.wheel.arm(now.mono_ms + STALL_MS, Timer::Stalled);
+    }
+
+    pub(crate) fn on_stalled(&mut self, now: Now, fx: &mut ShardEffects) {
+        self.links_watched = false;
+        for node in self.links.drop_stalled(fx) {
+            tracing::warn!(node = node.0, "peer_data_link_stalled");
+            self.tell_unreachable(node, fx);
+            self.dial_node(now, node, fx);
+        }
+        if self.links.any_waits() {
+            self.watch_links(now);
         }
     }
 

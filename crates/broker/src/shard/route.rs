@@ -558,8 +558,9 @@ impl Shard {
             message.clientid().as_bytes(),
         ];
         let qos = message.qos().as_u8();
-        match self.links.forward(now, node, qos, &parts, fx) {
+        match self.links.forward(node, qos, &parts, fx) {
             Forwarded::Sent(wait) => {
+                self.watch_links(now);
                 self.metrics.count(Metric::MessagesForward);
                 if pending.ack.is_some() && self.settings.rpc.mode == RpcMode::Sync {
                     waits.push(wait);

@@ -327,7 +327,7 @@ fn a_node_that_dies_when_it_has_handed_a_session_over_takes_nothing_along() {
     net.hold_control = false;
     net.lose_calls = true;
     dies(&mut net, 0);
-    net.pass(20_000);
+    net.pass(22_000);
     let at = net.client_at_shard(1, 0, Version::V5, "p1");
     net.publish_acked(at, "t", "after", 1);
     let (back, present) = net.persistent_at(1, 0, Version::V5, "c");

@@ -4,7 +4,7 @@ use bytes::BytesMut;
 use dunlin_cluster::{BootId, DialError, Hello, NodeName, Peer, Purpose, SiteId};
 use dunlin_mqtt::{QoS, Version};
 
-use super::net::Net;
+use super::net::{C, Net, message};
 use crate::effects::{
     CloseReason, Conn, Delivery, PeerConn, ShardEffects, TakeoverResult, Target, ToShard,
 };
@@ -116,18 +116,97 @@ fn nonsense_on_a_data_link_closes_it() {
     assert_eq!(fx.peer_close, [PeerConn(1_001), PeerConn(1_003)]);
 }
 
-#[test]
-fn a_data_link_that_hangs_is_dialed_again() {
+/// A publisher on node 0, a subscriber to "t" on node 1.
+fn linked() -> (Net, C, C) {
     let mut net = Net::with(2, 1, crate::settings::Settings::default());
     let p = net.client(Version::V5, "p");
     let s = net.client_at_shard(1, 0, Version::V5, "s");
     net.subscribe(s, "t", QoS::AtLeastOnce);
-    net.freeze_wires();
-    net.send(p, super::net::message("t", "x", 1, 1));
+    (net, p, s)
+}
+
+#[test]
+fn a_data_link_that_hangs_is_dialed_again() {
+    let (mut net, p, s) = linked();
+    let dials = net.dials;
+    net.hang_wires(0, 1, true);
+    net.send(p, message("t", "x", 1, 1));
+    net.pass(2_400);
     net.nothing(p);
-    net.pass(11_000);
+    assert_eq!(net.dials, dials, "a peer may be busy for so long");
+    net.pass(700);
     assert_eq!(net.payloads(s), ["x"]);
     assert_eq!(net.take(p).len(), 1);
+    assert_eq!(net.dials, dials + 1);
+}
+
+#[test]
+fn a_peer_that_was_stopped_for_two_seconds_keeps_its_data_link() {
+    let (mut net, p, s) = linked();
+    let dials = net.dials;
+    for n in 1..=5 {
+        net.hang_wires(0, 1, true);
+        net.send(p, message("t", &n.to_string(), 1, n));
+        net.pass(2_000);
+        net.hang_wires(0, 1, false);
+        net.pass(100);
+    }
+    assert_eq!(net.payloads(s), ["1", "2", "3", "4", "5"]);
+    assert_eq!(net.dials, dials);
+}
+
+#[test]
+fn a_node_that_was_stopped_itself_does_not_blame_its_peers() {
+    let (mut net, p, s) = linked();
+    let dials = net.dials;
+    net.hang_wires(0, 1, true);
+    net.send(p, message("t", "x", 1, 1));
+    net.now.mono_ms += 20_000;
+    // Deadlines come before what has arrived meanwhile is read.
+    net.pass(1_000);
+    net.hang_wires(0, 1, false);
+    assert_eq!(net.payloads(s), ["x"]);
+    assert_eq!(net.dials, dials);
+}
+
+#[test]
+fn a_large_message_over_a_slow_way_is_no_hang() {
+    let (mut net, p, s) = linked();
+    let dials = net.dials;
+    net.hang_wires(0, 1, true);
+    let big = "x".repeat(900_000);
+    net.send(p, message("t", &big, 1, 1));
+    for _ in 0..10 {
+        net.pass(1_000);
+        net.carry_some(0, 1, 100_000);
+    }
+    assert_eq!(net.payloads(s), [big]);
+    assert_eq!(net.take(p).len(), 1);
+    assert_eq!(net.dials, dials);
+}
+
+#[test]
+fn nobody_looks_at_links_on_which_nothing_is_due() {
+    let mut net = Net::with(2, 1, crate::settings::Settings::default());
+    net.pass(1_000);
+    for node in &net.nodes {
+        assert_eq!(node.shards[0].next_tick(), u64::MAX);
+    }
+}
+
+/// What cannot be proven is dialed anew as well, and control hears of it.
+#[test]
+fn links_that_hang_while_they_are_proven_count_as_failed() {
+    let (mut net, p, s) = linked();
+    net.hold_wires(0, 1, true);
+    net.send(p, message("t", "x", 1, 1));
+    net.pass(14_000);
+    assert_eq!(net.unreachable, []);
+    net.pass(7_000);
+    assert_eq!(net.unreachable, [(0, 5)]);
+    net.hold_wires(0, 1, false);
+    net.pass(100);
+    assert_eq!(net.payloads(s), ["x"]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 mod wires;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, RwLock};
 
 use bytes::{Bytes, BytesMut};
@@ -72,6 +72,8 @@ pub(super) struct Net {
     pub clients: Vec<Client>,
     pub(super) letters: VecDeque<Letter>,
     wires: Vec<Wire>,
+    /// From which node to which data connections do not carry.
+    held_ways: BTreeSet<(usize, usize)>,
     next_accepted: u32,
     next_ask: u64,
     /// What other nodes' control has not yet heard of.
@@ -82,6 +84,8 @@ pub(super) struct Net {
     pub disowned: bool,
     /// Data connections dialed so far.
     pub dials: usize,
+    /// Nodes that told control that data connections came to nothing, and how many did.
+    pub unreachable: Vec<(usize, u32)>,
     /// Dials take their time.
     pub hold_dials: bool,
     held_dials: Vec<(usize, usize, PeerConn, u16)>,
@@ -131,12 +135,14 @@ impl Net {
             clients: Vec::new(),
             letters: VecDeque::new(),
             wires: Vec::new(),
+            held_ways: BTreeSet::new(),
             next_accepted: 1,
             next_ask: 0,
             hold_control: false,
             cut: false,
             disowned: false,
             dials: 0,
+            unreachable: Vec::new(),
             hold_dials: false,
             held_dials: Vec::new(),
             lose_calls: false,
@@ -427,6 +433,7 @@ impl Net {
                 self.letters
                     .push_back(Letter::Shard(to, usize::from(shard), letter));
             }
+            ToControl::PeerUnreachable { failures, .. } => self.unreachable.push((node, failures)),
             ToControl::Offer { node: to, offer } => self.offer(node, to, offer),
             ToControl::Client(event) => self.nodes[node].events.push(*event),
             ToControl::Drained { .. } => self.nodes[node].drained += 1,

@@ -612,6 +612,27 @@ fn a_session_that_moves_waits_for_what_is_on_the_way_to_its_old_node() {
     }
 }
 
+/// Nothing else hangs, and what is on that connection comes over the next one: the session is still
+/// on its old node then.
+#[test]
+fn a_session_that_moves_while_a_data_connection_hangs_loses_nothing() {
+    for (shards, to) in [(1, 2), (2, 2), (1, 0), (2, 0)] {
+        let (mut net, p) = moving(shards);
+        net.hang_wires(0, 1, true);
+        net.send(p, message("t", "late", 2, 1));
+        let (new, present) = net.persistent_at(to, 0, Version::V5, "c");
+        assert!(present);
+        net.send(p, message("t", "after", 2, 2));
+        net.pass(4_000);
+        assert_eq!(
+            net.payloads(new),
+            ["late", "after"],
+            "{shards} shards, to {to}"
+        );
+        assert_eq!(net.ack(p, AckKind::Pubrec, 1), Reason::Success);
+    }
+}
+
 #[test]
 fn a_session_that_moves_does_not_wait_for_ever() {
     let (mut net, p) = moving(1);
@@ -619,7 +640,7 @@ fn a_session_that_moves_does_not_wait_for_ever() {
     net.send(p, message("t", "stuck", 1, 1));
     let (new, _) = net.persistent_at(2, 0, Version::V5, "c");
     net.send(p, message("t", "x", 1, 2));
-    net.pass(2_900);
+    net.pass(5_900);
     net.nothing(new);
     net.pass(200);
     assert_eq!(net.payloads(new), ["x"]);
@@ -671,7 +692,7 @@ fn a_client_that_comes_back_at_once_has_what_its_leaving_session_collected() {
             Packet::Connect(Box::new(persistent(Version::V5, "c"))),
         );
         net.hold_control = false;
-        net.pass(3_200);
+        net.pass(6_200);
         assert!(
             net.connack(back).session_present,
             "{shards} shards, at {shard}"
@@ -699,7 +720,7 @@ fn moved_before_its_copy() -> (Net, C, C) {
     net.hold_wires(0, 2, true);
     net.send(p, message("t", "on", 2, 1));
     net.hold_control = false;
-    net.pass(3_100);
+    net.pass(6_100);
     assert_eq!(
         net.payloads(new),
         ["on"],
@@ -726,10 +747,10 @@ fn a_copy_that_comes_late_is_known_and_another_message_like_it_is_not_taken_for_
 fn a_copy_is_known_when_its_session_has_gone_and_come_back() {
     let (mut net, _, _) = moved_before_its_copy();
     net.persistent_at(1, 0, Version::V5, "c");
-    net.pass(3_100);
+    net.pass(6_100);
     let (back, present) = net.persistent_at(2, 0, Version::V5, "c");
     assert!(present);
-    net.pass(3_100);
+    net.pass(6_100);
     net.hold_wires(0, 2, false);
     net.pass(2_000);
     assert_eq!(net.payloads(back), Vec::<String>::new());
@@ -753,7 +774,7 @@ fn a_copy_of_what_came_with_the_session_is_known() {
         net.send(p, message("t", "on", 2, 1));
         let (new, present) = net.persistent_at(2, 0, Version::V5, "c");
         assert!(present);
-        net.pass(3_100);
+        net.pass(6_100);
         assert_eq!(net.payloads(new), ["on"]);
         net.hold_wires(0, 2, false);
         net.pass(100);
@@ -789,7 +810,7 @@ fn what_a_session_dropped_while_it_moved_does_not_come_behind_what_followed() {
             net.hold_wires(0, 2, false);
         }
         net.hold_control = false;
-        net.pass(3_100);
+        net.pass(6_100);
         assert_eq!(net.payloads(new), ["2", "other"], "late: {late}");
         net.hold_wires(0, 2, false);
         net.pass(2_000);

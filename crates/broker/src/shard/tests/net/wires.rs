@@ -13,6 +13,8 @@ pub(super) struct Wire {
     pub(super) handshake: Option<Box<Handshake>>,
     pub(super) to_dialer: BytesMut,
     pub(super) to_acceptor: BytesMut,
+    /// Came in pieces, and is not a whole frame yet.
+    unread: BytesMut,
     pub(super) open: bool,
 }
 
@@ -56,7 +58,8 @@ impl Net {
             handshake: Some(Box::new(handshake)),
             to_dialer: BytesMut::new(),
             to_acceptor: BytesMut::new(),
-            open: true,
+            unread: BytesMut::new(),
+            open: !self.held_ways.contains(&(node, other)),
         });
         self.on_shard(node, shard, |s, now, fx| s.peer_connected(now, conn, fx));
     }
@@ -173,19 +176,46 @@ impl Net {
             .for_each(|wire| wire.to_dialer.clear());
     }
 
-    /// The data connections one node has dialed to another stop carrying, or carry again.
+    /// The data connections one node dials to another stop carrying, or carry again.
     pub(in super::super) fn hold_wires(&mut self, from: usize, to: usize, hold: bool) {
+        if hold {
+            self.held_ways.insert((from, to));
+        } else {
+            self.held_ways.remove(&(from, to));
+        }
+        self.hang_wires(from, to, hold);
+    }
+
+    /// The same of those only that one node has dialed to another so far.
+    pub(in super::super) fn hang_wires(&mut self, from: usize, to: usize, hang: bool) {
         for wire in &mut self.wires {
             if (wire.dialer.0, wire.acceptor.0) == (from, to) {
-                wire.open = !hold;
+                wire.open = !hang;
             }
         }
         self.run();
     }
 
-    /// Present data connections stop carrying without a sign.
-    pub(in super::super) fn freeze_wires(&mut self) {
-        self.wires.iter_mut().for_each(|wire| wire.open = false);
+    /// Carries so many bytes of what one node has written to another, and the answers.
+    pub(in super::super) fn carry_some(&mut self, from: usize, to: usize, bytes: usize) {
+        let ends = |wire: &Wire| (wire.dialer.0, wire.acceptor.0) == (from, to);
+        let at = self.wires.iter().position(ends).expect("they are linked");
+        let wire = &mut self.wires[at];
+        let some = wire.to_acceptor.len().min(bytes);
+        let some = wire.to_acceptor.split_to(some);
+        wire.unread.extend_from_slice(&some);
+        let mut unread = std::mem::take(&mut wire.unread);
+        let (node, shard, conn) = wire.acceptor;
+        self.on_shard(node, shard, |s, now, fx| {
+            s.peer_received(now, conn, &mut unread, fx);
+        });
+        let wire = &mut self.wires[at];
+        wire.unread = unread;
+        let mut answer = std::mem::take(&mut wire.to_dialer);
+        let (node, shard, conn) = wire.dialer;
+        self.on_shard(node, shard, |s, now, fx| {
+            s.peer_received(now, conn, &mut answer, fx);
+        });
     }
 
     /// All data connections break.
