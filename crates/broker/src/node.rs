@@ -439,6 +439,11 @@ impl Node {
 
     // Connections to other nodes.
 
+    /// Whether a connection to a node is a shard's, for messages; else it is control's.
+    pub fn is_data_link(&self, socket: SocketId) -> bool {
+        matches!(self.peers.get(&socket), Some(PeerOwner::Shard(..)))
+    }
+
     fn own(&mut self, socket: SocketId, owner: PeerOwner) {
         self.peers.insert(socket, owner);
         self.peer_sockets.insert(owner, socket);

@@ -136,6 +136,8 @@ struct Wire {
     flows: [Flow; 2],
     /// One machine vanished from the network without a word, for this connection.
     silent: bool,
+    /// It carries nothing for now, whatever its way.
+    hung: bool,
 }
 
 #[derive(Debug)]
@@ -210,6 +212,25 @@ impl Network {
     /// Frees everything.
     pub fn heal_all(&mut self) {
         self.cuts.clear();
+        self.wires.values_mut().for_each(|wire| wire.hung = false);
+    }
+
+    /// One connection hangs, both ways, while all others are well.
+    pub fn hang(&mut self, end: End) {
+        if let Some((wire, _)) = self.by_end.get(&end)
+            && let Some(found) = self.wires.get_mut(wire)
+        {
+            found.hung = true;
+        }
+    }
+
+    /// Connections between two machines that hang carry again.
+    pub fn resume(&mut self, a: Place, b: Place) {
+        for wire in self.wires.values_mut() {
+            if wire.places == [a, b] || wire.places == [b, a] {
+                wire.hung = false;
+            }
+        }
     }
 
     /// Whether bytes pass that way now.
@@ -381,6 +402,12 @@ impl Network {
         ends.collect()
     }
 
+    /// Ends of connections that one machine has dialed to another, the dialer's.
+    pub fn ends_dialed(&self, from: Place, to: Place) -> Vec<End> {
+        let dialed = self.wires.values().filter(|w| w.places == [from, to]);
+        dialed.filter_map(|wire| wire.ends[0]).collect()
+    }
+
     /// Whether the other end of an established connection is gone.
     pub fn is_half_open(&self, end: End) -> bool {
         let wire = self
@@ -457,6 +484,7 @@ impl Network {
             port,
             flows: [Flow::default(), Flow::default()],
             silent: false,
+            hung: false,
         };
         self.wires.insert(id, wire);
         self.by_end.insert(from, (id, 0));
@@ -483,7 +511,8 @@ impl Network {
         let Some(wire) = self.wires.get(&id) else {
             return;
         };
-        let open = !wire.silent && self.is_open(wire.places[from], wire.places[1 - from]);
+        let stuck = wire.silent || wire.hung;
+        let open = !stuck && self.is_open(wire.places[from], wire.places[1 - from]);
         if !open {
             self.stall(now, (id, from), rng, out);
             return;

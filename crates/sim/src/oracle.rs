@@ -162,6 +162,10 @@ pub enum Cause {
     Stopped,
     /// A process is stopped, and will go on.
     Paused,
+    /// One connection between two nodes hangs.
+    Hung,
+    /// The same of one that carries messages: whatever its length, none may be lost by it.
+    DataHung,
     /// Somebody may have been held apart since a split.
     Apart,
     /// An operator's request, by number.
@@ -171,7 +175,15 @@ pub enum Cause {
 impl Cause {
     /// Whether nobody may notice it when it is short.
     fn may_be_a_blip(self) -> bool {
-        matches!(self, Self::Cut | Self::Reset | Self::Dns | Self::Paused)
+        matches!(
+            self,
+            Self::Cut | Self::Reset | Self::Dns | Self::Paused | Self::Hung
+        )
+    }
+
+    /// Whether it is over when the faults end.
+    fn is_healed(self) -> bool {
+        self.may_be_a_blip() || self == Self::DataHung
     }
 }
 
@@ -302,6 +314,12 @@ impl Oracle {
         self.split(now, (a, b, true));
     }
 
+    /// Connections between two hosts that hung carry again.
+    pub fn unhung(&mut self, now: u64, a: usize, b: usize) {
+        self.calm_again(now, Cause::Hung, a, Some(b));
+        self.calm_again(now, Cause::DataHung, a, Some(b));
+    }
+
     /// It is free again.
     pub fn uncut(&mut self, now: u64, a: usize, b: usize) {
         self.calm_again(now, Cause::Cut, a, Some(b));
@@ -341,7 +359,7 @@ impl Oracle {
     pub fn all_healed(&mut self, now: u64) {
         let lives = &self.lives;
         self.splits.free(now, |host| (host, lives[host]));
-        self.end(now, |d| d.cause.may_be_a_blip());
+        self.end(now, |d| d.cause.is_healed());
     }
 
     fn end(&mut self, now: u64, ends: impl Fn(&Disturbance) -> bool) {
@@ -706,7 +724,8 @@ impl Oracle {
     ) -> bool {
         self.disturbances.iter().any(|d| {
             let ended = d.to.unwrap_or(u64::MAX);
-            let blip = d.cause.may_be_a_blip() && ended.saturating_sub(d.from) <= BLIP_MS;
+            let short = d.cause.may_be_a_blip() && ended.saturating_sub(d.from) <= BLIP_MS;
+            let blip = short || d.cause == Cause::DataHung;
             let over = recovery_ms(d.cause).map(|recovery| ended.saturating_add(recovery));
             !blip && concerns(d, a, b) && d.from <= to && over.is_some_and(|over| over >= from)
         })
@@ -724,8 +743,23 @@ impl Oracle {
 
     /// Whether nothing at all was between two nodes in a time, not even a blip.
     pub fn is_quiet(&self, a: usize, b: usize, from: u64, to: u64) -> bool {
+        self.is_quiet_for((a, b), (from, to), |_| true)
+    }
+
+    /// The same of what nodes tell each other, messages apart.
+    pub fn is_control_quiet(&self, a: usize, b: usize, from: u64, to: u64) -> bool {
+        self.is_quiet_for((a, b), (from, to), |cause| cause != Cause::DataHung)
+    }
+
+    fn is_quiet_for(
+        &self,
+        (a, b): (usize, usize),
+        (from, to): (u64, u64),
+        counts: impl Fn(Cause) -> bool,
+    ) -> bool {
         !self.disturbances.iter().any(|d| {
-            concerns(d, a, b)
+            counts(d.cause)
+                && concerns(d, a, b)
                 && d.from <= to
                 && d.to.unwrap_or(u64::MAX).saturating_add(BLIP_MS) >= from
         })

@@ -24,6 +24,12 @@ const CLOCK_SEED: u64 = 0xc10c_0000_0000_0001;
 const EVICT_SEED: u64 = 0xe71c_0000_0000_0001;
 /// How far a wall clock is set at most, milliseconds: ten hours.
 const CLOCK_MS: i64 = 36_000_000;
+/// How long before a connection hangs clients come to the nodes at its ends, milliseconds.
+const HANG_VISIT_MS: u64 = 1_500;
+/// How soon after it hangs something is sent over it, and sessions move, milliseconds.
+const HANG_MOVES_MS: u64 = 2_500;
+/// Topics of what is sent then; they are filters as well.
+const HANG_TOPICS: [&str; 3] = ["a/0", "a/1", "c"];
 /// Topics of ordinary messages.
 const TOPICS: [&str; 6] = ["a/0", "a/1", "a/2", "b/x/0", "b/x/1", "c"];
 /// Topics whose messages are retained.
@@ -79,6 +85,8 @@ pub struct Faults {
     pub disk: bool,
     /// A node dies and takes its clients with it, while nothing else is wrong with nodes.
     pub blackout: bool,
+    /// One connection between two nodes hangs, while all others are well.
+    pub hang: bool,
 }
 
 /// Everything a seed decides before the first event.
@@ -182,6 +190,19 @@ pub enum Op {
     Heal(usize, usize),
     /// All connections between two hosts are reset.
     ResetPeers(usize, usize),
+    /// One connection between two hosts carries nothing.
+    Hang {
+        /// One host.
+        a: usize,
+        /// The other one.
+        b: usize,
+        /// Whether it is one for messages.
+        data: bool,
+        /// Which of those, by number, beginning again past the last.
+        pick: usize,
+    },
+    /// Those between two hosts carry again.
+    Unhang(usize, usize),
     /// An operator joins a node to another one's cluster.
     Join {
         /// Which.
@@ -288,6 +309,11 @@ fn newest(seed: u64, calm: bool, nodes: usize) -> (bool, bool) {
     (disk, autoheal)
 }
 
+/// Whether single connections between nodes hang.
+fn hangs(seed: u64) -> bool {
+    SmallRng::seed_from_u64(seed ^ HANGS).random_bool(0.2)
+}
+
 /// The clients, and how many of them are of a shared group.
 fn crowd(rng: &mut SmallRng) -> (Vec<Profile>, usize) {
     let ordinary = rng.random_range(2..=5);
@@ -336,6 +362,7 @@ impl Options {
             evict: false,
             disk,
             blackout: false,
+            hang: !calm && nodes > 1 && hangs(seed),
         };
         faults.evict = autoheal && evicts(seed, faults);
         let (clients, group_members) = crowd(&mut rng);
@@ -414,6 +441,8 @@ impl Options {
         writer.rng = SmallRng::seed_from_u64(self.seed ^ WILLS ^ 1);
         writer.watchers();
         writer.deaths();
+        writer.rng = SmallRng::seed_from_u64(self.seed ^ HANGS ^ 1);
+        writer.hangs();
         let mut steps = writer.steps;
         steps.sort_by_key(|step| step.at);
         steps
@@ -441,6 +470,8 @@ const LATER: u64 = 0x1a7e_5c41_97b2_0002;
 const NEWEST: u64 = 0x4e3e_5c41_97b2_0003;
 /// The same for subscribers of wills, and what makes wills due.
 const WILLS: u64 = 0x0111_5c41_97b2_0004;
+/// The same for connections that hang.
+const HANGS: u64 = 0x4a46_5c41_97b2_0005;
 
 /// Draws the steps of one script.
 struct Writer<'a> {
@@ -686,6 +717,76 @@ impl Writer<'_> {
                 self.disk(at);
             }
         }
+    }
+
+    /// One connection hangs, and sessions move meanwhile from a node it leads to.
+    fn hangs(&mut self) {
+        let options = self.options;
+        if !options.faults.hang {
+            return;
+        }
+        for _ in 0..self.rng.random_range(2..=4) {
+            let at = self.rng.random_range(FAULTS_FROM_MS..options.script_ms);
+            let (a, b) = self.pair();
+            // Where sessions are given away the oracle does not know who has one when nodes part.
+            let data = options.faults.evict || self.rng.random_bool(0.7);
+            let pick = self.rng.random_range(0..64);
+            self.at(at, Op::Hang { a, b, data, pick });
+            let long = self.rng.random_range(2_000..=10_000);
+            self.at(at + long, Op::Unhang(a, b));
+            self.moves_meanwhile(at, (a, b));
+        }
+    }
+
+    /// A client of the second node hears one of the first, and moves when something has hung.
+    fn moves_meanwhile(&mut self, at: u64, (a, b): (usize, usize)) {
+        let clients = self.options.clients.len();
+        let to = self.rng.random_range(0..self.options.ordinary());
+        let from = (to + self.rng.random_range(1..clients)) % clients;
+        let topic = self.one(&HANG_TOPICS);
+        let clean = false;
+        for (client, host) in [(from, a), (to, b)] {
+            let before = at - HANG_VISIT_MS;
+            self.at(
+                before,
+                Op::Connect {
+                    client,
+                    host,
+                    clean,
+                },
+            );
+        }
+        let (client, filter, qos) = (to, topic, self.rng.random_range(1..=2));
+        let before = at - HANG_VISIT_MS / 2;
+        self.at(
+            before,
+            Op::Subscribe {
+                client,
+                filter,
+                qos,
+            },
+        );
+        for _ in 0..self.rng.random_range(3..=8) {
+            let op = Op::Publish {
+                client: from,
+                topic,
+                qos: self.rng.random_range(1..=2),
+                retain: false,
+                empty: false,
+            };
+            let at = at + self.rng.random_range(0..HANG_MOVES_MS);
+            self.at(at, op);
+        }
+        let host = self.host();
+        let moves = at + self.rng.random_range(0..HANG_MOVES_MS);
+        self.at(
+            moves,
+            Op::Connect {
+                client,
+                host,
+                clean,
+            },
+        );
     }
 
     /// Who subscribes to wills.

@@ -14,6 +14,10 @@ use crate::world::World;
 /// have it so much later, milliseconds.
 pub(super) const ROUTE_MS: u64 = 3_000;
 
+/// The rest of a session that moves comes so long after its CONNACK at the latest, milliseconds:
+/// what is on connections that hang is waited for.
+const MOVED_MS: u64 = 7_000;
+
 /// Whether a filter, `$share/` allowed, matches a topic.
 pub(super) fn matching(filter: &str, topic: &str) -> bool {
     let (bare, _) = crate::client::split_filter(filter);
@@ -117,10 +121,10 @@ fn homes_are_calm(
         }
         let host = home.on.0;
         let same_life = oracle.life(host) == home.on;
-        let quiet = oracle.is_quiet(publisher_on, host, promise.sent_at, promise.acked_at)
+        let quiet = oracle.is_control_quiet(publisher_on, host, promise.sent_at, promise.acked_at)
             || promise.acked_at + ROUTE_MS < sent_at;
         let moved_calmly = match at.checked_sub(1).and_then(|before| homes.get(before)) {
-            Some(before) => oracle.is_calm(before.on.0, host, home.from, home.since + ROUTE_MS),
+            Some(before) => oracle.is_calm(before.on.0, host, home.from, home.since + MOVED_MS),
             None => true,
         };
         // A session that moves while the message is on its way may be asked for on either node.

@@ -366,7 +366,7 @@ impl Due {
         let mut from = hosts.filter(|host| (*host == self.host) != self.dead);
         own && from.all(|host| {
             let routed = promise.acked_at + ROUTE_MS < self.from
-                || oracle.is_quiet(host, on, promise.sent_at, promise.acked_at);
+                || oracle.is_control_quiet(host, on, promise.sent_at, promise.acked_at);
             routed
                 && oracle.is_settled(host, on, self.from, self.to)
                 && oracle.is_quiet(host, on, self.from, self.to)

@@ -25,11 +25,7 @@ impl World {
                 host,
                 clean,
             } => self.connect(client, host, clean),
-            Op::Disconnect(client) => {
-                let acts = &mut self.acts;
-                self.clients[client].disconnect(self.now, &mut self.oracle, acts);
-                self.act(client);
-            }
+            Op::Disconnect(client) => self.disconnect(client),
             Op::ResetClient(client) => self.reset_client(client),
             Op::Vanish(client) => self.vanish(client),
             Op::Subscribe {
@@ -74,6 +70,8 @@ impl World {
             | Op::Cut(..)
             | Op::Heal(..)
             | Op::ResetPeers(..)
+            | Op::Hang { .. }
+            | Op::Unhang(..)
             | Op::Join { .. }
             | Op::Leave(_)
             | Op::ForceLeave { .. }
@@ -104,6 +102,11 @@ impl World {
                 self.oracle.uncut(self.now, a, b);
             }
             Op::ResetPeers(a, b) => self.reset_peers(a, b),
+            Op::Hang { a, b, data, pick } => self.hang((a, b), data, pick),
+            Op::Unhang(a, b) => {
+                self.network.resume(Place::Host(a), Place::Host(b));
+                self.oracle.unhung(self.now, a, b);
+            }
             Op::Join { host, target } => {
                 let target = self.hosts[target].name.clone();
                 self.operation(host, Operation::Join { target });
@@ -184,6 +187,12 @@ impl World {
         self.act(client);
     }
 
+    fn disconnect(&mut self, client: usize) {
+        let acts = &mut self.acts;
+        self.clients[client].disconnect(self.now, &mut self.oracle, acts);
+        self.act(client);
+    }
+
     /// A client's machine is gone, and does not come back by itself.
     fn vanish(&mut self, client: usize) {
         if let Some((attempt, _)) = self.clients[client].connection() {
@@ -221,6 +230,30 @@ impl World {
             if let Some(arrival) = self.network.reset(self.now, end, &mut self.rng) {
                 self.arrival(arrival);
             }
+        }
+    }
+
+    /// One connection between two hosts hangs, of those for messages from the first to the second,
+    /// or of the others.
+    fn hang(&mut self, (a, b): (usize, usize), data: bool, pick: usize) {
+        let Some(node) = self.hosts[a].node() else {
+            return;
+        };
+        let (from, to) = (Place::Host(a), Place::Host(b));
+        let mut ends = if data {
+            self.network.ends_dialed(from, to)
+        } else {
+            self.network.ends_between(from, to)
+        };
+        ends.retain(|end| match end {
+            End::Node { socket, .. } => node.is_data_link(*socket) == data,
+            End::Client { .. } => false,
+        });
+        if let Some(end) = pick.checked_rem(ends.len()).map(|at| ends[at]) {
+            self.trace.say(self.now, || format!("{end:?} hangs"));
+            self.network.hang(end);
+            let cause = if data { Cause::DataHung } else { Cause::Hung };
+            self.oracle.disturb(self.now, cause, a, Some(b));
         }
     }
 

@@ -653,7 +653,7 @@ fn a_session_that_moves_does_not_wait_for_ever() {
 fn what_a_link_held_comes_late_to_a_session_that_is_back() {
     for is_back in [true, false] {
         let (mut net, p) = moving(1);
-        net.hold_wires(0, 1, true);
+        net.hang_wires(0, 1, true);
         net.send(p, message("t", "held", 2, 1));
         let (mut c, present) = net.persistent_at(2, 0, Version::V5, "c");
         assert!(present);
