@@ -622,8 +622,11 @@ impl Control {
                 self.watch.down(site, reason);
                 self.peer_down(now, site, reason, fx);
             }
-            Effect::Gone { site } => {
+            Effect::Gone { site, left } => {
                 self.watch.gone(site);
+                if left {
+                    self.wills_left(now, site, fx);
+                }
                 self.peer_gone(site, fx);
             }
             Effect::Removed { site, name, by } => self.tell_removed(site, &name, by.as_ref(), fx),

@@ -355,6 +355,9 @@ pub enum Effect {
     Gone {
         /// The site.
         site: SiteId,
+        /// Whether it said so itself, or has shown that it is of another cluster: it ran then, also
+        /// if nobody here could hear it.
+        left: bool,
     },
     /// Somebody else has removed a site from the cluster: another member, or this node itself.
     Removed {

@@ -132,8 +132,13 @@ impl Cluster {
     /// of the membership (`since_ms`, monotonic) it is, whatever the clocks show.
     pub(crate) fn note_other_cluster(&mut self, hello: &Hello, since_ms: u64) {
         let site = hello.peer.site;
-        let known_ms = self.neighbours.get(&site).map(|n| n.member_ms);
-        if self.is_member(site) && known_ms.is_some_and(|known_ms| known_ms < since_ms) {
+        if !self.is_member(site) {
+            return;
+        }
+        if let Some(neighbour) = self.neighbours.get_mut(&site)
+            && neighbour.member_ms < since_ms
+        {
+            neighbour.elsewhere = true;
             self.write_gone(site);
         }
     }
@@ -219,8 +224,19 @@ impl Cluster {
         self.failure.declare_down(self.now.mono_ms, site);
         self.fail_calls_to(site);
         self.forget_down(site);
-        self.out.push(Effect::Gone { site });
+        let left = neighbour.elsewhere || self.has_left(site);
+        self.out.push(Effect::Gone { site, left });
         tracing::info!(node = %neighbour.name, "neighbour_removed");
+    }
+
+    /// Whether a site has said itself that it is no member any more.
+    fn has_left(&self, site: SiteId) -> bool {
+        let Some(row) = self.table(MEMBERS).row(&site.0) else {
+            return false;
+        };
+        let member = row.value.as_ref().and_then(|value| Member::decode(value));
+        let gone = member.is_some_and(|member| member.state == Membership::Gone);
+        gone && row.stamp.site == site
     }
 
     /// Forgets since when a member is down.

@@ -223,6 +223,8 @@ pub(crate) struct Neighbour {
     /// Since when it is known to be a member, and which version of its membership; mono ms.
     pub(crate) member_ms: u64,
     pub(crate) version: u64,
+    /// It has shown that it is of another cluster.
+    pub(crate) elsewhere: bool,
     /// Tables that both may have written without the other's knowledge, and since when.
     pub(crate) diverged: BTreeMap<TableId, Hlc>,
     /// When its tables are compared again to see that they are equal, and the pause before that.
@@ -263,6 +265,7 @@ impl Neighbour {
             split: None,
             skew: WallSkew::default(),
             member_ms: now.mono_ms,
+            elsewhere: false,
             version: 0,
             apart: None,
             synced: BTreeMap::new(),

@@ -293,7 +293,8 @@ impl Cluster {
         for site in sites {
             self.fail_calls_to(site);
             self.neighbours.remove(&site);
-            self.out.push(Effect::Gone { site });
+            let left = false;
+            self.out.push(Effect::Gone { site, left });
         }
         let mut fresh = self.take_fresh();
         for (id, table) in swap.tables {

@@ -53,7 +53,8 @@ const SPENT_MAX: usize = 100_000;
 /// Published wills told in one notice: at some 60 bytes each, far below what one may carry.
 const NOTICE_MAX: usize = 1_000;
 
-/// A will that was published in place of its node. Travels between nodes.
+/// A will that was published in place of its node, or that its node has taken along as it left.
+/// Travels between nodes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Spent {
     /// The node it was left with.
@@ -66,6 +67,15 @@ pub(super) struct Spent {
 }
 
 impl Spent {
+    fn of((site, clientid): OrphanKey, boot: BootId, stamp: Hlc) -> Self {
+        Self {
+            site,
+            boot,
+            clientid,
+            stamp: stamp.0,
+        }
+    }
+
     #[cfg(test)]
     pub(super) fn sample() -> Self {
         Self {
@@ -100,6 +110,8 @@ struct Orphan {
     ranked: bool,
     /// It has been put off because another node was getting the session.
     moving: bool,
+    /// Its node is only silent, so it may be alive.
+    silent: bool,
     row: Bytes,
 }
 
@@ -186,9 +198,11 @@ impl PeerWills {
             return;
         };
         let mut due_ms = now.mono_ms + grace_ms + will.delay_ms(now);
+        let mut silent = grace_ms > 0;
         if let Some(known) = self.orphans.get(&key).filter(|known| known.boot == boot) {
             // What is known of its node only gets more certain.
             due_ms = due_ms.min(known.due_ms);
+            silent &= known.silent;
         }
         self.forget(&key);
         self.due.insert((due_ms, key.clone()));
@@ -198,6 +212,7 @@ impl PeerWills {
             due_ms,
             ranked,
             moving,
+            silent,
             row,
         };
         self.orphans.insert(key, orphan);
@@ -227,6 +242,20 @@ impl PeerWills {
         spent.into_iter().filter(|s| s.boot == peer.boot).collect()
     }
 
+    /// A site has left by itself, so it was alive when it was silent, and its clients are with it.
+    /// Returns what nobody is to publish therefore.
+    pub(super) fn left(&mut self, site: SiteId) -> Vec<Spent> {
+        let orphans = self.orphans.iter();
+        let presumed = orphans.filter(|((of, _), orphan)| *of == site && orphan.silent);
+        let alive: Vec<_> = presumed.map(|(key, _)| key.clone()).collect();
+        let orphans = alive.into_iter().filter_map(|key| {
+            let orphan = self.forget(&key)?;
+            let stamp = WillRow::decode(&orphan.row)?.stamp();
+            Some(Spent::of(key, orphan.boot, stamp))
+        });
+        orphans.collect()
+    }
+
     /// A site is no member any more. If it could be reached until now, it has left, and its clients
     /// are still there; what it left behind earlier stays due.
     pub(super) fn gone(&mut self, site: SiteId) {
@@ -239,7 +268,7 @@ impl PeerWills {
         *self = Self::default();
     }
 
-    /// Another member has published a will.
+    /// Another member has published a will, or knows that its node has taken it along.
     pub(super) fn published(&mut self, spent: &Spent) {
         let key = (spent.site, spent.clientid.clone());
         let same = |orphan: &Orphan| orphan.boot == spent.boot;
@@ -309,14 +338,8 @@ impl PeerWills {
             return None;
         }
         self.strike(&key, orphan.boot, row.stamp());
-        let (site, clientid) = key;
-        let spent = Spent {
-            site,
-            boot: orphan.boot,
-            clientid,
-            stamp: row.stamp().0,
-        };
-        let remembered = self.spent.entry(site).or_default();
+        let spent = Spent::of(key, orphan.boot, row.stamp());
+        let remembered = self.spent.entry(spent.site).or_default();
         if remembered.len() >= SPENT_MAX {
             remembered.remove(0);
         }
@@ -397,15 +420,20 @@ impl Control {
             }
             told.push(spent);
         }
-        let reachable: Vec<SiteId> = self
-            .shared
-            .peers()
-            .into_iter()
-            .filter(|(_, _, up)| *up)
-            .map(|(_, peer, _)| peer.site)
-            .collect();
+        self.tell_all_spent(now, &told, fx);
+    }
+
+    /// A member has left by itself.
+    pub(super) fn wills_left(&mut self, now: Now, site: SiteId, fx: &mut ControlEffects) {
+        let taken_along = self.wills.left(site);
+        self.tell_all_spent(now, &taken_along, fx);
+    }
+
+    fn tell_all_spent(&mut self, now: Now, spent: &[Spent], fx: &mut ControlEffects) {
+        let peers = self.shared.peers().into_iter();
+        let reachable = peers.filter(|(_, _, up)| *up).map(|(_, peer, _)| peer.site);
         for site in reachable {
-            self.tell_spent(now, site, &told, fx);
+            self.tell_spent(now, site, spent, fx);
         }
     }
 

@@ -232,6 +232,38 @@ fn a_removal_in_a_split_reaches_the_member_when_the_split_ends() {
     net.until_whole();
 }
 
+/// With another one that it can tell, and alone.
+#[test]
+fn who_could_not_hear_a_member_leave_learns_that_it_left_by_itself() {
+    for hears in [true, false] {
+        let mut net = Net::clustered(8, 3);
+        net.cut(0, 2);
+        if hears {
+            net.cut(0, 1);
+        } else {
+            net.cut(1, 2);
+        }
+        net.until(6_000, "split", |net| !net.shows(0, &[0, 1, 2], &[]));
+        net.run(5_000);
+        assert_eq!(net.run_operation(2, Operation::Leave), Ok(()));
+        net.heal(0, 1);
+        net.heal(0, 2);
+        net.heal(1, 2);
+        net.until(9_000, "it learns", |net| net.shows(0, &[0, 1], &[]));
+        assert!(net.nodes[0].gone.contains(&net.site(2)));
+        let left = [0, 1].map(|node| net.nodes[node].left.contains(&net.site(2)));
+        if hears {
+            assert_eq!(left, [true, true]);
+        } else {
+            assert!(left.contains(&true), "one of them has met it");
+        }
+        // A member that another one removes has not left.
+        assert_eq!(force_leave(&mut net, 0, 1), Ok(()));
+        net.until(9_000, "it is gone", |net| net.shows(0, &[0], &[]));
+        assert!(!net.nodes[0].left.contains(&net.site(1)));
+    }
+}
+
 #[test]
 fn a_joiner_meets_its_target_wherever_that_is_going() {
     for offset in 0..25 {

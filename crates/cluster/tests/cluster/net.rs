@@ -130,6 +130,8 @@ pub(crate) struct Node {
     pub(crate) up: BTreeMap<SiteId, Peer>,
     pub(crate) downs: Vec<(SiteId, DownReason)>,
     pub(crate) gone: Vec<SiteId>,
+    /// Those of them that said so themselves.
+    pub(crate) left: Vec<SiteId>,
     pub(crate) done: BTreeMap<u64, Result<(), OperationError>>,
     pub(crate) called: BTreeMap<u64, Result<Bytes, CallError>>,
     pub(crate) calls_in: Vec<Bytes>,
@@ -173,10 +175,13 @@ impl Node {
                 assert!(self.up.remove(&site).is_some(), "down without up");
                 self.downs.push((site, reason));
             }
-            Effect::Gone { site } => {
+            Effect::Gone { site, left } => {
                 self.up.remove(&site);
                 self.seen.remove(&site);
                 self.gone.push(site);
+                if left {
+                    self.left.push(site);
+                }
             }
             Effect::OwnedBegin { site, .. } => {
                 self.snapshots += 1;
@@ -320,6 +325,7 @@ impl Net {
             up: BTreeMap::new(),
             downs: Vec::new(),
             gone: Vec::new(),
+            left: Vec::new(),
             done: BTreeMap::new(),
             called: BTreeMap::new(),
             calls_in: Vec::new(),

@@ -256,6 +256,26 @@ fn a_node_that_leaves_takes_its_wills_along() {
 }
 
 #[test]
+fn a_node_that_left_while_it_could_not_be_heard_has_its_clients_still() {
+    for (reason, expected) in [
+        (DownReason::Silent, &[][..]),
+        // Its process was dead, and another one of it has left.
+        (DownReason::Refused, &["a", "b"]),
+    ] {
+        let mut view = View::of(1);
+        view.down(DownReason::Silent);
+        view.down(reason);
+        let node = view.shared.peer_index(site(DEAD)).expect("known");
+        let taken_along = view.wills.left(site(DEAD));
+        assert_eq!(taken_along.len(), 2 - expected.len());
+        view.shared.registry().remove_node(node);
+        view.shared.peer_gone(site(DEAD));
+        view.wills.gone(site(DEAD));
+        assert_eq!(names(view.pass(600_000)), expected);
+    }
+}
+
+#[test]
 fn what_the_node_took_back_is_not_published() {
     let mut view = View::of(1);
     view.wills.row(site(DEAD), "a", None);
