@@ -141,11 +141,21 @@ fn twice(world: &World, got: &WillGot) -> Option<String> {
     let calm = match oracle.wills.death(on) {
         // Its node may have published it and died before it could tell the others.
         Some(death) if death <= got.at => {
-            first > death + HEARD_MS && survivors_calm(world, on.0, (death, got.at))
+            let by_others = first > death + HEARD_MS || !was_due(world, got.will, death);
+            by_others && survivors_calm(world, on.0, (death, got.at))
         }
         _ => all_calm(world, None, (first.saturating_sub(HEARD_MS), got.at)),
     };
     calm.then(|| format!("{copies} times on one connection"))
+}
+
+/// Whether a client's node may have had a reason to publish its will before a time.
+fn was_due(world: &World, id: WillId, before: u64) -> bool {
+    let wills = &world.oracle.wills;
+    let connection = wills.connection(id);
+    let ended = connection.and_then(|connection| connection.end);
+    let next = wills.next(id);
+    ended.is_some_and(|(at, _)| at < before) || next.is_some_and(|next| next.at < before)
 }
 
 /// A will that somebody has to get.
