@@ -734,9 +734,14 @@ impl Cluster {
             self.candidate_out(conn.id, reason);
             return Flow::Close;
         }
+        self.ask_standing(conn);
+        Flow::Again
+    }
+
+    /// Asks the node at the other end what it belongs to.
+    pub(crate) fn ask_standing(&self, conn: &mut Conn) {
         let standing = self.own_standing();
         send_stranger(conn, &Message::MeetAsk { standing });
-        Flow::Again
     }
 
     /// A node of another cluster asks what we belong to. If it stands higher, we should hear of
@@ -800,7 +805,7 @@ impl Cluster {
     }
 
     /// Whether this node should join that cluster, and not the other way round.
-    fn is_above(&self, theirs: Standing, cluster: ClusterId) -> bool {
+    pub(crate) fn is_above(&self, theirs: Standing, cluster: ClusterId) -> bool {
         let own = self.own_rank();
         match theirs.discovery {
             DiscoveryState::On => theirs.rank(cluster) > own,

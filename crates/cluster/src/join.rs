@@ -1,8 +1,11 @@
 //! Joining: the joiner's side, step by step, and what all operations have in common.
 //!
 //! ```text
-//!   Wait -> Dial -> Asked -> Copy -> Archive -> Tell -> Swap -> Connect
+//!   Wait -> Dial -> [Weigh ->] Asked -> Copy -> Archive -> Tell -> Swap -> Connect
 //! ```
+//! A join that discovery began weighs its target once more, on the connection on which it asks: a
+//! target that changes its cluster closes that, so the answer still holds when it welcomes us.
+//!
 //! Everything up to Swap leaves the old cluster state as it is; Swap is one batch on disk. The old
 //! cluster is told last, when the copy is complete, so that a target that fails costs nothing. Two
 //! nodes joining each other are ordered by site id: the lower one joins, the higher one serves.
@@ -104,6 +107,7 @@ struct Join {
 enum Phase {
     Wait { retry_ms: u64 },
     Dial,
+    Weigh,
     Asked,
     Copy,
     Archive { token: u64 },
@@ -115,7 +119,7 @@ enum Phase {
 impl Join {
     fn step(&self) -> JoinStep {
         match self.phase {
-            Phase::Wait { .. } | Phase::Dial | Phase::Asked => JoinStep::Preflight,
+            Phase::Wait { .. } | Phase::Dial | Phase::Weigh | Phase::Asked => JoinStep::Preflight,
             Phase::Copy => JoinStep::Copy,
             Phase::Archive { .. } => JoinStep::Archive,
             Phase::Tell(_) => JoinStep::LeaveOld,
@@ -457,20 +461,32 @@ impl Cluster {
             self.join_failed(error);
             return Flow::Close;
         }
+        let automatic = self.operations.automatic().is_some();
         let Some(join) = self.operations.join_mut() else {
             return Flow::Close;
         };
         join.hello = Some(hello.clone());
-        join.phase = Phase::Asked;
+        if automatic {
+            join.phase = Phase::Weigh;
+            self.ask_standing(conn);
+        } else {
+            self.join_ask(conn);
+        }
+        Flow::Again
+    }
+
+    fn join_ask(&mut self, conn: &mut Conn) {
+        if let Some(join) = self.operations.join_mut() {
+            join.phase = Phase::Asked;
+        }
         let ask = Message::JoinAsk {
             singleton: self.config.singleton,
         };
         send_stranger(conn, &ask);
-        Flow::Again
     }
 
     /// A message of the target.
-    pub(crate) fn join_message(&mut self, conn: &Conn, message: Message) -> Flow {
+    pub(crate) fn join_message(&mut self, conn: &mut Conn, message: Message) -> Flow {
         let Some(join) = self
             .operations
             .join()
@@ -478,7 +494,16 @@ impl Cluster {
         else {
             return Flow::Close;
         };
+        let cluster = join.hello.as_ref().map(|hello| hello.cluster);
         match (message, &join.phase) {
+            // Who has left its cluster since discovery met it is not followed.
+            (Message::MeetIs { standing }, Phase::Weigh) => {
+                if cluster.is_some_and(|cluster| self.is_above(standing, cluster)) {
+                    self.join_ask(conn);
+                } else {
+                    self.join_aborted(AbortCause::Changed);
+                }
+            }
             (Message::JoinRefused { why }, Phase::Asked) => self.join_refused(why),
             (Message::JoinWelcome, Phase::Asked) => self.join_copy(),
             (Message::JoinRows { table, rows }, Phase::Copy) => self.join_rows(table, rows),
@@ -718,7 +743,7 @@ impl Cluster {
         match join.phase {
             // The copy is complete and the old cluster is being told: going on is the safe way.
             Phase::Tell(_) | Phase::Swap | Phase::Connect { .. } | Phase::Wait { .. } => {}
-            Phase::Dial | Phase::Asked
+            Phase::Dial | Phase::Weigh | Phase::Asked
                 if cause == AbortCause::Closed && join.hung_up < HUNG_UP_MAX =>
             {
                 join.hung_up += 1;
@@ -736,7 +761,7 @@ impl Cluster {
         };
         match join.phase {
             Phase::Wait { .. } | Phase::Connect { .. } => true,
-            Phase::Dial | Phase::Asked if joiner < own_site => {
+            Phase::Dial | Phase::Weigh | Phase::Asked if joiner < own_site => {
                 self.join_later();
                 true
             }

@@ -49,7 +49,7 @@ impl Cluster {
                 self.meet_asked(conn, standing);
                 Flow::Again
             }
-            Some(Message::MeetIs { standing }) if conn.is_dialed() => {
+            Some(Message::MeetIs { standing }) if self.candidate(conn.id).is_some() => {
                 self.met(conn, standing);
                 Flow::Close
             }

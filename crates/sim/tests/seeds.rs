@@ -42,7 +42,7 @@ fn the_first_seeds_hold() {
 
 /// Seeds that found a bug, with the bug. Each has a test of its own beside the code it was in; here
 /// they stay for what else they may find, because such histories found something once.
-const ONCE_FAILED: [(u64, &str); 38] = [
+const ONCE_FAILED: [(u64, &str); 39] = [
     (
         107,
         "a suspicion that nobody decided stayed, and a later death went unseen",
@@ -176,6 +176,10 @@ const ONCE_FAILED: [(u64, &str); 38] = [
     (
         109_947,
         "the oracle's: a link held a message for a node that its client left and came back to",
+    ),
+    (
+        400_142,
+        "discovery joined a node that had left its cluster since it was met",
     ),
 ];
 

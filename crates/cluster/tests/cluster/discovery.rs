@@ -189,6 +189,43 @@ fn nobody_follows_a_node_that_left() {
     assert!(net.shows(1, &[1], &[]) && net.shows(0, &[0, 2], &[]));
 }
 
+/// Simulator seed 400142: a candidate that could not be reached held the decision up, and what the
+/// other one had said before it left was taken for true when it had left.
+#[test]
+fn nobody_follows_a_node_that_left_after_it_was_met() {
+    let mut net = listed(16, 3);
+    net.start(0);
+    net.start(1);
+    together(&mut net);
+    net.cut(2, 1);
+    net.start(2);
+    net.run(500);
+    assert_eq!(net.run_operation(0, Operation::Leave), Ok(()));
+    net.run(30_000);
+    assert!(net.shows(0, &[0], &[]) && net.shows(2, &[2], &[]));
+    net.heal(2, 1);
+    net.run(30_000);
+    assert!(net.shows(0, &[0], &[]) && net.shows(1, &[1, 2], &[]));
+}
+
+#[test]
+fn a_node_that_moved_to_a_higher_cluster_after_it_was_met_is_followed_at_once() {
+    let mut net = listed(17, 3);
+    let large = net.add(&name(4));
+    net.start(large);
+    net.start(0);
+    net.put(0, USERS, "alluring", Some("data"));
+    net.run(100);
+    net.cut(2, 1);
+    net.start(2);
+    net.run(500);
+    assert!(net.shows(2, &[2], &[]), "it waits for an answer");
+    assert_eq!(net.join(0, large), Ok(()));
+    net.until(1_200, "in the same round", |net| {
+        net.shows(2, &[0, 2, large], &[])
+    });
+}
+
 #[test]
 fn seeds_that_do_not_name_the_node_itself_are_fine() {
     let mut net = listed(4, 2);
