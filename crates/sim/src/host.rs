@@ -38,6 +38,8 @@ pub struct Process {
     pub clients: BTreeMap<SocketId, Peer>,
     /// Connections to other nodes.
     pub peers: BTreeMap<SocketId, usize>,
+    /// Those the node dialed and has heard nothing of yet.
+    pub dialing: BTreeSet<SocketId>,
     next_socket: u64,
 }
 
@@ -46,6 +48,16 @@ impl Process {
     pub fn next_socket(&mut self) -> SocketId {
         self.next_socket += 2;
         SocketId(self.next_socket)
+    }
+
+    /// Takes note of what became of a dial when the node is told.
+    pub fn hears(&mut self, input: &NodeInput) {
+        if let NodeInput::PeerConnected { socket }
+        | NodeInput::PeerDialFailed { socket, .. }
+        | NodeInput::PeerClosed { socket } = input
+        {
+            self.dialing.remove(socket);
+        }
     }
 }
 
@@ -128,6 +140,7 @@ impl Host {
             draining: BTreeSet::new(),
             clients: BTreeMap::new(),
             peers: BTreeMap::new(),
+            dialing: BTreeSet::new(),
             next_socket: 1,
         });
         Ok(out)

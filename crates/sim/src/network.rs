@@ -347,7 +347,8 @@ impl Network {
         }
     }
 
-    /// Sends bytes; they are lost when the connection is gone.
+    /// Sends bytes; they are lost when the connection is gone. Nodes write to none that is still
+    /// being dialed: `links` is there for that.
     pub fn send(&mut self, now: u64, end: End, bytes: Bytes, rng: &mut SmallRng) {
         let Some(&at) = self.by_end.get(&end) else {
             return;

@@ -85,13 +85,15 @@ pub enum Bug {
     LoseLegacy,
     /// Whoever publishes a dead node's wills does not tell the others.
     TellNobody,
+    /// Something is written to a connection between nodes that is still being dialed.
+    WriteEarly,
     /// Something depends on how many worlds this process has seen.
     Unseeded,
 }
 
 impl Bug {
     /// All of them with their names and the invariant that has to find them.
-    pub const ALL: [(Self, &'static str, &'static str); 23] = [
+    pub const ALL: [(Self, &'static str, &'static str); 24] = [
         (Self::LoseForward, "lose-forward", "loss"),
         (Self::LoseDelivery, "lose-delivery", "loss"),
         (Self::SwallowRows, "swallow-rows", "retained"),
@@ -114,6 +116,7 @@ impl Bug {
         (Self::DeafToGoodbye, "deaf-to-goodbye", "wills"),
         (Self::LoseLegacy, "lose-legacy", "wills"),
         (Self::TellNobody, "tell-nobody", "wills"),
+        (Self::WriteEarly, "write-early", "links"),
         (Self::Unseeded, "unseeded", "trace"),
     ];
 
@@ -214,6 +217,12 @@ impl Plant {
     pub fn keeps_open(&self, why: CloseReason) -> bool {
         let older = matches!(why, CloseReason::TakenOver | CloseReason::Discarded);
         self.is(Bug::KeepChannel) && older
+    }
+
+    /// What is written to a connection between nodes as soon as it is dialed.
+    pub fn early_write(&mut self) -> Option<Bytes> {
+        let early = self.is(Bug::WriteEarly) && self.turn();
+        early.then(|| Bytes::from_static(&NOTHING))
     }
 
     /// A host's process is gone.

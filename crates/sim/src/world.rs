@@ -99,6 +99,8 @@ pub struct World {
     pub plant: Plant,
     /// Nodes that could not start, or otherwise broke a rule of the world.
     pub faults: Vec<Violation>,
+    /// Connections that nodes wrote to before they stood: the host, and its name of the connection.
+    pub early_writes: Vec<(usize, SocketId)>,
     /// What nodes wrote to each other so far: how often, and bytes.
     pub between_nodes: (u64, u64),
     heap: BinaryHeap<Reverse<(u64, u64, Event)>>,
@@ -133,6 +135,7 @@ impl World {
             operations: BTreeMap::new(),
             plant,
             faults: Vec::new(),
+            early_writes: Vec::new(),
             between_nodes: (0, 0),
             heap: BinaryHeap::new(),
             pushed: 0,
@@ -266,6 +269,7 @@ impl World {
             };
             self.trace.speaks(self.now, host);
             note(&mut self.trace, self.now, host, &input);
+            process.hears(&input);
             let mut out = std::mem::take(&mut self.effects);
             process.node.handle(now, input, &mut out);
             self.load(host);
@@ -350,6 +354,7 @@ impl World {
             NodeEffect::PeerClose { socket } => {
                 if let Some(process) = self.hosts[host].process.as_mut() {
                     process.peers.remove(&socket);
+                    process.dialing.remove(&socket);
                 }
                 let end = End::Node { host, socket };
                 self.network.close(self.now, end, &mut self.rng);
@@ -515,6 +520,12 @@ impl World {
         self.trace.say(self.now, || {
             format!("n{host} dials {to}:{port} as {socket:?}")
         });
+        if let Some(process) = self.hosts[host].process.as_mut() {
+            process.dialing.insert(socket);
+        }
+        if let Some(bytes) = self.plant.early_write() {
+            self.peer_send(host, socket, bytes);
+        }
         let Some(target) = resolved else {
             let life = self.oracle.life(host).1;
             self.push(
@@ -536,6 +547,11 @@ impl World {
     }
 
     fn peer_send(&mut self, host: usize, socket: SocketId, bytes: Bytes) {
+        let process = self.hosts[host].process.as_ref();
+        if process.is_some_and(|process| process.dialing.contains(&socket)) {
+            self.early_writes.push((host, socket));
+            return;
+        }
         let bytes = self.plant.peer_send(host, bytes);
         self.between_nodes.0 += 1;
         self.between_nodes.1 += bytes.len() as u64;

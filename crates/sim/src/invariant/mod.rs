@@ -10,6 +10,7 @@ mod discovery;
 mod durable;
 mod groups;
 pub mod join;
+mod links;
 mod loss;
 mod membership;
 mod order;
@@ -55,7 +56,7 @@ const NONE: Invariant = Invariant {
 };
 
 /// All properties.
-pub const ALL: [Invariant; 15] = [
+pub const ALL: [Invariant; 16] = [
     Invariant {
         name: "protocol",
         promise: "what a node sends to a client is valid MQTT of the client's version",
@@ -85,6 +86,12 @@ pub const ALL: [Invariant; 15] = [
         promise: "queues, windows and work have bounds",
         step: Some(bounds::step),
         audit: Some(bounds::audit),
+        ..NONE
+    },
+    Invariant {
+        name: "links",
+        promise: "a node writes to no connection to another node before it stands",
+        step: Some(links::step),
         ..NONE
     },
     Invariant {
