@@ -62,14 +62,7 @@ fn promised(world: &World, got: &Delivered, late: &Published, early: &Published)
     // What was published with different grades may take turns where it is delivered with the same.
     let same_grade = late.qos == early.qos;
     let split = world.oracle.is_split(got.client);
-    // What was sent before the subscription was there first came when it was sent again.
-    let sent_at = late.sends.first().map_or(0, |sent| sent.at);
-    let subscribed = world.oracle.promises().iter().any(|promise| {
-        promise.client == got.client
-            && promise.acked_at <= sent_at
-            && dunlin_mqtt::topic::matches(&promise.filter, &late.topic)
-    });
-    let subscribed = subscribed || late.sends.len() == 1;
+    let subscribed = late.sends.len() == 1 || was_for_session(world, got, late, early);
     let always = |holds: fn(&Oracle, usize, usize, u64, u64) -> bool| {
         let mut from = late.sends.iter().chain(&early.sends);
         from.all(|sent| {
@@ -98,4 +91,140 @@ fn came_late(world: &World, got: &Delivered, late: &Published) -> bool {
         sent.to.0 != here && !calm && oracle.came_back(got, sent.at)
     };
     late.sends.iter().any(held)
+}
+
+/// Whether the older message was sent for a subscription of this very session before the newer one
+/// was. What was sent only earlier than that, be it for a session that is over, comes to this one
+/// when its publisher sends it again.
+fn was_for_session(world: &World, got: &Delivered, late: &Published, early: &Published) -> bool {
+    let Some(newer) = early.sends.first() else {
+        return false;
+    };
+    let before = |sent: &&Sent| sent.at <= newer.at && sent.attempt <= newer.attempt;
+    let Some(sent) = late.sends.iter().rfind(before) else {
+        return false;
+    };
+    world.oracle.promises().iter().any(|promise| {
+        (promise.client, promise.session) == (got.client, got.session)
+            && promise.acked_at <= sent.at
+            && dunlin_mqtt::topic::matches(&promise.filter, &late.topic)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oracle::Promise;
+    use crate::plant::Plant;
+    use crate::trace::Record;
+    use crate::workload::Options;
+
+    const PUBLISHER: usize = 0;
+    const SUBSCRIBER: usize = 1;
+    const TOPIC: &str = "c";
+
+    /// Two nodes of one shard, with nothing wrong; the publisher on the first, the subscriber on
+    /// the second.
+    fn calm() -> World {
+        let options = Options {
+            nodes: 2,
+            shards: 1,
+            skew_ms: vec![0; 2],
+            ..Options::draw(0)
+        };
+        let mut world = World::new(options, Vec::new(), Plant::default(), Record::Nothing);
+        (0..2).for_each(|host| world.oracle.started(0, host));
+        world
+    }
+
+    impl World {
+        /// The subscriber connects and subscribes.
+        fn subscribe(&mut self, at: u64, present: bool) {
+            let oracle = &mut self.oracle;
+            let session = oracle.connected(SUBSCRIBER, 1, (at, at), present);
+            oracle.subscribed(Promise {
+                client: SUBSCRIBER,
+                session,
+                filter: TOPIC.to_owned(),
+                group: None,
+                qos: 0,
+                sent_at: at,
+                acked_at: at,
+                ended_at: None,
+            });
+        }
+
+        fn publish(&mut self) -> MessageId {
+            let message = Published {
+                topic: TOPIC.to_owned(),
+                qos: 1,
+                retain: false,
+                empty: false,
+                sends: Vec::new(),
+                acked_at: None,
+            };
+            self.oracle.publish(PUBLISHER, message)
+        }
+
+        /// The publisher sends it on one of its connections.
+        fn send(&mut self, message: MessageId, at: u64, attempt: u64) {
+            self.oracle.sent(message, at, 0, attempt);
+        }
+
+        /// It arrives, and is looked at.
+        fn arrive(&mut self, message: MessageId, at: u64) -> bool {
+            let got = Delivered {
+                client: SUBSCRIBER,
+                session: self.oracle.session(SUBSCRIBER),
+                attempt: 1,
+                message,
+                qos: 0,
+                retain: false,
+                at,
+                copies: 0,
+                newest_before: None,
+            };
+            self.oracle.deliver(got, TOPIC);
+            let holds = step(self).is_ok();
+            self.oracle.checked();
+            holds
+        }
+    }
+
+    #[test]
+    fn what_a_publisher_sent_for_a_former_session_may_come_again_to_a_new_one() {
+        let mut world = calm();
+        world.subscribe(10, false);
+        let older = world.publish();
+        world.send(older, 20, 1);
+        assert!(world.arrive(older, 25));
+        world.subscribe(30, false);
+        let newer = world.publish();
+        world.send(newer, 40, 1);
+        assert!(world.arrive(newer, 45));
+        world.send(older, 50, 2);
+        world.send(newer, 50, 2);
+        assert!(world.arrive(older, 55));
+    }
+
+    #[test]
+    fn what_was_sent_for_a_session_must_not_overtake_in_it() {
+        for present in [false, true] {
+            let mut world = calm();
+            world.subscribe(10, false);
+            let older = world.publish();
+            if !present {
+                // Sent for a former session first, and then for this one as well.
+                world.send(older, 15, 1);
+            }
+            world.subscribe(20, present);
+            let newer = world.publish();
+            world.send(older, 30, 2);
+            world.send(newer, 40, 2);
+            assert!(world.arrive(newer, 45));
+            world.send(older, 50, 3);
+            world.send(newer, 50, 3);
+            assert!(!world.arrive(older, 55), "session present: {present}");
+        }
+    }
 }
