@@ -24,7 +24,7 @@ use crate::effects::{Conn, PeerCert, ReplyTo, ShardId, TakeoverRequest, Takeover
 use crate::inflight::{Exchange, Inflight};
 use crate::message::{Head, Message, Origin, Parts};
 use crate::queue::{Queue, Queued};
-use crate::router::{GroupKey, SubOptions};
+use crate::router::{GroupKey, NodeIndex, SubOptions};
 use crate::settings::{ListenerSettings, Mqtt};
 use crate::will::Will;
 pub use offer::SessionOffer;
@@ -115,6 +115,8 @@ pub(crate) struct Arriving {
     pub(crate) outstanding: u16,
     /// One of them had the session.
     pub(crate) present: bool,
+    /// The node that had it and still collects for it, and what it was asked with.
+    pub(crate) copied: Option<(NodeIndex, Hlc)>,
     /// CONNACK need not wait any more: only what the former node still collects is missing.
     pub(crate) installed: bool,
     /// Nobody has connected for it: another node gives it away.

@@ -42,7 +42,7 @@ fn the_first_seeds_hold() {
 
 /// Seeds that found a bug, with the bug. Each has a test of its own beside the code it was in; here
 /// they stay for what else they may find, because such histories found something once.
-const ONCE_FAILED: [(u64, &str); 40] = [
+const ONCE_FAILED: [(u64, &str); 41] = [
     (
         107,
         "a suspicion that nobody decided stayed, and a later death went unseen",
@@ -184,6 +184,10 @@ const ONCE_FAILED: [(u64, &str); 40] = [
     (
         126_399,
         "the oracle's: what was sent again counted as late in a session begun meanwhile",
+    ),
+    (
+        3190,
+        "shards of a node waited for each other's session while it was on its way from another",
     ),
 ];
 

@@ -198,6 +198,7 @@ impl Shard {
             (Some(false), Some(shard)) => {
                 // The session was on its way here and another shard was faster: ask there.
                 self.ask_shard(conn, key, TakeoverStep::Take, shard, fx);
+                self.refuse_older(key, fx);
             }
             (Some(false), None) => self.hold_connect(conn, fx),
             (_, Some(shard)) => {
@@ -216,6 +217,25 @@ impl Shard {
                 self.open(now, conn, true, fx);
             }
             (_, None) => self.open(now, conn, true, fx),
+        }
+    }
+
+    /// Whoever wanted a session that is on its way before its present connection is told that there
+    /// is none. It would hear the same in the end, but may be the one we wait for.
+    fn refuse_older(&mut self, key: SessionKey, fx: &mut ShardEffects) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let stamp = session.stamp;
+        let Some(arriving) = &mut session.arriving else {
+            return;
+        };
+        let older = |(request, _): &(TakeoverRequest, ReplyTo)| request.stamp <= stamp;
+        let wanted = std::mem::take(&mut arriving.wanted);
+        let (refused, wanted) = wanted.into_iter().partition::<Vec<_>, _>(older);
+        arriving.wanted = wanted;
+        for (_, reply) in refused {
+            send_reply(reply, TakeoverResult::None, fx);
         }
     }
 
@@ -594,19 +614,22 @@ impl Shard {
             return;
         };
         arriving.present |= found;
+        if copied {
+            arriving.copied = pending.node.map(|node| (node, pending.stamp));
+        }
         arriving.outstanding = arriving.outstanding.saturating_sub(1);
         let (left, present) = (arriving.outstanding, arriving.present);
         if left > 0 {
             return;
         }
-        match pending.node {
-            Some(node) if copied => {
+        match arriving.copied.take() {
+            Some(from) => {
                 arriving.installed = true;
                 self.take_waiting_will(now, key, fx);
-                self.wait_for_routes(now, key, (node, pending.stamp), fx);
+                self.wait_for_routes(now, key, from, fx);
                 self.open_held(now, key, true, fx);
             }
-            _ => self.arrived(now, key, present, fx),
+            None => self.arrived(now, key, present, fx),
         }
     }
 

@@ -1,9 +1,11 @@
 //! Two and three nodes: forwarding, acknowledgements that wait, blips, takeover between nodes.
 
+use std::collections::VecDeque;
+
 use dunlin_cluster::Hlc;
 use dunlin_mqtt::{AckKind, Packet, QoS, Reason, SubscriptionOptions, Version};
 
-use super::net::{C, Net, message, persistent, settings};
+use super::net::{C, Letter, Net, message, persistent, settings};
 use crate::effects::ToShard;
 use crate::metrics::Metric;
 use crate::settings::{Mqtt, Rpc, RpcMode, Settings};
@@ -877,6 +879,62 @@ fn a_session_that_never_came_is_not_kept_for_a_client_that_never_heard_of_it() {
         let (_, present) = net.persistent_at(node, 0, Version::V5, "c");
         assert!(!present, "there is none");
     }
+}
+
+/// Seed 3190: the shards of a node waited for each other, and every CONNECT for them, for ever.
+#[test]
+fn a_client_that_comes_back_by_other_shards_while_its_session_is_on_the_way_is_answered() {
+    let ways: [&[usize]; 4] = [&[0, 1, 0], &[0, 1, 2, 0], &[0, 1, 0, 1], &[2, 1, 0, 2, 1]];
+    for way in ways {
+        let mut net = net_of(2, 3);
+        net.persistent_at(0, 0, Version::V5, "c");
+        net.lose_calls = true;
+        let mut last = None;
+        for shard in way {
+            last = Some(begin_connect(&mut net, 1, *shard));
+            net.run();
+        }
+        net.pass(15_000);
+        let last = last.expect("somebody connected");
+        assert!(!net.connack(last).session_present, "{way:?}");
+        let shards = net.nodes[1].shards.iter();
+        let sessions: u64 = shards.map(|shard| shard.counts().sessions).sum();
+        assert_eq!(sessions, 1, "{way:?}");
+        for shard in 0..3 {
+            let (_, present) = net.persistent_at(1, shard, Version::V5, "c");
+            assert!(present, "{way:?}, then {shard}");
+        }
+    }
+}
+
+/// Letters that are on their way for longer than others.
+fn delayed(net: &mut Net, wanted: impl Fn(&Letter) -> bool) -> VecDeque<Letter> {
+    let letters = std::mem::take(&mut net.letters);
+    let (late, others) = letters.into_iter().partition(wanted);
+    net.letters = others;
+    late
+}
+
+#[test]
+fn a_session_that_moves_is_over_there_although_another_shard_here_answers_last() {
+    let mut net = net_of(2, 2);
+    let (old, _) = net.persistent_at(0, 0, Version::V5, "c");
+    net.subscribe(old, "t", QoS::AtLeastOnce);
+    begin_connect(&mut net, 1, 0);
+    let asked = delayed(&mut net, |letter| matches!(letter, Letter::Control(..)));
+    begin_connect(&mut net, 1, 1);
+    net.run();
+    let last = begin_connect(&mut net, 1, 0);
+    let slow = delayed(&mut net, |letter| matches!(letter, Letter::Shard(1, 1, _)));
+    net.letters.extend(asked);
+    net.run();
+    net.letters.extend(slow);
+    net.run();
+    assert!(net.connack(last).session_present);
+    net.pass(4_000);
+    assert_eq!(net.nodes[0].shards[0].counts().sessions, 0);
+    net.publish_acked(last, "t", "x", 1);
+    assert_eq!(net.payloads(last), ["x"]);
 }
 
 #[test]
