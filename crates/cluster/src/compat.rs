@@ -14,7 +14,7 @@ use crate::link::frame::{self, FrameKind};
 use crate::link::{Handshake, HandshakeError, Purpose};
 use crate::name::NodeName;
 use crate::table::merged::{Row, TableId};
-use crate::wire::{Buckets, Message, OwnChange, Refusal, WireRow};
+use crate::wire::{Buckets, MESSAGES, Message, OwnChange, Refusal, WireRow};
 
 const RECORDED: &str = include_str!("../tests/fixtures/wire-1.txt");
 
@@ -224,11 +224,22 @@ fn calls_and_joins() -> Vec<(&'static str, Message)> {
                 clock: STAMP.hlc,
             }),
         ),
+        ("join-may", Message::JoinMay { singleton: true }),
+        ("join-may-be", Message::JoinMayBe),
+        ("invite", Message::Invite),
+        ("invite-taken", Message::InviteTaken),
+        (
+            "invite-failed",
+            Message::InviteFailed {
+                why: "why".to_owned(),
+            },
+        ),
     ]
 }
 
 #[test]
 fn control_messages_are_what_other_releases_read() {
+    assert_eq!(messages().len(), MESSAGES as usize, "one of each");
     for (tag, (name, message)) in messages().into_iter().enumerate() {
         let encoded = message.encode();
         assert_eq!(usize::from(encoded[0]), tag, "{name} keeps its place");

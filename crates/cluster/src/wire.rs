@@ -155,7 +155,7 @@ pub(crate) enum Message {
 }
 
 /// How many variants a [`Message`] has: tags from here on are a later release's.
-const MESSAGES: u32 = 26;
+pub(crate) const MESSAGES: u32 = 31;
 
 /// What the payload of a frame is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -209,12 +209,14 @@ mod tests {
 
     #[test]
     fn a_message_of_a_later_release_is_told_from_garbage() {
-        let last = Message::Side(Side::default());
-        assert_eq!(
-            u32::from(last.encode()[0]),
-            MESSAGES - 1,
-            "count the variants"
-        );
+        // Zeros are a body of each: the first tag that is none has no body.
+        let known = |tag: &u32| {
+            let mut bytes = vec![0; 256];
+            bytes[0] = *tag as u8;
+            postcard::take_from_bytes::<Message>(&bytes).is_ok()
+        };
+        let variants = (0..).take_while(known).count();
+        assert_eq!(variants, MESSAGES as usize, "count the variants");
         for tag in [MESSAGES, 100, 70_000] {
             let later = postcard::to_stdvec(&(tag, "its fields")).expect("plain values");
             assert_eq!(Message::read(&later), Read::Later(tag));
