@@ -265,6 +265,7 @@ impl Cluster {
         } else {
             self.dial_later(site);
         }
+        self.no_longer_heard(site);
     }
 
     /// Dials every member that is neither linked nor being dialed and whose pause is over.

@@ -68,7 +68,9 @@ pub(crate) enum Verdict {
     /// The site is alive, as far as anybody can tell.
     Alive(SiteId),
     /// The site has been silent towards everybody for the suspicion time.
-    Down(SiteId),
+    Down(SwimId),
+    /// Others say that this life is over, and we had no suspicion of it.
+    SaidDown(SwimId),
     /// We were declared down and took a new life, which peers should be told of.
     Renewed(SwimId),
 }
@@ -87,7 +89,7 @@ impl foca::Runtime<SwimId> for &mut Sink {
     fn notify(&mut self, notification: Notification<'_, SwimId>) {
         match notification {
             Notification::MemberUp(id) => self.verdicts.push(Verdict::Alive(id.site)),
-            Notification::MemberDown(id) => self.verdicts.push(Verdict::Down(id.site)),
+            Notification::MemberDown(id) => self.verdicts.push(Verdict::Down(*id)),
             Notification::Rejoin(id) => self.verdicts.push(Verdict::Renewed(*id)),
             Notification::Rename(..)
             | Notification::Active
@@ -111,7 +113,7 @@ impl foca::Runtime<SwimId> for &mut Sink {
 pub(crate) struct Failure {
     foca: Foca<SwimId, PostcardCodec, SmallRng, NoCustomBroadcast>,
     sink: Sink,
-    /// Since when members are suspected, mono ms.
+    /// Since when members are suspected, as of the last tick, mono ms.
     suspected: BTreeMap<SiteId, u64>,
     suspicion_ms: u64,
 }
@@ -161,8 +163,16 @@ impl Failure {
     /// A datagram came. Garbage and strangers are foca's errors, and peer faults change nothing.
     pub(crate) fn received(&mut self, now_ms: u64, data: &[u8]) {
         self.sink.now_ms = now_ms;
+        let before = self.sink.verdicts.len();
         if let Err(error) = self.foca.handle_data(data, &mut self.sink) {
             tracing::debug!(%error, "swim_datagram_refused");
+        }
+        for verdict in &mut self.sink.verdicts[before..] {
+            if let Verdict::Down(id) = *verdict
+                && !self.suspected.contains_key(&id.site)
+            {
+                *verdict = Verdict::SaidDown(id);
+            }
         }
     }
 
@@ -367,7 +377,7 @@ mod tests {
         fn downs(&self, node: usize) -> usize {
             self.verdicts[node]
                 .iter()
-                .filter(|v| matches!(v, Verdict::Down(_)))
+                .filter(|v| matches!(v, Verdict::Down(_) | Verdict::SaidDown(_)))
                 .count()
         }
     }

@@ -9,7 +9,7 @@ use crate::identity::{Peer, SiteId};
 use crate::input::Effect;
 use crate::link::Sender;
 use crate::node::Cluster;
-use crate::peer::{Conn, Neighbour};
+use crate::peer::Conn;
 use crate::restore;
 use crate::wire::Message;
 use rand::RngExt;
@@ -30,7 +30,11 @@ impl Cluster {
                 // Whoever says so is linked to both sides; it can be no more than that.
                 Verdict::Alive(site) if self.is_apart(site) => {}
                 Verdict::Alive(site) => self.now_alive(site),
-                Verdict::Down(site) => self.fell_silent(site),
+                // The other side of a split that is merged says so, and knows nothing newer.
+                Verdict::SaidDown(id) if self.hears(id.site) => {
+                    self.send(id.site, &Message::SwimDown { id });
+                }
+                Verdict::Down(id) | Verdict::SaidDown(id) => self.fell_silent(id.site),
                 Verdict::Renewed(id) => self.tell_life(id),
             }
         }
@@ -101,21 +105,31 @@ impl Cluster {
         self.now_down(site, DownReason::Refused);
     }
 
-    /// Nobody has reached it for the suspicion time, or so it is told. If we hear it, whoever says
-    /// so was on another side of a split that is merged, and knows nothing newer: its next life
-    /// proves it wrong. That a link stands says little after a time in which this node did not run.
+    /// Nobody has reached it for the suspicion time, or so it is told.
     fn fell_silent(&mut self, site: SiteId) {
-        let (now_ms, stalled_ms) = (self.now.mono_ms, self.stalled_ms);
-        let heard =
-            |conn: &Conn| conn.heard_ms >= stalled_ms && now_ms < conn.heard_ms + HEARD_LATELY_MS;
-        let silent = |n: &Neighbour| {
-            let conn = n.conn.and_then(|id| self.conns.get(&id));
-            n.alive && !conn.is_some_and(heard)
-        };
-        if self.neighbours.get(&site).is_some_and(silent) {
+        let alive = self.neighbours.get(&site).is_some_and(|n| n.alive);
+        if alive && !self.hears(site) {
             self.note_split(site);
         }
         self.now_down(site, DownReason::Silent);
+    }
+
+    /// Whether something came from it just now. That a link stands says little after a time in
+    /// which this node did not run.
+    fn hears(&self, site: SiteId) -> bool {
+        let conn = self.neighbours.get(&site).and_then(|n| n.conn);
+        let heard = |conn: &Conn| {
+            conn.heard_ms >= self.stalled_ms && self.now.mono_ms < conn.heard_ms + HEARD_LATELY_MS
+        };
+        conn.and_then(|id| self.conns.get(&id)).is_some_and(heard)
+    }
+
+    /// The link of a member that is alive only because we heard it is gone.
+    pub(crate) fn no_longer_heard(&mut self, site: SiteId) {
+        let alive = self.neighbours.get(&site).is_some_and(|n| n.alive);
+        if alive && !self.failure.is_alive(site) {
+            self.fell_silent(site);
+        }
     }
 
     pub(crate) fn now_down(&mut self, site: SiteId, reason: DownReason) {

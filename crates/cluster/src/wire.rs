@@ -215,7 +215,7 @@ mod tests {
             bytes[0] = *tag as u8;
             postcard::take_from_bytes::<Message>(&bytes).is_ok()
         };
-        let variants = (0..).take_while(known).count();
+        let variants = (0..127).take_while(known).count();
         assert_eq!(variants, MESSAGES as usize, "count the variants");
         for tag in [MESSAGES, 100, 70_000] {
             let later = postcard::to_stdvec(&(tag, "its fields")).expect("plain values");

@@ -42,7 +42,7 @@ fn the_first_seeds_hold() {
 
 /// Seeds that found a bug, with the bug. Each has a test of its own beside the code it was in; here
 /// they stay for what else they may find, because such histories found something once.
-const ONCE_FAILED: [(u64, &str); 41] = [
+const ONCE_FAILED: [(u64, &str); 42] = [
     (
         107,
         "a suspicion that nobody decided stayed, and a later death went unseen",
@@ -188,6 +188,10 @@ const ONCE_FAILED: [(u64, &str); 41] = [
     (
         3190,
         "shards of a node waited for each other's session while it was on its way from another",
+    ),
+    (
+        52_508,
+        "members that heard each other believed the other side of a split that they were down",
     ),
 ];
 

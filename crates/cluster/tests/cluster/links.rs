@@ -97,6 +97,37 @@ fn what_a_dead_process_said_last_does_not_keep_the_next_from_a_new_process() {
     }
 }
 
+/// Seed 52508: the other side says of each that it is down, as the sides meet.
+#[test]
+fn members_of_one_side_of_a_split_stay_up_for_each_other_when_it_ends() {
+    for seed in 30..40 {
+        let mut net = Net::clustered(seed, 5);
+        let sides: [&[usize]; 2] = [&[0, 1], &[2, 3, 4]];
+        let across = || {
+            sides[0]
+                .iter()
+                .flat_map(|a| sides[1].iter().map(|b| (*a, *b)))
+        };
+        across().for_each(|(a, b)| net.cut(a, b));
+        net.until(6_000, "split", |net| {
+            net.shows(0, sides[0], sides[1]) && net.shows(2, sides[1], sides[0])
+        });
+        // The news of it is on its way round for a while yet; the way between two comes first.
+        net.heal(1, 2);
+        net.run(1_000);
+        across().for_each(|(a, b)| net.heal(a, b));
+        net.until_whole();
+        net.run(2_000);
+        for side in sides {
+            for (a, b) in side.iter().flat_map(|a| side.iter().map(|b| (*a, *b))) {
+                let other = net.site(b);
+                let downs = net.nodes[a].downs.iter().filter(|down| down.0 == other);
+                assert_eq!(downs.count(), 0, "seed {seed}: {a} of {b}");
+            }
+        }
+    }
+}
+
 #[test]
 fn nodes_of_a_cluster_find_each_other_in_every_start_order() {
     for order in [
