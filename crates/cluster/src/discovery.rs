@@ -246,7 +246,8 @@ pub enum DiscoveryState {
     Unconfigured,
     /// It does.
     On,
-    /// It left its cluster, and does not until it is restarted or told to.
+    /// It left its cluster and is alone. It does not look until it is restarted, told to, or has
+    /// another member beside it, which only an operator brings about.
     Off,
 }
 
@@ -385,9 +386,20 @@ impl Discovery {
     /// A node that was told to go must not be led back a moment later.
     pub(crate) fn switch_off(&mut self) {
         if self.state == DiscoveryState::On {
-            tracing::info!("discovery_disabled: until a restart or `cluster discovery enable`");
+            tracing::info!(
+                "discovery_disabled: until a restart, a join by hand, or `cluster discovery enable`"
+            );
             self.state = DiscoveryState::Off;
             self.callers.clear();
+        }
+    }
+
+    /// A node that was led back by hand, or that others were joined to, is a member like any other:
+    /// it may be the one that has to look on behalf of all of them.
+    pub(crate) fn switch_on_again(&mut self) {
+        if self.state == DiscoveryState::Off {
+            tracing::info!("discovery_enabled: this node has a cluster again");
+            self.state = DiscoveryState::On;
         }
     }
 

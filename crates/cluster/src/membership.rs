@@ -187,6 +187,9 @@ impl Cluster {
             self.tell_removed(site);
             self.remove_neighbour(site);
         }
+        if self.has_others() && self.operations.standing.is_none() {
+            self.discovery.switch_on_again();
+        }
         self.dial_members();
     }
 

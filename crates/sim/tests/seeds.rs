@@ -42,7 +42,7 @@ fn the_first_seeds_hold() {
 
 /// Seeds that found a bug, with the bug. Each has a test of its own beside the code it was in; here
 /// they stay for what else they may find, because such histories found something once.
-const ONCE_FAILED: [(u64, &str); 42] = [
+const ONCE_FAILED: [(u64, &str); 43] = [
     (
         107,
         "a suspicion that nobody decided stayed, and a later death went unseen",
@@ -192,6 +192,10 @@ const ONCE_FAILED: [(u64, &str); 42] = [
     (
         52_508,
         "members that heard each other believed the other side of a split that they were down",
+    ),
+    (
+        107_892,
+        "a cluster whose lowest site had left another and was joined by hand looked for nobody",
     ),
 ];
 

@@ -304,6 +304,43 @@ fn a_node_that_left_stays_out_until_it_is_told_to_look_again() {
 }
 
 #[test]
+fn a_node_that_is_led_back_by_hand_looks_for_others_again() {
+    // The lowest site looks on behalf of all, so whichever of the two that is must be on.
+    for left in [0, 1] {
+        let stayed = 1 - left;
+        let mut net = listed(8, 3);
+        net.start(0);
+        net.start(1);
+        together_of(&mut net, &[0, 1]);
+        assert_eq!(net.run_operation(left, Operation::Leave), Ok(()));
+        let target = net.nodes[stayed].name.clone();
+        assert_eq!(net.run_operation(left, Operation::Join { target }), Ok(()));
+        assert_eq!(net.core(left).status().discovery, DiscoveryState::On);
+        net.cut(0, 2);
+        net.cut(1, 2);
+        net.start(2);
+        net.put(2, RETAINED, "t", Some("it stands higher, so the two come"));
+        net.run(10_000);
+        net.heal(0, 2);
+        net.heal(1, 2);
+        together(&mut net);
+    }
+}
+
+#[test]
+fn a_node_that_left_looks_for_others_again_once_somebody_joins_it() {
+    let mut net = listed(8, 2);
+    net.start(0);
+    net.start(1);
+    together(&mut net);
+    assert_eq!(net.run_operation(0, Operation::Leave), Ok(()));
+    let target = net.nodes[0].name.clone();
+    assert_eq!(net.run_operation(1, Operation::Join { target }), Ok(()));
+    together(&mut net);
+    assert_eq!(net.core(0).status().discovery, DiscoveryState::On);
+}
+
+#[test]
 fn a_restart_switches_discovery_on_again() {
     let mut net = listed(9, 2);
     net.start(0);
