@@ -639,7 +639,7 @@ impl Control {
             } => {
                 self.peer_row(site, table, (key, value.as_deref()), fx);
             }
-            Effect::OwnedEnd { site } => self.snapshot_ends(site),
+            Effect::OwnedEnd { site } => self.snapshot_ends(now, site),
             Effect::SnapshotWanted { want, cursor } => self.snapshot(now, want, cursor, fx),
             Effect::Settled { number } => self.settled(number, fx),
             // Shards read the shared tables; only what is compiled of them has to be told.

@@ -42,7 +42,7 @@ fn the_first_seeds_hold() {
 
 /// Seeds that found a bug, with the bug. Each has a test of its own beside the code it was in; here
 /// they stay for what else they may find, because such histories found something once.
-const ONCE_FAILED: [(u64, &str); 43] = [
+const ONCE_FAILED: [(u64, &str); 44] = [
     (
         107,
         "a suspicion that nobody decided stayed, and a later death went unseen",
@@ -196,6 +196,10 @@ const ONCE_FAILED: [(u64, &str); 43] = [
     (
         107_892,
         "a cluster whose lowest site had left another and was joined by hand looked for nobody",
+    ),
+    (
+        8035,
+        "wills of clients that a node kept as it left and came back, unheard by one member",
     ),
 ];
 

@@ -191,7 +191,7 @@ impl Control {
             host: host.clone(),
             port,
         });
-        let spent = self.wills.up(peer);
+        let spent = self.wills.up(now, peer);
         self.tell_spent(now, peer.site, &spent, fx);
     }
 
@@ -338,12 +338,12 @@ impl Control {
         }
     }
 
-    pub(super) fn snapshot_ends(&mut self, site: SiteId) {
+    pub(super) fn snapshot_ends(&mut self, now: Now, site: SiteId) {
         let Some(snapshot) = self.snapshots.remove(&site) else {
             return;
         };
         let keep = |clientid: &str| snapshot.wills.contains(clientid.as_bytes());
-        self.wills.ends(site, keep);
+        self.wills.ends(now, site, keep);
         let Some(node) = self.shared.peer_index(site) else {
             return;
         };

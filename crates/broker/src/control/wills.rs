@@ -5,7 +5,8 @@
 //!
 //! | what is known of the node | due |
 //! |---|---|
-//! | its process is gone (port refuses, runs again as another) | its will delay after that |
+//! | its process is gone, its port refuses | its will delay after that |
+//! | it runs again as another process | the same, once that has told all ([`HEIR_MAX_MS`]) |
 //! | silent: its host is dead, or only cut off | a minute ([`SILENT_GRACE_MS`]) later than that |
 //! | others still reach it, or it left | never: it is alive |
 //!
@@ -37,6 +38,11 @@ pub(super) const SILENT_GRACE_MS: u64 = 60_000;
 /// How much later the next member publishes what nobody has said was published, ms: more than a
 /// round trip with a busy node in it.
 const RANK_STEP_MS: u64 = 2_000;
+
+/// How long a node that runs as another process may take to say which clients it has, ms: one that
+/// left and came back has kept its own. A link to it is there by then; it is many times what the
+/// rows of 100,000 clients take.
+const HEIR_MAX_MS: u64 = 5_000;
 
 /// How long it may be open whether a session that another node was getting has arrived there with
 /// its will, ms: above what a takeover may take (15 s).
@@ -112,7 +118,23 @@ struct Orphan {
     moving: bool,
     /// Its node is only silent, so it may be alive.
     silent: bool,
+    /// Until when its node's next process is awaited to say whether it has the client, mono ms; 0
+    /// if there is none.
+    heir_by_ms: u64,
+    /// It has been put off until then.
+    held: bool,
     row: Bytes,
+}
+
+/// What is known of a node that went down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Death {
+    /// Nothing for certain.
+    Silent,
+    /// Its process is gone.
+    Certain,
+    /// Its process is gone or has changed its cluster, and another life of it is there.
+    Succeeded,
 }
 
 type OrphanKey = (SiteId, String);
@@ -143,7 +165,7 @@ impl PeerWills {
                 if let Some(dead) = self.nodes.insert(site, fresh) {
                     self.spent.remove(&site);
                     for (clientid, row) in dead.rows {
-                        self.orphan(now, (site, clientid), dead.boot, row, 0);
+                        self.orphan(now, (site, clientid), dead.boot, row, Death::Succeeded);
                     }
                 }
             }
@@ -163,21 +185,50 @@ impl PeerWills {
     }
 
     /// A snapshot has brought everything there is.
-    pub(super) fn ends(&mut self, site: SiteId, keep: impl Fn(&str) -> bool) {
+    pub(super) fn ends(&mut self, now: Now, site: SiteId, keep: impl Fn(&str) -> bool) {
         if let Some(node) = self.nodes.get_mut(&site) {
             node.rows.retain(|clientid, _| keep(clientid));
             node.whole = true;
         }
+        self.heard_heir(now, site);
+    }
+
+    /// The next process of a node may have said everything: who waited for that is decided on.
+    fn heard_heir(&mut self, now: Now, site: SiteId) {
+        let of_it = self.orphans.range((site, String::new())..);
+        let of_it = of_it.take_while(|((of, _), _)| *of == site);
+        let held = of_it.filter(|(_, orphan)| orphan.held);
+        let held: Vec<_> = held.map(|(key, _)| key.clone()).collect();
+        for key in held {
+            if let Some(orphan) = self.forget(&key) {
+                let held = false;
+                self.put_off(key, now.mono_ms, Orphan { held, ..orphan });
+            }
+        }
+    }
+
+    /// The next process of a node is gone as well: nobody waits for what it has to say.
+    fn lost_heir(&mut self, now: Now, site: SiteId) {
+        let of_it = self.orphans.range_mut((site, String::new())..);
+        let of_it = of_it.take_while(|((of, _), _)| *of == site);
+        for (_, orphan) in of_it {
+            orphan.heir_by_ms = 0;
+        }
+        self.heard_heir(now, site);
     }
 
     /// A node cannot be reached.
     pub(super) fn down(&mut self, now: Now, site: SiteId, reason: DownReason) {
-        let grace_ms = match reason {
-            DownReason::Refused | DownReason::Restarted => 0,
-            DownReason::Silent => SILENT_GRACE_MS,
+        let death = match reason {
+            DownReason::Refused => Death::Certain,
+            DownReason::Restarted => Death::Succeeded,
+            DownReason::Silent => Death::Silent,
             // It runs, and so may its clients.
             DownReason::Unlinked | DownReason::HeldApart => return,
         };
+        if death == Death::Certain {
+            self.lost_heir(now, site);
+        }
         let Some(node) = self.nodes.get(&site) else {
             return;
         };
@@ -188,31 +239,41 @@ impl PeerWills {
             .map(|(clientid, row)| (clientid.clone(), row.clone()))
             .collect();
         for (clientid, row) in rows {
-            self.orphan(now, (site, clientid), boot, row, grace_ms);
+            self.orphan(now, (site, clientid), boot, row, death);
         }
     }
 
-    fn orphan(&mut self, now: Now, key: OrphanKey, boot: BootId, row: Bytes, grace_ms: u64) {
+    fn orphan(&mut self, now: Now, key: OrphanKey, boot: BootId, row: Bytes, death: Death) {
         let Some(will) = WillRow::decode(&row) else {
             tracing::warn!(clientid = %key.1, "will_of_dead_node_unreadable");
             return;
         };
+        let (grace_ms, mut heir_by_ms) = match death {
+            Death::Silent => (SILENT_GRACE_MS, 0),
+            Death::Certain => (0, 0),
+            Death::Succeeded => (0, now.mono_ms + HEIR_MAX_MS),
+        };
         let mut due_ms = now.mono_ms + grace_ms + will.delay_ms(now);
-        let mut silent = grace_ms > 0;
+        let mut silent = death == Death::Silent;
         if let Some(known) = self.orphans.get(&key).filter(|known| known.boot == boot) {
             // What is known of its node only gets more certain.
             due_ms = due_ms.min(known.due_ms);
             silent &= known.silent;
+            if known.heir_by_ms > 0 {
+                heir_by_ms = heir_by_ms.min(known.heir_by_ms);
+            }
         }
         self.forget(&key);
         self.due.insert((due_ms, key.clone()));
-        let (ranked, moving) = (false, false);
+        let (ranked, moving, held) = (false, false, false);
         let orphan = Orphan {
             boot,
             due_ms,
             ranked,
             moving,
             silent,
+            heir_by_ms,
+            held,
             row,
         };
         self.orphans.insert(key, orphan);
@@ -226,7 +287,8 @@ impl PeerWills {
 
     /// A node can be reached. If it is the same process, it was never dead: its wills are its own
     /// again, but for those returned here, which it must not publish.
-    pub(super) fn up(&mut self, peer: &Peer) -> Vec<Spent> {
+    pub(super) fn up(&mut self, now: Now, peer: &Peer) -> Vec<Spent> {
+        self.heard_heir(now, peer.site);
         let of_it = |key: &&OrphanKey| key.0 == peer.site;
         let orphans = self.orphans.iter();
         let alive: Vec<_> = orphans
@@ -319,6 +381,11 @@ impl PeerWills {
     fn settle(&mut self, now: Now, key: OrphanKey, shared: &Shared) -> Option<Due> {
         let orphan = self.forget(&key)?;
         let row = WillRow::decode(&orphan.row)?;
+        if orphan.heir_by_ms > now.mono_ms && !self.has_heir_spoken(key.0, orphan.boot, shared) {
+            let held = true;
+            self.put_off(key, orphan.heir_by_ms, Orphan { held, ..orphan });
+            return None;
+        }
         let has_moved = has_moved(&key, row.stamp(), shared);
         if has_moved && !orphan.moving {
             let moving = true;
@@ -352,6 +419,14 @@ impl PeerWills {
         self.orphans.insert(key, Orphan { due_ms, ..orphan });
     }
 
+    /// Whether a node that was another process has told everything as the one that it is now.
+    fn has_heir_spoken(&self, site: SiteId, dead: BootId, shared: &Shared) -> bool {
+        let known = self.nodes.get(&site);
+        let told = known.is_some_and(|known| known.whole && known.boot != dead);
+        let index = shared.peer_index(site);
+        told && index.is_some_and(|node| shared.reachable(node))
+    }
+
     /// Whether the client has connected since, or its connection has outlived what looked like the
     /// death of its node: a process that joined a cluster anew keeps its clients.
     fn is_alive(&self, key: &OrphanKey, orphan: &Orphan, stamp: Hlc, shared: &Shared) -> bool {
@@ -362,9 +437,8 @@ impl PeerWills {
             return place.hlc() > stamp;
         };
         let outlived = || {
-            let known = self.nodes.get(&key.0);
-            let anew = known.is_some_and(|known| known.whole && known.boot != orphan.boot);
-            anew && shared.reachable(node) && shared.peer_index(key.0) == Some(node)
+            let there = shared.peer_index(key.0) == Some(node);
+            there && self.has_heir_spoken(key.0, orphan.boot, shared)
         };
         hlc > stamp || hlc == stamp && outlived()
     }

@@ -48,8 +48,8 @@ impl View {
             shared.registry().remote_put(id, node, Hlc(7));
             wills.row(site(DEAD), id, Some(&row(7, delay_s).encode()));
         }
-        wills.ends(site(DEAD), |_| true);
-        assert!(wills.up(&peer(DEAD, 1)).is_empty());
+        wills.ends(NOW, site(DEAD), |_| true);
+        assert!(wills.up(NOW, &peer(DEAD, 1)).is_empty());
         Self {
             shared,
             wills,
@@ -64,7 +64,7 @@ impl View {
 
     fn up(&mut self, boot: u64) -> Vec<Spent> {
         self.shared.peer_up(&peer(DEAD, boot));
-        self.wills.up(&peer(DEAD, boot))
+        self.wills.up(self.now, &peer(DEAD, boot))
     }
 
     /// Time passes; the clients whose wills are published meanwhile, with when.
@@ -129,7 +129,7 @@ fn what_was_published_is_not_published_again_when_the_node_runs_anew() {
     for view in [&mut first, &mut second] {
         let node = view.shared.peer_index(site(DEAD)).expect("known");
         view.wills.begins(view.now, site(DEAD), BootId(2));
-        view.wills.ends(site(DEAD), |_| false);
+        view.wills.ends(view.now, site(DEAD), |_| false);
         for id in ["a", "b"] {
             view.shared.registry().remote_remove(id, node);
         }
@@ -180,7 +180,7 @@ fn silence_that_turns_out_to_be_death_is_death() {
     view.wills.begins(view.now, site(DEAD), BootId(2));
     let node = view.shared.peer_index(site(DEAD)).expect("known");
     view.shared.registry().remove_node(node);
-    view.wills.ends(site(DEAD), |_| false);
+    view.wills.ends(view.now, site(DEAD), |_| false);
     view.up(2);
     let expected = [(10_000, "a".to_owned()), (40_000, "b".to_owned())];
     assert_eq!(view.pass(600_000), expected);
@@ -233,8 +233,64 @@ fn a_process_that_changed_its_cluster_still_has_its_clients() {
     view.wills.row(site(DEAD), "b", Some(&row(7, 30).encode()));
     view.up(2);
     view.shared.registry().remote_remove("a", node);
-    view.wills.ends(site(DEAD), |id| id == "b");
+    view.wills.ends(view.now, site(DEAD), |id| id == "b");
     assert_eq!(names(view.pass(600_000)), ["a"]);
+}
+
+#[test]
+fn a_node_that_left_and_is_back_has_its_clients_before_it_has_said_so() {
+    for up_first in [true, false] {
+        let mut view = View::of(1);
+        view.down(DownReason::Restarted);
+        assert_eq!(view.pass(1_000), []);
+        view.wills.begins(view.now, site(DEAD), BootId(2));
+        if up_first {
+            view.up(2);
+        }
+        assert_eq!(view.pass(1_000), [], "what it has is on its way");
+        view.wills.row(site(DEAD), "a", Some(&row(7, 0).encode()));
+        view.wills.row(site(DEAD), "b", Some(&row(7, 30).encode()));
+        view.wills.ends(view.now, site(DEAD), |_| true);
+        if !up_first {
+            assert_eq!(view.pass(1_000), [], "nor is it up yet");
+            view.up(2);
+        }
+        assert_eq!(view.pass(3_600_000), []);
+    }
+}
+
+#[test]
+fn a_process_that_restarted_is_dead_as_soon_as_the_next_has_said_so() {
+    let mut view = View::of(1);
+    view.down(DownReason::Restarted);
+    assert_eq!(view.pass(1_000), []);
+    let node = view.shared.peer_index(site(DEAD)).expect("known");
+    view.wills.begins(view.now, site(DEAD), BootId(2));
+    view.up(2);
+    view.shared.registry().remove_node(node);
+    view.wills.ends(view.now, site(DEAD), |_| false);
+    let expected = [(1_000, "a".to_owned()), (30_000, "b".to_owned())];
+    assert_eq!(view.pass(600_000), expected);
+}
+
+#[test]
+fn a_next_process_that_says_nothing_is_not_awaited_for_long() {
+    let mut view = View::of(1);
+    view.down(DownReason::Restarted);
+    let expected = [(HEIR_MAX_MS, "a".to_owned()), (30_000, "b".to_owned())];
+    assert_eq!(view.pass(600_000), expected);
+    // It is dead as well, before or after it began.
+    for begins in [true, false] {
+        let mut view = View::of(1);
+        view.down(DownReason::Restarted);
+        if begins {
+            view.wills.begins(view.now, site(DEAD), BootId(2));
+        }
+        assert_eq!(view.pass(1_000), []);
+        view.down(DownReason::Refused);
+        let expected = [(1_000, "a".to_owned()), (30_000, "b".to_owned())];
+        assert_eq!(view.pass(600_000), expected, "begins: {begins}");
+    }
 }
 
 #[test]
@@ -280,7 +336,7 @@ fn what_the_node_took_back_is_not_published() {
     let mut view = View::of(1);
     view.wills.row(site(DEAD), "a", None);
     view.wills.begins(view.now, site(DEAD), BootId(1));
-    view.wills.ends(site(DEAD), |id| id != "b");
+    view.wills.ends(view.now, site(DEAD), |id| id != "b");
     view.down(DownReason::Refused);
     assert_eq!(view.pass(600_000), []);
 }
