@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use dunlin_cluster::{Clock, Hlc, Merged, NodeName, Now, Peer, SiteId};
+use dunlin_cluster::{BootId, Clock, Hlc, Merged, NodeName, Now, Peer, SiteId};
 
 use crate::access::Access;
 use crate::banned::Banned;
@@ -52,6 +52,8 @@ struct Known {
     index: NodeIndex,
     peer: Peer,
     reachable: bool,
+    /// Which life of it has told whom it has.
+    told: Option<BootId>,
 }
 
 #[derive(Debug, Default)]
@@ -80,6 +82,8 @@ pub struct Shared {
     peers: Lock<Peers>,
     /// One bit for each node that can be reached.
     reachable: Box<[AtomicU64]>,
+    /// One bit for each node of which only a former life has told whom it has.
+    stale: Box<[AtomicU64]>,
     live_peers: AtomicUsize,
     /// Another node has asked for this one's node state, or may have.
     followed: AtomicBool,
@@ -112,6 +116,7 @@ impl Shared {
             metrics: (0..=shards).map(|_| Arc::new(Metrics::new())).collect(),
             peers: Lock::new(Peers::default()),
             reachable: (0..NODES_MAX / 64).map(|_| AtomicU64::new(0)).collect(),
+            stale: (0..NODES_MAX / 64).map(|_| AtomicU64::new(0)).collect(),
             live_peers: AtomicUsize::new(0),
             followed: AtomicBool::new(false),
             orders: (0..NODES_MAX).map(|_| AtomicU64::new(0)).collect(),
@@ -222,6 +227,7 @@ impl Shared {
                 known.peer = peer.clone();
                 let was = std::mem::replace(&mut known.reachable, true);
                 let index = known.index;
+                self.note_stale(known);
                 if was {
                     return Some(index);
                 }
@@ -251,6 +257,23 @@ impl Shared {
         }
     }
 
+    /// A life of a node has told whom it has.
+    pub fn peer_told(&self, site: SiteId, boot: BootId) {
+        if let Some(known) = self.peers.write().by_site.get_mut(&site) {
+            known.told = Some(boot);
+            self.note_stale(known);
+        }
+    }
+
+    fn note_stale(&self, known: &Known) {
+        let word = &self.stale[usize::from(known.index.0) / 64];
+        if known.told.is_some_and(|told| told != known.peer.boot) {
+            word.fetch_or(bit(known.index), Ordering::Relaxed);
+        } else {
+            word.fetch_and(!bit(known.index), Ordering::Relaxed);
+        }
+    }
+
     /// A node cannot be reached; it keeps its number. `None` if it is not known.
     pub fn peer_down(&self, site: SiteId) -> Option<NodeIndex> {
         let mut peers = self.peers.write();
@@ -277,6 +300,7 @@ impl Shared {
     fn enter(&self, peers: &mut Peers, peer: &Peer, reachable: bool) -> Option<NodeIndex> {
         let index = peers.enter(peer, reachable)?;
         self.orders[usize::from(index.0)].store(order(peer.site), Ordering::Relaxed);
+        self.stale[usize::from(index.0) / 64].fetch_and(!bit(index), Ordering::Relaxed);
         Some(index)
     }
 
@@ -298,6 +322,14 @@ impl Shared {
     #[inline]
     pub fn reachable(&self, node: NodeIndex) -> bool {
         let word = self.reachable.get(usize::from(node.0) / 64);
+        word.is_some_and(|word| word.load(Ordering::Relaxed) & bit(node) != 0)
+    }
+
+    /// Whether what is known of the node is of a former life of it: whom it had then it may have
+    /// lost. One atomic load.
+    #[inline]
+    pub fn is_stale(&self, node: NodeIndex) -> bool {
+        let word = self.stale.get(usize::from(node.0) / 64);
         word.is_some_and(|word| word.load(Ordering::Relaxed) & bit(node) != 0)
     }
 
@@ -367,6 +399,7 @@ impl Peers {
             index,
             peer: peer.clone(),
             reachable,
+            told: None,
         };
         self.by_site.insert(peer.site, known);
         Some(index)
@@ -384,8 +417,6 @@ fn bit(node: NodeIndex) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use dunlin_cluster::BootId;
-
     use super::*;
     use crate::retained::RETAINED;
 

@@ -29,12 +29,25 @@ pub(super) const INFO: u8 = 3;
 pub(super) const WILLS: u8 = 4;
 
 /// What a full snapshot has brought so far; what it did not bring is gone afterwards.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Snapshot {
+    boot: BootId,
     routes: Brought,
     groups: BTreeSet<Bytes>,
     clients: BTreeSet<Bytes>,
     wills: BTreeSet<Bytes>,
+}
+
+impl Snapshot {
+    fn of(boot: BootId) -> Self {
+        Self {
+            boot,
+            routes: Brought::default(),
+            groups: BTreeSet::new(),
+            clients: BTreeSet::new(),
+            wills: BTreeSet::new(),
+        }
+    }
 }
 
 impl Control {
@@ -231,7 +244,7 @@ impl Control {
 
     pub(super) fn snapshot_begins(&mut self, now: Now, site: SiteId, boot: BootId) {
         self.wills.begins(now, site, boot);
-        self.snapshots.insert(site, Snapshot::default());
+        self.snapshots.insert(site, Snapshot::of(boot));
     }
 
     /// The number of a member. Its rows may arrive before it counts as up (it has restarted, and
@@ -355,6 +368,7 @@ impl Control {
         drop(router);
         let keep = |clientid: &str| snapshot.clients.contains(clientid.as_bytes());
         self.shared.registry().sweep_remote(node, keep);
+        self.shared.peer_told(site, snapshot.boot);
     }
 }
 

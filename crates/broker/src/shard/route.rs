@@ -266,10 +266,15 @@ impl Shard {
         let shared = &self.shared;
         let picks = &mut batch.picks;
         let everywhere = |picker: &mut Picker, at: GroupRef, exclude| {
-            let reachable = |node| shared.reachable(node);
             let order = |node| shared.order(node);
             let group = (at, router.group(at));
-            picker.pick(group, rule, publisher, (reachable, order), exclude)
+            let mut pick = |stale_too: bool| {
+                let reachable =
+                    |node| shared.reachable(node) && (stale_too || !shared.is_stale(node));
+                picker.pick(group, rule, publisher, (reachable, order), exclude)
+            };
+            // A process that knows nothing of the group yet would drop it.
+            pick(false).or_else(|| pick(true))
         };
         let mut add = |at: GroupRef, pick: Option<Pick>, key: Option<Arc<GroupKey>>| {
             let key = key.unwrap_or_else(|| Arc::clone(router.group(at).key()));

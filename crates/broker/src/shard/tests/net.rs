@@ -195,6 +195,16 @@ impl Net {
         }
     }
 
+    /// The present process of a node has told everything.
+    pub(super) fn peer_told(&mut self, at: usize, other: usize) {
+        let peer = self.nodes[other]
+            .identity
+            .read()
+            .expect("not poisoned")
+            .peer();
+        self.nodes[at].shared.peer_told(peer.site, peer.boot);
+    }
+
     /// A node restarts, as far as others can tell: it is another boot.
     pub(super) fn reborn(&mut self, node: usize) {
         let mut identity = self.nodes[node].identity.write().expect("not poisoned");
